@@ -1,0 +1,64 @@
+"""Scan: one bounded piece of one stream's history, and its encoded result.
+
+A scan is a value that can be sent to a reader process. It never returns more than its bounds ask for; the caller goes
+on from `ScanResult.next_offset`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Encoding = Literal["event", "poll", "json", "csv"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What to read from one stream (partition 0).
+
+    Ascending: offsets `start <= o < end`, lowest first. Descending: the same range, highest first.
+    """
+
+    stream: str
+    epoch: str
+    filters: tuple[str, ...]
+    """MQTT topic filters; a record that any of them matches is taken. `$share` and `$replay` do not occur here."""
+    start: int
+    end: int
+    encoding: Encoding
+    """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
+    `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
+    `json` and `poll` records are one to a line (NDJSON)."""
+    from_ms: int | None = None
+    """Leave out records received before this time (epoch milliseconds)."""
+    until_ms: int | None = None
+    """Leave out records received at or after this time."""
+    order: Literal["asc", "desc"] = "asc"
+    records_max: int = 1_000
+    """Return at most so many matching records."""
+    bytes_max: int = 262_144
+    """Stop after the record that makes the encoded result reach so many bytes."""
+    work_max: int = 1_000_000
+    """Look at no more than so many records, matching or not."""
+    cursor_head: str = ""
+    """For `event` and `poll`: the cursor of a record is head + (offset + 1) + tail."""
+    cursor_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a scan found."""
+
+    data: bytes
+    """The encoded records, concatenated."""
+    count: int
+    """How many records `data` holds."""
+    next_offset: int
+    """Ascending: everything below it in the range was looked at; go on there. Descending: everything at or above it
+    was looked at; go on below it (as the next scan's `end`)."""
+    first_offset: int
+    """The oldest record kept when the scan ran. Larger than the scan's `start`: records in between are gone."""
+    last_ms: int | None
+    """Time of the last record looked at (how far a search came), epoch milliseconds; None when there was none."""
+    is_epoch_current: bool = True
+    """False: the stream has another epoch by now; nothing was read."""

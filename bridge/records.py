@@ -1,0 +1,90 @@
+"""The bridge's nouns for what is stored: Topic and RecordRun.
+
+A RecordRun is rows of canonical PUBLISH frames with columns beside them, whether they were just committed (made from a
+`PublishRun`) or read back from a log. Everything that shows records works on it, so live and replayed records cannot
+look different.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Topic:
+    """One topic name in one stream, with what is worth making once for it."""
+
+    __slots__ = ("json_head", "latest", "matches", "matches_version", "name", "stream", "topic_id")
+
+    def __init__(self, name: str, stream: object = None) -> None:
+        self.name = name
+        self.stream = stream
+        """The StreamLog that takes its records (`SinkTopic.stream`); None for a topic read back by a scan."""
+        self.topic_id = 0
+        """Its number in the stream's topic table; 0 until the writer has looked it up."""
+        self.json_head = b'{"topic":' + orjson.dumps(name) + b',"payload":'
+        self.latest: object | None = None
+        self.matches: tuple[object, ...] = ()
+        """Live groups whose filters match, valid while `matches_version` is the hub's version."""
+        self.matches_version = -1
+
+
+class RecordRun:
+    """Records of one stream and client that follow one another, as columns.
+
+    Row `i` has offset `base_offset + i`, frame `data[frame_start(i):ends[i]]` and payload
+    `data[payload_starts[i]:ends[i]]`; all rows share client, time of receipt and MQTT version.
+    `mqtt.id` of row `i` is `{node_run}-{first_number + i}`.
+    """
+
+    __slots__ = (
+        "base_offset",
+        "client_id",
+        "data",
+        "ends",
+        "first_number",
+        "is_v5",
+        "node_run",
+        "payload_starts",
+        "received_at_ms",
+        "start",
+        "topics",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        topics: Sequence[Topic],
+        payload_starts: Sequence[int],
+        ends: Sequence[int],
+        *,
+        base_offset: int,
+        first_number: int,
+        node_run: str,
+        received_at_ms: int,
+        client_id: str,
+        is_v5: bool,
+    ) -> None:
+        self.data = data
+        self.start = start
+        self.topics = topics
+        self.payload_starts = payload_starts
+        self.ends = ends
+        self.base_offset = base_offset
+        self.first_number = first_number
+        self.node_run = node_run
+        self.received_at_ms = received_at_ms
+        self.client_id = client_id
+        self.is_v5 = is_v5
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def frame_start(self, row: int) -> int:
+        """Index into `data` of the first byte of `row`'s frame."""
+        return self.ends[row - 1] if row else self.start

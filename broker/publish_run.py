@@ -1,0 +1,107 @@
+"""PublishRun: the unit that travels from a read to routing, log and live readers.
+
+A run is a row of PUBLISH frames, back to back in one `bytes`, with columns beside it. It costs a few list appends a
+publish; an object for each publish would cost more than the rest of the decoding (see docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker.routing import Route
+    from broker.sink import Origin
+
+
+class PublishRun:
+    """Consecutive publishes of one connection whose topics all belong to one stream (or to none).
+
+    Row `i` is the frame `data[start_of(i):ends[i]]`, where `start_of(0) == start` and `start_of(i) == ends[i - 1]`;
+    its payload is `data[payload_starts[i]:ends[i]]`. Frames are canonical records: topic alias resolved and removed,
+    DUP cleared, RETAIN as the publisher set it. The packet id in a QoS 1/2 frame is whatever the device sent and
+    means nothing to readers. In a run with `is_v5` each frame has MQTT 5 properties.
+
+    `data` is shared and immutable: slices of it may be kept, but keep it alive no longer than needed.
+    """
+
+    __slots__ = (
+        "base_offset",
+        "client_id",
+        "data",
+        "ends",
+        "expires_at_ms",
+        "first_number",
+        "is_done",
+        "is_plain",
+        "is_v5",
+        "keeps_packet_ids",
+        "origin",
+        "packet_ids",
+        "payload_starts",
+        "qos",
+        "received_at_ms",
+        "retain",
+        "routes",
+        "start",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        routes: list[Route],
+        payload_starts: list[int],
+        ends: list[int],
+        packet_ids: list[int],
+        *,
+        is_v5: bool,
+        client_id: str,
+        received_at_ms: int,
+        origin: Origin | None = None,
+        qos: int = 1,
+        retain: bool = False,
+        is_plain: bool = True,
+    ) -> None:
+        self.data = data
+        self.start = start
+        self.routes = routes
+        self.payload_starts = payload_starts
+        self.ends = ends
+        self.packet_ids = packet_ids
+        """One for each row; 0 for a row of QoS 0. An empty list: every row is of QoS 0."""
+        self.is_v5 = is_v5
+        self.client_id = client_id
+        self.received_at_ms = received_at_ms
+        """Epoch milliseconds; a log may raise it, so that time never falls within a stream."""
+        self.origin = origin
+        self.qos = qos
+        """The highest QoS among the rows; 2 means that every row has QoS 2."""
+        self.retain = retain
+        """True: every row has RETAIN set; False: none has."""
+        self.is_plain = is_plain
+        """True: no row has properties, RETAIN or QoS 2."""
+        self.keeps_packet_ids = False
+        """QoS 2 of a kept session: the packet ids commit in one transaction with the records."""
+        self.expires_at_ms = 0
+        """Not 0: the run is one row with a message expiry interval that ends then. [MQTT-3.3.2-5]"""
+        self.is_done = False
+        """The acknowledgements of this run may leave (they still wait for those before them)."""
+        self.stream = routes[0].stream
+        """`SinkTopic.stream` of the rows, None when no stream takes them."""
+        # Filled in by the log that takes the run.
+        self.base_offset = -1
+        self.first_number = 0
+
+    def __len__(self) -> int:
+        return len(self.routes)
+
+    def frames(self) -> bytes:
+        """All frames of the run, back to back."""
+        start, end = self.start, self.ends[-1]
+        data = self.data
+        return data if start == 0 and end == len(data) else data[start:end]
+
+    def frame_start(self, row: int) -> int:
+        """Index into `data` of the first byte of `row`'s frame."""
+        return self.ends[row - 1] if row else self.start
