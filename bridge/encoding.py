@@ -1,0 +1,308 @@
+"""Records to the outside's text: SSE events, JSON lines and CSV rows, for live readers and for scans alike.
+
+A row of a run costs one `orjson.loads` (the payload is JSON or it is not) and one join: what does not change from row
+to row is made once a topic (`Topic.json_head`) or once a run. The result never holds a CR or LF but its own.
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bridge.history.scan import Encoding
+    from bridge.records import RecordRun
+
+CSV_HEAD = b"time,topic,payload,encoding,qos,retain,client_id,stream,epoch,partition,offset,properties\r\n"
+
+_LINE_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+_seconds_text: dict[int, str] = {}  # a few recent seconds; emptied when it has 1,000
+
+
+def rfc3339(time_ms: int) -> str:
+    """`2026-11-22T19:00:00.123Z` for epoch milliseconds."""
+    second, milliseconds = divmod(time_ms, 1000)
+    text = _seconds_text.get(second)
+    if text is None:
+        if len(_seconds_text) >= 1000:
+            _seconds_text.clear()
+        text = _seconds_text[second] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    return f"{text}.{milliseconds:03d}Z"
+
+
+def encode_rows(
+    encoding: Encoding,
+    stream: str,
+    epoch: str,
+    run: RecordRun,
+    rows: Sequence[int] | None = None,
+    cursor_head: str = "",
+    cursor_tail: str = "",
+) -> list[bytes]:
+    """Each of `rows` of `run` (all when None, in the order given) in `encoding`, whole, with its end of line.
+
+    For `event` and `poll` the cursor of a row is `cursor_head` + (offset + 1) + `cursor_tail`.
+    """
+    if encoding == "csv":
+        return _encode_csv(stream, epoch, run, range(len(run)) if rows is None else rows)
+    if encoding == "json":
+        head, middle, end = b"", b"", b"}\n"
+    elif encoding == "event":
+        head, middle, end = b"event: message\nid: " + cursor_head.encode(), cursor_tail.encode() + b"\ndata: ", b"}\n\n"
+    else:
+        head = b'{"event":"message","cursor":"' + cursor_head.encode()
+        middle, end = cursor_tail.encode() + b'",', b"}\n"
+    tails = _Tails(stream, epoch, run)
+    if len(run) > 1:
+        encoded = _encode_plain(encoding, run, rows, head, middle, end, tails)
+        if encoded is not None:
+            return encoded
+    out = []
+    for row in range(len(run)) if rows is None else rows:
+        offset = run.base_offset + row
+        position = b"" if encoding == "json" else b"%b%d%b" % (head, offset + 1, middle)
+        out.append(position + _encode_one(run, row, tails, from_brace=encoding != "poll") + end)
+    return out
+
+
+def encode_snapshot(stream: str, epoch: str, run: RecordRun, row: int) -> bytes:
+    """The SSE `snapshot` event of one record: `message` without an `id:`, for it moves no reader."""
+    return b"event: snapshot\ndata: %b}\n\n" % _encode_one(run, row, _Tails(stream, epoch, run), from_brace=True)
+
+
+# hot path: tests/bench/encode_events.py
+def _encode_plain(
+    encoding: Encoding,
+    run: RecordRun,
+    rows: Sequence[int] | None,
+    head: bytes,
+    middle: bytes,
+    end: bytes,
+    tails: _Tails,
+) -> list[bytes] | None:
+    """Rows that all have JSON payloads of one line, no properties, and the same QoS and RETAIN; None otherwise."""
+    data, payload_starts, ends, topics = run.data, run.payload_starts, run.ends, run.topics
+    frame_starts: Sequence[int] = [run.start, *ends[:-1]]
+    base_offset, first_number = run.base_offset, run.first_number
+    if rows is None or len(rows) == len(ends):
+        numbers: Sequence[int] = range(first_number, first_number + len(ends))
+        offsets = [b"%d" % offset for offset in range(base_offset, base_offset + len(ends))]
+        next_offsets = [*offsets[1:], b"%d" % (base_offset + len(ends))]
+    else:
+        frame_starts = [frame_starts[row] for row in rows]
+        payload_starts = [payload_starts[row] for row in rows]
+        ends = [ends[row] for row in rows]
+        topics = [topics[row] for row in rows]
+        numbers = [first_number + row for row in rows]
+        offsets = [b"%d" % (base_offset + row) for row in rows]
+        next_offsets = [b"%d" % (base_offset + row + 1) for row in rows]
+    if not ends:
+        return []
+    first_bytes = bytes(map(data.__getitem__, frame_starts))
+    if first_bytes.count(first_bytes[0]) != len(first_bytes):
+        return None
+    if run.is_v5 and any(map(_has_properties, [data] * len(ends), frame_starts, payload_starts)):
+        return None
+    payloads = [data[start:stop] for start, stop in zip(payload_starts, ends, strict=True)]
+    try:
+        deque(map(orjson.loads, payloads), maxlen=0)
+    except orjson.JSONDecodeError:
+        return None
+    all_payloads = b"".join(payloads)  # one search in all of them: `in` costs 150 ns a payload
+    if b"\n" in all_payloads or b"\r" in all_payloads:
+        return None
+    before_number, before_offset = tails.json(first_bytes[0]), tails.before_offset
+    join = b"".join
+    if encoding == "json":
+        return [
+            join((topic.json_head, payload, before_number, b"%d" % number, before_offset, offset, end))
+            for topic, payload, number, offset in zip(topics, payloads, numbers, offsets, strict=True)
+        ]
+    heads = [topic.json_head for topic in topics]
+    if encoding == "poll":
+        heads = [json_head[1:] for json_head in heads]
+    return [
+        join((head, cursor, middle, json_head, payload, before_number, b"%d" % number, before_offset, offset, end))
+        for cursor, json_head, payload, number, offset in zip(
+            next_offsets, heads, payloads, numbers, offsets, strict=True
+        )
+    ]
+
+
+def _encode_one(run: RecordRun, row: int, tails: _Tails, *, from_brace: bool) -> bytes:
+    """The object of any one row, without its closing brace (and without the opening one unless `from_brace`)."""
+    data = run.data
+    frame_start, payload_start = run.frame_start(row), run.payload_starts[row]
+    payload, encoding = encode_payload(data[payload_start : run.ends[row]])
+    json_head = run.topics[row].json_head
+    properties = b""
+    if run.is_v5 and _has_properties(data, frame_start, payload_start):
+        found = read_properties(data, frame_start)
+        if found:
+            properties = b',"properties":' + orjson.dumps(found)
+    return b"%b%b%b%d%b%d%b" % (
+        json_head if from_brace else json_head[1:],
+        payload,
+        tails.json(data[frame_start]) if encoding == "json" else tails.other(encoding, data[frame_start]),
+        run.first_number + row,
+        tails.before_offset,
+        run.base_offset + row,
+        properties,
+    )
+
+
+def encode_payload(payload: bytes) -> tuple[bytes, str]:
+    """A payload as one line of JSON, and its `encoding`: `json` (the value itself), `text` or `base64` (a string).
+
+    JSON is strict here (RFC 8259: no NaN; nesting up to 1,024), and goes out byte for byte, so that numbers keep
+    their digits; only line breaks, which it can hold nowhere but between its tokens, become spaces.
+    """
+    try:
+        orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        try:
+            return orjson.dumps(payload.decode()), "text"
+        except UnicodeDecodeError:
+            return b'"' + b64encode(payload) + b'"', "base64"
+    if b"\n" in payload or b"\r" in payload:
+        payload = payload.translate(_LINE_BREAKS_TO_SPACES)
+    return payload, "json"
+
+
+class _Tails:
+    """What stands behind the payload, as far as it is the same for all rows of a run."""
+
+    __slots__ = ("_by_flags", "_number_head", "before_offset")
+
+    def __init__(self, stream: str, epoch: str, run: RecordRun) -> None:
+        self._number_head = f',"time":"{rfc3339(run.received_at_ms)}","id":"{run.node_run}-'.encode()
+        self.before_offset = b'","client_id":%b,"stream":%b,"epoch":%b,"partition":0,"offset":' % (
+            orjson.dumps(run.client_id),
+            orjson.dumps(stream),
+            orjson.dumps(epoch),
+        )
+        self._by_flags: dict[int, bytes] = {}
+
+    def json(self, first_byte: int) -> bytes:
+        """From behind a JSON payload to the number in `id`, for a frame that begins with `first_byte`."""
+        tail = self._by_flags.get(first_byte)
+        if tail is None:
+            tail = self._by_flags[first_byte] = self.other("json", first_byte)
+        return tail
+
+    def other(self, encoding: str, first_byte: int) -> bytes:
+        retain = b"true" if first_byte & 1 else b"false"
+        flags = b',"encoding":"%b","qos":%d,"retain":%b' % (encoding.encode(), first_byte >> 1 & 3, retain)
+        return flags + self._number_head
+
+
+def _properties_start(data: bytes, frame_start: int) -> int:
+    """Where the property length of a PUBLISH frame stands. Source: MQTT 5 §3.3.2."""
+    position = frame_start + 1
+    while data[position] & 0x80:
+        position += 1
+    position += 1
+    position += 2 + (data[position] << 8 | data[position + 1])
+    return position + 2 if data[frame_start] & 0x06 else position
+
+
+def _has_properties(data: bytes, frame_start: int, payload_start: int) -> bool:
+    return _properties_start(data, frame_start) + 1 != payload_start
+
+
+def read_properties(data: bytes, frame_start: int) -> dict[str, Any]:
+    """The application's properties of a canonical MQTT 5 PUBLISH frame, as the outside names them.
+
+    Source: MQTT 5 §3.3.2.3.
+    """
+    position = _properties_start(data, frame_start)
+    length = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    end = position + length
+    found: dict[str, Any] = {}
+    users: list[list[str]] = []
+
+    def take_binary() -> bytes:
+        nonlocal position
+        size = data[position] << 8 | data[position + 1]
+        position += 2 + size
+        return data[position - size : position]
+
+    while position < end:
+        identifier = data[position]
+        position += 1
+        if identifier == 0x03:
+            found["content_type"] = take_binary().decode()
+        elif identifier == 0x08:
+            found["response_topic"] = take_binary().decode()
+        elif identifier == 0x09:
+            found["correlation_data"] = b64encode(take_binary()).decode()
+        elif identifier == 0x02:
+            found["message_expiry_interval"] = int.from_bytes(data[position : position + 4])
+            position += 4
+        elif identifier == 0x01:
+            found["payload_format_indicator"] = data[position]
+            position += 1
+        elif identifier == 0x26:
+            users.append([take_binary().decode(), take_binary().decode()])
+        else:  # an alias or a subscription identifier, which a canonical frame does not have
+            break
+    if users:
+        found["user_properties"] = users
+    return found
+
+
+def _encode_csv(stream: str, epoch: str, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
+    time_text = rfc3339(run.received_at_ms)
+    client_id = _csv_field(run.client_id.encode())
+    place = f"{stream},{epoch},0".encode()
+    data = run.data
+    out = []
+    for row in rows:
+        frame_start, payload_start = run.frame_start(row), run.payload_starts[row]
+        payload = data[payload_start : run.ends[row]]
+        line, encoding = encode_payload(payload)
+        if encoding == "base64":
+            payload = line[1:-1]
+        properties = b""
+        if run.is_v5 and _has_properties(data, frame_start, payload_start):
+            found = read_properties(data, frame_start)
+            properties = _csv_field(orjson.dumps(found)) if found else b""
+        first_byte = data[frame_start]
+        out.append(
+            b"%b,%b,%b,%b,%d,%b,%b,%b,%d,%b\r\n"
+            % (
+                time_text.encode(),
+                _csv_field(run.topics[row].name.encode()),
+                _csv_field(payload),
+                encoding.encode(),
+                first_byte >> 1 & 3,
+                b"true" if first_byte & 1 else b"false",
+                client_id,
+                place,
+                run.base_offset + row,
+                properties,
+            )
+        )
+    return out
+
+
+def _csv_field(value: bytes) -> bytes:
+    """RFC 4180: quoted when it holds a comma, a quote, a line break, or begins or ends with a space."""
+    if b'"' in value:
+        return b'"' + value.replace(b'"', b'""') + b'"'
+    if b"," in value or b"\n" in value or b"\r" in value or value != value.strip():
+        return b'"' + value + b'"'
+    return value
