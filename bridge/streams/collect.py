@@ -1,0 +1,192 @@
+"""ScanCollector: takes runs in the order of a scan and keeps what the scan asks for, within its bounds.
+
+Used by every storage that reads its own records, so that limits, filters and the place to go on from mean the same
+everywhere. It does no I/O and never waits.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+from bridge.encoding import encode_rows
+from bridge.history.scan import Scan, ScanResult
+from bridge.records import RecordRun, Topic
+from broker.topics.names import matches
+
+
+TOPICS_KNOWN_MAX = 200_000
+"""A `TopicChoice` that has seen more topics than this begins anew."""
+
+
+class TopicChoice:
+    """Which topics a list of filters takes, asked once for each `Topic` object. It may serve many scans."""
+
+    __slots__ = ("_filters", "_known", "chosen")
+
+    def __init__(self, filters: tuple[str, ...]) -> None:
+        self._filters = filters
+        self._known: set[Topic] = set()
+        self.chosen: set[Topic] = set()
+
+    def rows(self, topics: Sequence[Topic], low: int, high: int) -> Sequence[int] | None:
+        """The rows in `low <= row < high` with a chosen topic; None when that is each of them."""
+        unique = set(topics)
+        if not unique <= self._known:
+            self._learn(unique)
+        chosen = self.chosen
+        if unique <= chosen:
+            return None
+        if unique.isdisjoint(chosen):
+            return ()
+        return [row for row in range(low, high) if topics[row] in chosen]
+
+    def _learn(self, topics: set[Topic]) -> None:
+        if len(self._known) > TOPICS_KNOWN_MAX:
+            self._known.clear()
+            self.chosen.clear()
+        self._known |= topics
+        self.chosen |= {
+            topic for topic in topics if any(matches(topic_filter, topic.name) for topic_filter in self._filters)
+        }
+
+
+class ScanCollector:
+    """The growing result of one scan."""
+
+    def __init__(self, request: Scan, start: int, end: int, choice: TopicChoice) -> None:
+        """`start <= offset < end` is what there is to look at: the scan's range within what the log keeps."""
+        self.request = request
+        self.is_ascending = request.order == "asc"
+        self.start = start
+        self.end = max(start, end)
+        self.position = start if self.is_ascending else self.end
+        """Where to go on: the next offset to look at, descending: one past it."""
+        self.choice = choice
+        self.work_left = request.work_max
+        self.last_ms: int | None = None
+        self._parts: list[bytes] = []
+        self._count = 0
+        self._records_left = request.records_max
+        self._bytes_left = request.bytes_max
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left to look at, or a bound is reached."""
+        return (
+            self.position == (self.end if self.is_ascending else self.start)
+            or self._records_left <= 0
+            or self._bytes_left <= 0
+            or self.work_left <= 0
+        )
+
+    def skip(self, first: int, end: int, last_ms: int) -> None:
+        """Offsets `first <= o < end` hold nothing of interest, as an index says; it costs one unit of work."""
+        self.work_left -= 1
+        if self.is_ascending:
+            self.position = min(max(self.position, end), self.end)
+        else:
+            self.position = max(min(self.position, first), self.start)
+        self.last_ms = last_ms
+
+    # hot path: tests/bench/sqlite_log.py
+    def add(self, run: RecordRun) -> None:
+        """Look at the rows of `run` that are in range and not looked at yet."""
+        base = run.base_offset
+        if self.is_ascending:
+            low, high = self.position - base, min(len(run.ends), self.end - base)
+            low = max(low, 0)
+            high = min(high, low + self.work_left)
+        else:
+            low, high = max(self.start - base, 0), min(len(run.ends), self.position - base)
+            low = max(low, high - self.work_left)
+        if low >= high:
+            return
+        self.work_left -= high - low
+        self.last_ms = run.received_at_ms
+        rows = self.choice.rows(run.topics, low, high)
+        if rows is None:
+            rows = range(low, high)
+        if not self.is_ascending:
+            rows = rows[::-1]
+        last_row = self._take(run, rows) if rows else None
+        if last_row is None:  # no bound was reached: all of low..high is done
+            self.position = base + (high if self.is_ascending else low)
+        else:
+            self.position = base + (last_row + 1 if self.is_ascending else last_row)
+
+    def _take(self, run: RecordRun, rows: Sequence[int]) -> int | None:
+        """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""
+        taken = self._within_bounds(run, rows)
+        request = self.request
+        items = encode_rows(
+            request.encoding,
+            request.stream,
+            request.epoch,
+            run,
+            None if len(taken) == len(run.ends) and self.is_ascending else taken,
+            request.cursor_head,
+            request.cursor_tail,
+        )
+        data = b"".join(items)
+        if len(data) >= self._bytes_left:
+            sizes = list(accumulate(map(len, items)))
+            count = bisect_left(sizes, self._bytes_left) + 1
+            taken = taken[:count]
+            data = b"".join(items[:count])
+        self._parts.append(data)
+        self._count += len(taken)
+        self._bytes_left -= len(data)
+        self._records_left -= len(taken)
+        is_bound_reached = self._bytes_left <= 0 or self._records_left <= 0
+        if not is_bound_reached and len(taken) < len(rows):
+            return self._take(run, rows[len(taken) :])
+        return taken[-1] if is_bound_reached else None
+
+    def _within_bounds(self, run: RecordRun, rows: Sequence[int]) -> Sequence[int]:
+        """The leading rows that are worth encoding: a record's text is rarely shorter than its frame."""
+        rows = rows[: self._records_left]
+        bytes_left = self._bytes_left
+        if run.ends[-1] - run.start <= bytes_left:
+            return rows
+        count = 0
+        for row in rows:
+            bytes_left -= run.ends[row] - run.frame_start(row)
+            count += 1
+            if bytes_left <= 0:
+                break
+        return rows[:count]
+
+    def result(self, first_offset: int, next_offset: int) -> ScanResult:
+        """What was found; the log keeps `first_offset <= o < next_offset`."""
+        position = self.position
+        if self.is_ascending:
+            if position == self.end:  # what lies behind it is too young for `until_ms`
+                position = max(position, min(self.request.end, next_offset))
+        elif position == self.start:
+            position = min(position, self.request.start)
+        return ScanResult(
+            data=b"".join(self._parts),
+            count=self._count,
+            next_offset=position,
+            first_offset=first_offset,
+            last_ms=self.last_ms,
+        )
+
+
+def nothing(request: Scan, first_offset: int) -> ScanResult:
+    """The result of a scan under an epoch that is no longer the stream's."""
+    next_offset = request.start if request.order == "asc" else request.end
+    return ScanResult(b"", 0, next_offset, first_offset, None, is_epoch_current=False)
+
+
+def lowest_at(time_ms: int, low: int, high: int, time_at: Callable[[int], int]) -> int:
+    """The lowest index in `low <= i < high` whose time is at or after `time_ms`, else `high`; times never fall."""
+    while low < high:
+        middle = (low + high) // 2
+        if time_at(middle) < time_ms:
+            low = middle + 1
+        else:
+            high = middle
+    return low

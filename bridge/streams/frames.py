@@ -1,0 +1,188 @@
+"""The stored form of records: the body of a row of the log.
+
+A body is segments back to back. A segment is a small header, the client id and the raw PUBLISH frames of one run, so
+storing costs nothing for a record and bodies can be joined without decoding them. Reading walks the frames once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from bridge.records import RecordRun, Topic
+from bridge.streams.log import StreamLogError
+
+if TYPE_CHECKING:
+    from broker.publish_run import PublishRun
+
+FORMAT_VERSION = 1
+"""First byte of each segment. A reader refuses what is newer than itself."""
+
+IS_V5 = 0x01
+
+# version, flags, time (epoch ms), node run, first number, count, bytes of frames, bytes of client id
+_HEAD = Struct("<BBQIQIIH")
+_HEAD_BYTES = _HEAD.size
+_pack_head = _HEAD.pack
+
+
+class StoredFormatError(StreamLogError):
+    """A stored body cannot be read: it was written by a newer Headrace, or it is damaged."""
+
+
+def encode_segment(run: PublishRun, node_run: int) -> tuple[bytes, bytes, bytes]:
+    """The three parts of a run's segment; the caller joins the parts of many runs in one call.
+
+    The frames are the run's own bytes where it fills its read, so nothing is copied before that join.
+    """
+    frames = run.frames()
+    client_id = run.client_id.encode()
+    head = _pack_head(
+        FORMAT_VERSION,
+        IS_V5 if run.is_v5 else 0,
+        run.received_at_ms,
+        node_run,
+        run.first_number,
+        len(run.ends),
+        len(frames),
+        len(client_id),
+    )
+    return head, client_id, frames
+
+
+def encode_record(run: RecordRun, row: int, node_run: int) -> bytes:
+    """A segment that holds one record of a run that was read back or is live."""
+    frame = run.data[run.frame_start(row) : run.ends[row]]
+    client_id = run.client_id.encode()
+    flags = IS_V5 if run.is_v5 else 0
+    number = run.first_number + row if run.first_number else 0
+    head = _pack_head(FORMAT_VERSION, flags, run.received_at_ms, node_run, number, 1, len(frame), len(client_id))
+    return head + client_id + frame
+
+
+def segment_times(body: bytes) -> Iterator[tuple[int, int]]:
+    """Time of receipt (epoch ms) and number of records of each segment, without looking at frames.
+
+    Raises: StoredFormatError
+    """
+    position = 0
+    while position < len(body):
+        _, time_ms, _, _, count, frames_bytes, client_id_bytes = _read_head(body, position)
+        yield time_ms, count
+        position += _HEAD_BYTES + client_id_bytes + frames_bytes
+
+
+def decode_body(body: bytes, base_offset: int, topics: dict[bytes, Topic]) -> list[RecordRun]:
+    """The runs of a body whose first record has `base_offset`.
+
+    `topics` maps a topic as it stands in a frame (two bytes of length, then UTF-8) to its `Topic`. Names not in it
+    are added; the caller owns the dictionary and bounds it.
+
+    Raises: StoredFormatError
+    """
+    runs = []
+    position = 0
+    size = len(body)
+    while position < size:
+        flags, time_ms, node_run, first_number, count, frames_bytes, client_id_bytes = _read_head(body, position)
+        client_id_start = position + _HEAD_BYTES
+        start = client_id_start + client_id_bytes
+        position = start + frames_bytes
+        if position > size:
+            raise StoredFormatError(f"a stored segment ends {position - size} bytes beyond its row")
+        is_v5 = bool(flags & IS_V5)
+        run_topics: list[Topic] = []
+        payload_starts: list[int] = []
+        ends: list[int] = []
+        try:
+            _decode_frames(body, start, position, is_v5, topics, run_topics, payload_starts, ends)
+        except IndexError as error:
+            raise StoredFormatError("a stored frame ends beyond its row") from error
+        if len(ends) != count or (ends and ends[-1] != position):
+            raise StoredFormatError(f"a stored segment should hold {count} records and holds {len(ends)}")
+        runs.append(
+            RecordRun(
+                body,
+                start,
+                run_topics,
+                payload_starts,
+                ends,
+                base_offset=base_offset,
+                first_number=first_number,
+                node_run=f"n{node_run}",
+                received_at_ms=time_ms,
+                client_id=body[client_id_start:start].decode(),
+                is_v5=is_v5,
+            )
+        )
+        base_offset += count
+    return runs
+
+
+def _read_head(body: bytes, position: int) -> tuple[int, int, int, int, int, int, int]:
+    version = body[position]
+    if version != FORMAT_VERSION:
+        raise StoredFormatError(
+            f"a record was written by a newer Headrace (record format {version}, this one reads {FORMAT_VERSION})"
+            if version > FORMAT_VERSION
+            else f"a record has the unknown record format {version}"
+        )
+    if position + _HEAD_BYTES > len(body):
+        raise StoredFormatError("a stored segment ends within its header")
+    head: tuple[int, int, int, int, int, int, int] = _HEAD.unpack_from(body, position)[1:]
+    return head
+
+
+# hot path: tests/bench/sqlite_log.py
+def _decode_frames(
+    body: bytes,
+    position: int,
+    end: int,
+    is_v5: bool,
+    topics: dict[bytes, Topic],
+    run_topics: list[Topic],
+    payload_starts: list[int],
+    ends: list[int],
+) -> None:
+    """Walk PUBLISH frames (MQTT 5 §3.3) from `position` to `end` into the three columns."""
+    find_topic = topics.get
+    add_topic = run_topics.append
+    add_payload_start = payload_starts.append
+    add_end = ends.append
+    while position < end:
+        first_byte = body[position]
+        length = body[position + 1]
+        position += 2
+        if length > 127:
+            length, position = _long_length(body, position - 1)
+        payload_start = position + 2 + (body[position] << 8 | body[position + 1])
+        encoded_topic = body[position:payload_start]
+        topic = find_topic(encoded_topic)
+        if topic is None:
+            topic = topics[encoded_topic] = Topic(encoded_topic[2:].decode())
+        if first_byte & 0x06:
+            payload_start += 2  # the packet id of QoS 1 and 2
+        if is_v5:
+            properties_bytes = body[payload_start]
+            payload_start += 1
+            if properties_bytes > 127:
+                properties_bytes, payload_start = _long_length(body, payload_start - 1)
+            payload_start += properties_bytes
+        position += length
+        add_topic(topic)
+        add_payload_start(payload_start)
+        add_end(position)
+
+
+def _long_length(body: bytes, position: int) -> tuple[int, int]:
+    """A variable byte integer and where it ends (MQTT 5 §1.5.5)."""
+    value = shift = 0
+    for _ in range(4):
+        byte = body[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+    raise StoredFormatError("a stored frame has a length of more than four bytes")

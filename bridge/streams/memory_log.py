@@ -1,0 +1,249 @@
+"""MemoryLog: a stream that lives as long as its process, bounded in bytes and, when wanted, in age.
+
+It commits inside `flush`, begins a new epoch at each start and answers scans in slices of at most `SLICE_S` between
+which the event loop runs. Runs are kept without their connection, so that nothing of a closed one stays alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+from bridge.history.scan import Scan, ScanResult
+from bridge.records import RecordRun, Topic
+from bridge.streams.collect import ScanCollector, TopicChoice, lowest_at, nothing
+from broker.publish_run import PublishRun
+
+BYTES_MAX = 64 * 1024 * 1024
+SLICE_S = 0.002
+CHOICES_MAX = 16
+"""Filter lists whose answers are remembered between scans."""
+
+RUN_BYTES = 640
+"""What a kept run costs beside its frames, as measured; it counts towards `bytes_max`."""
+ROW_BYTES = 16
+"""What a row costs beside its frame: an entry in each of three columns."""
+SLACK_BYTES = 16 * 1024
+"""A run whose read holds so much more than the run's frames gets bytes of its own."""
+
+
+def clock_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def ignore_commits(runs: Sequence[PublishRun]) -> None:
+    """`on_committed` until the owner of a log sets its own."""
+
+
+class MemoryLog:
+    """A stream in memory; see `bridge.streams.log.StreamLog`."""
+
+    storage = "memory"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bytes_max: int = BYTES_MAX,
+        age_ms_max: int | None = None,
+        node_run: str = "n0",
+        clock: Callable[[], int] = clock_ms,
+        acknowledges_on_receipt: bool = True,
+    ) -> None:
+        self.name = name
+        self.epoch = f"m{clock():x}{secrets.token_hex(2)}"
+        self.acknowledges_on_receipt = acknowledges_on_receipt
+        self.on_committed: Callable[[Sequence[PublishRun]], None] = ignore_commits
+        self.failure: str | None = None
+        self._bytes_max = bytes_max
+        self._age_ms_max = age_ms_max
+        self._node_run = node_run
+        self._clock = clock
+        self._pending: list[PublishRun] = []
+        self._pending_bytes = 0
+        self._append_offset = 0
+        self._last_ms = 0
+        # Kept runs, oldest first, with the offset of each one's first record; those before `_head` are dropped.
+        self._runs: list[RecordRun | None] = []
+        self._bases: list[int] = []
+        self._head = 0
+        self._next_offset = 0
+        self._stored_bytes = 0
+        self._kept_bytes = 0
+        self._choice_by_filters: dict[tuple[str, ...], TopicChoice] = {}
+
+    @property
+    def first_offset(self) -> int:
+        self._drop_old()
+        return self._bases[self._head] if self._head < len(self._bases) else self._next_offset
+
+    @property
+    def next_offset(self) -> int:
+        return self._next_offset
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._pending_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        return self._stored_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept records cost in memory, columns included; at most `bytes_max` but for one run."""
+        return self._kept_bytes
+
+    @property
+    def oldest_ms(self) -> int | None:
+        self._drop_old()
+        return self._run(self._head).received_at_ms if self._head < len(self._runs) else None
+
+    @property
+    def newest_ms(self) -> int | None:
+        return self._run(-1).received_at_ms if self._head < len(self._runs) else None
+
+    # hot path: tests/bench/sqlite_log.py
+    def append(self, run: PublishRun) -> None:
+        ends = run.ends
+        run.base_offset = self._append_offset
+        self._append_offset += len(ends)
+        if run.received_at_ms < self._last_ms:
+            run.received_at_ms = self._last_ms
+        else:
+            self._last_ms = run.received_at_ms
+        self._pending_bytes += ends[-1] - run.start
+        self._pending.append(run)
+
+    def flush(self) -> None:
+        runs = self._pending
+        if not runs:
+            return
+        self._pending = []
+        self._stored_bytes += self._pending_bytes
+        self._pending_bytes = 0
+        for run in runs:
+            self._keep(run)
+        self._next_offset = self._append_offset
+        while self._kept_bytes > self._bytes_max and self._head < len(self._runs) - 1:
+            self._drop_oldest()
+        self._drop_old()
+        self.on_committed(runs)
+
+    def withdraw(self, run: PublishRun) -> bool:
+        if run not in self._pending:
+            return False
+        index = self._pending.index(run)
+        del self._pending[index]
+        self._pending_bytes -= run.ends[-1] - run.start
+        self._append_offset -= len(run.ends)
+        for later in self._pending[index:]:
+            later.base_offset -= len(run.ends)
+        return True
+
+    async def offset_at(self, time_ms: int) -> int:
+        return self._offset_at(time_ms)
+
+    async def scan(self, request: Scan) -> ScanResult:
+        if request.epoch != self.epoch:
+            return nothing(request, self.first_offset)
+        start, end = self._range(request)
+        collector = ScanCollector(request, start, end, self._choice(request.filters))
+        slice_end = time.perf_counter() + SLICE_S
+        while not collector.is_done:
+            # Looked up anew each time: while the loop ran, the oldest runs may have gone.
+            first_offset = self.first_offset
+            if collector.is_ascending:
+                if collector.position < first_offset:
+                    collector.position = min(first_offset, collector.end)
+                    continue
+                wanted = collector.position
+            else:
+                if collector.position <= first_offset:
+                    collector.position = collector.start
+                    break
+                wanted = collector.position - 1
+            collector.add(self._run(bisect_right(self._bases, wanted) - 1))
+            if time.perf_counter() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = time.perf_counter() + SLICE_S
+        return collector.result(self.first_offset, self._next_offset)
+
+    def _range(self, request: Scan) -> tuple[int, int]:
+        """The offsets to look at. Times never fall, so a range of time is a range of offsets."""
+        start = max(request.start, self.first_offset)
+        end = min(request.end, self._next_offset)
+        if request.from_ms is not None:
+            start = max(start, self._offset_at(request.from_ms))
+        if request.until_ms is not None:
+            end = min(end, self._offset_at(request.until_ms))
+        return start, max(start, end)
+
+    def _choice(self, filters: tuple[str, ...]) -> TopicChoice:
+        choice = self._choice_by_filters.pop(filters, None) or TopicChoice(filters)
+        self._choice_by_filters[filters] = choice  # the most recently used is last
+        if len(self._choice_by_filters) > CHOICES_MAX:
+            del self._choice_by_filters[next(iter(self._choice_by_filters))]
+        return choice
+
+    def _offset_at(self, time_ms: int) -> int:
+        self._drop_old()
+        index = lowest_at(time_ms, self._head, len(self._runs), lambda index: self._run(index).received_at_ms)
+        return self._bases[index] if index < len(self._bases) else self._next_offset
+
+    def _run(self, index: int) -> RecordRun:
+        run = self._runs[index]
+        assert run is not None, "a dropped run was asked for"
+        return run
+
+    def _keep(self, run: PublishRun) -> None:
+        data, start, ends = run.data, run.start, run.ends
+        frames_bytes = ends[-1] - start
+        payload_starts = run.payload_starts
+        if len(data) > 2 * frames_bytes + SLACK_BYTES:
+            data = run.frames()
+            payload_starts = [payload_start - start for payload_start in payload_starts]
+            ends = [end - start for end in ends]
+            start = 0
+        topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]
+        self._runs.append(
+            RecordRun(
+                data,
+                start,
+                topics,
+                array("I", payload_starts),  # a fifth of a list of ints, and nothing for the collector to walk
+                array("I", ends),
+                base_offset=run.base_offset,
+                first_number=run.first_number,
+                node_run=self._node_run,
+                received_at_ms=run.received_at_ms,
+                client_id=run.client_id,
+                is_v5=run.is_v5,
+            )
+        )
+        self._bases.append(run.base_offset)
+        self._kept_bytes += frames_bytes + RUN_BYTES + ROW_BYTES * len(ends)
+
+    def _drop_old(self) -> None:
+        if self._age_ms_max is None:
+            return
+        limit_ms = self._clock() - self._age_ms_max
+        while self._head < len(self._runs) and self._run(self._head).received_at_ms < limit_ms:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        run = self._run(self._head)
+        frames_bytes = run.ends[-1] - run.start
+        self._stored_bytes -= frames_bytes
+        self._kept_bytes -= frames_bytes + RUN_BYTES + ROW_BYTES * len(run.ends)
+        self._runs[self._head] = None
+        self._head += 1
+        if self._head * 2 > len(self._runs) and self._head > 1_000:
+            del self._runs[: self._head]
+            del self._bases[: self._head]
+            self._head = 0
