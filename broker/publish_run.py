@@ -40,6 +40,7 @@ class PublishRun:
         "payload_starts",
         "qos",
         "received_at_ms",
+        "reliable",
         "retain",
         "routes",
         "start",
@@ -59,6 +60,7 @@ class PublishRun:
         client_id: str,
         received_at_ms: int,
         origin: Origin | None = None,
+        reliable: int = 0,
         qos: int = 1,
         retain: bool = False,
         is_plain: bool = True,
@@ -75,6 +77,8 @@ class PublishRun:
         self.received_at_ms = received_at_ms
         """Epoch milliseconds; a log may raise it, so that time never falls within a stream."""
         self.origin = origin
+        self.reliable = reliable
+        """How many rows are of QoS 1 or 2."""
         self.qos = qos
         """The highest QoS among the rows; 2 means that every row has QoS 2."""
         self.retain = retain

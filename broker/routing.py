@@ -1,24 +1,206 @@
-"""Route: what the broker knows about one topic name, cached by the topic's bytes."""
+"""Routing: from a topic's bytes to its subscribers and its place in the sink.
+
+A `Route` is cached by the topic's bytes, so that the usual publish costs one dictionary look-up. Its `Targets` are the
+sessions that match; equal sets are one object, so that a run of publishes for the same subscribers is delivered as
+one piece, whatever their topics. A change of a subscription resets just the routes that its filter touches.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.delivery import Delivery
+from broker.topics.names import validate_topic_name
+from broker.topics.subscriptions import RouteTree, SubscriptionTree
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.codec.packets import Subscription
+    from broker.config import BrokerConfig
+    from broker.publish_run import PublishRun
+    from broker.sessions.session import Session, Target
     from broker.sink import SinkTopic
+
+RESERVED_PREFIXES = ("$SYS/", "$presence/", "$server/", "$replay/")
+"""Topics that only the server itself publishes to."""
+
+
+class Targets:
+    """The sessions that take a topic, by the way in which they take it."""
+
+    __slots__ = ("key", "qos0", "reliable", "routes", "special")
+
+    def __init__(self, key: tuple[Target, ...]) -> None:
+        self.key = key
+        self.routes = 0
+        """How many cached routes have these targets; the router forgets them with the last one."""
+        self.qos0 = tuple(target.session for target in key if target.qos == 0 and target.is_simple)
+        self.reliable = tuple((target.session, target.qos) for target in key if target.qos and target.is_simple)
+        self.special = tuple(target for target in key if not target.is_simple)
+
+    def deliver(self, delivery: Delivery, now_ms: int) -> None:
+        """Give the rows to every session."""
+        for session in self.qos0:
+            session.deliver_qos0(delivery)
+        if delivery.is_reliable:
+            qos_published = delivery.run.qos
+            for session, qos in self.reliable:
+                session.deliver_reliably(delivery, qos if qos < qos_published else qos_published)
+        else:
+            for session, _ in self.reliable:
+                session.deliver_qos0(delivery)
+        for target in self.special:
+            target.session.deliver_special(delivery, target, now_ms)
+
+    def __len__(self) -> int:
+        return len(self.key)
 
 
 class Route:
     """One topic name with its subscribers and its place in the sink.
 
-    `encoded_topic` is the topic as it stands on the wire: two bytes of length, then UTF-8.
+    `encoded_topic` is the topic as it stands on the wire: two bytes of length, then UTF-8. `targets` is None until it
+    is needed after a change of subscriptions.
     """
 
-    __slots__ = ("encoded_topic", "sink_topic", "stream", "targets", "topic_name")
+    __slots__ = ("encoded_topic", "is_cached", "sink_topic", "stream", "targets", "topic_name")
 
     def __init__(self, topic_name: str, encoded_topic: bytes, sink_topic: SinkTopic | None) -> None:
         self.topic_name = topic_name
         self.encoded_topic = encoded_topic
         self.sink_topic = sink_topic
         self.stream = sink_topic.stream if sink_topic is not None else None
-        self.targets: object | None = None
+        self.targets: Targets | None = None
+        self.is_cached = True
+        """False once the cache has dropped it; such a route finds its targets anew each time."""
+
+
+class Router:
+    """All subscriptions, the cached routes and the way from one to the other."""
+
+    def __init__(self, config: BrokerConfig, open_sink_topic: Callable[[str], SinkTopic | None]) -> None:
+        self._config = config
+        self._open_sink_topic = open_sink_topic
+        self.routes: dict[bytes, Route] = {}
+        """By the topic's UTF-8 bytes; at most `routes_max`, the oldest leaves."""
+        self._route_tree = RouteTree[Route]()
+        self.subscriptions: SubscriptionTree[Session, Subscription] = SubscriptionTree()
+        self._targets_by_key: dict[tuple[Target, ...], Targets] = {}
+
+    def open_route(self, topic: bytes) -> Route | None:
+        """The route of a topic that a client published to; None when clients may not publish there.
+
+        Raises:
+            MqttError: `topic` is not a topic name (MQTT 5 §4.7).
+        """
+        topic_name = validate_topic_name(topic)
+        if topic_name.startswith("$") and topic_name.startswith(RESERVED_PREFIXES):
+            return None
+        return self.add_route(topic_name, topic)
+
+    def add_route(self, topic_name: str, topic: bytes) -> Route:
+        """The route of a valid topic name, made and cached when there is none."""
+        route = self.routes.get(topic)
+        if route is not None:
+            return route
+        if len(self.routes) >= self._config.routes_max:
+            oldest = next(iter(self.routes))
+            dropped = self.routes.pop(oldest)
+            self._route_tree.discard(dropped.topic_name)
+            self._release_targets(dropped)
+            dropped.is_cached = False
+        route = Route(topic_name, len(topic).to_bytes(2, "big") + topic, self._open_sink_topic(topic_name))
+        self.routes[topic] = route
+        self._route_tree.add(topic_name, route)
+        return route
+
+    def subscribe(self, session: Session, topic_filter: str, subscription: Subscription) -> None:
+        """Add or replace one subscription. [MQTT-3.8.4-3]"""
+        self.subscriptions.add(topic_filter, session, subscription)
+        self._reset(topic_filter)
+
+    def unsubscribe(self, session: Session, topic_filter: str) -> None:
+        """Remove one subscription."""
+        self.subscriptions.remove(topic_filter, session)
+        self._reset(topic_filter)
+
+    def _reset(self, topic_filter: str) -> None:
+        for route in self._route_tree.affected(topic_filter):
+            self._release_targets(route)
+
+    def _release_targets(self, route: Route) -> None:
+        targets = route.targets
+        route.targets = None
+        if targets is not None:
+            targets.routes -= 1
+            if not targets.routes:
+                del self._targets_by_key[targets.key]
+
+    def forget(self, session: Session) -> None:
+        """A session has ended: nothing here keeps it, since its filters touch every route that leads to it."""
+        for topic_filter in session.subscriptions or ():
+            self.unsubscribe(session, topic_filter)
+
+    def resolve(self, route: Route) -> Targets:
+        """Find the route's targets again."""
+        by_session: dict[Session, list[Subscription]] = {}
+        for session, subscription in self.subscriptions.match(route.topic_name):
+            by_session.setdefault(session, []).append(subscription)
+        key = tuple(_merge(session, subscriptions) for session, subscriptions in by_session.items())
+        targets = self._targets_by_key.get(key)
+        if targets is None:
+            targets = Targets(key)
+        if route.is_cached:
+            self._targets_by_key[key] = targets
+            targets.routes += 1
+            route.targets = targets
+        return targets
+
+    # hot path: tests/bench/route.py
+    def route(self, run: PublishRun) -> int:
+        """Deliver a run; returns to how many sessions its last row went.
+
+        Rows that follow one another, go to the same targets and have the same kind of QoS are delivered as one piece.
+        """
+        routes = run.routes
+        packet_ids = run.packet_ids
+        end = len(routes)
+        row = 0
+        targets: Targets | None = None
+        while row < end:
+            route = routes[row]
+            targets = route.targets
+            if targets is None:
+                targets = self.resolve(route)
+            next_row = row + 1
+            if packet_ids:
+                is_reliable = packet_ids[row] != 0
+                while next_row < end and routes[next_row].targets is targets:
+                    if (packet_ids[next_row] != 0) is not is_reliable:
+                        break
+                    next_row += 1
+            else:
+                is_reliable = False
+                while next_row < end and routes[next_row].targets is targets:
+                    next_row += 1
+            if targets.key:
+                targets.deliver(Delivery(run, row, next_row, is_reliable), run.received_at_ms)
+            row = next_row
+        return len(targets) if targets is not None else 0
+
+
+def _merge(session: Session, subscriptions: list[Subscription]) -> Target:
+    """One session's subscriptions that match a topic, as one: the highest QoS, all identifiers."""
+    if len(subscriptions) == 1:
+        only = subscriptions[0]
+        identifier = only.subscription_identifier
+        return session.target(
+            only.qos, only.no_local, only.retain_as_published, (identifier,) if identifier else ()
+        )
+    return session.target(
+        max(subscription.qos for subscription in subscriptions),
+        all(subscription.no_local for subscription in subscriptions),
+        any(subscription.retain_as_published for subscription in subscriptions),
+        tuple(s.subscription_identifier for s in subscriptions if s.subscription_identifier),
+    )

@@ -1,0 +1,54 @@
+"""Frozen settings of the broker: addresses and limits. The bridge makes one from its configuration file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """All that the broker may be told. A limit's unit is its name's last word."""
+
+    tcp_bind: tuple[str, int] | None = ("127.0.0.1", 1883)
+    """Host and port for MQTT over TCP; port 0 takes a free one; None: no such listener."""
+    websocket_bind: tuple[str, int] | None = None
+    """Host and port for MQTT over WebSocket, path `/mqtt`."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages, beside the server's own, that may open a WebSocket."""
+
+    packet_bytes_max: int = MIB
+    """Largest inbound packet, announced as Maximum Packet Size (MQTT 5 §3.2.2.3.6)."""
+    connections_max: int = 50_000
+    connect_timeout_s: int = 10
+    """A connection without a complete CONNECT is closed after this."""
+    close_timeout_s: int = 5
+    """A closed connection whose peer does not take the last bytes is cut after this."""
+    receive_maximum: int = 1_000
+    """QoS 1 and 2 publishes that an MQTT 5 client may have unacknowledged (§3.2.2.3.3)."""
+    topic_alias_maximum: int = 100
+    inflight_messages_max: int = 1_000
+    """QoS 1 and 2 messages sent to one client and not yet acknowledged by it."""
+    queued_messages_max: int = 10_000
+    queued_bytes_max: int = 16 * MIB
+    """What one session keeps beyond `inflight_messages_max`; the newest is dropped above it."""
+    outbox_bytes_max: int = 8 * MIB
+    """Bytes waiting for a subscriber that reads slowly; above it QoS 0 is dropped for it."""
+    outbox_reliable_bytes_max: int = MIB
+    """Above so many waiting bytes QoS 1 and 2 messages stay in the session's queue."""
+    session_expiry_s_max: int = 7 * 86_400
+    sessions_max: int = 200_000
+    """Sessions, connected or kept."""
+    keep_alive_s_max: int = 65_535
+    routes_max: int = 250_000
+    """Topic names whose subscribers are cached."""
+    retained_messages_max: int = 1_000_000
+    retained_bytes_max: int = 256 * MIB
+    subscriptions_per_client_max: int = 10_000
+    subscription_topic_levels_max: int = 128
+    unreleased_per_client_max: int = 10_000
+    """QoS 2 packet ids of one client that wait for its PUBREL."""
+    held_bytes_max: int = 256 * 1024
+    held_publishes_max: int = 1_000
+    """What one connection may send while its log cannot follow, before reading from it pauses."""

@@ -1,0 +1,282 @@
+"""Engine: the registries of the broker and what crosses connections: sessions, wills, timers, routing and the sink.
+
+No socket, no await and no clock in it: the turn hands it the time, and `seconds` counts the ticks.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from broker.codec import constants
+from broker.codec.packets import Publish
+from broker.metrics import Metrics
+from broker.protocol import state as states
+from broker.protocol.close_reason import CloseReason
+from broker.protocol.connection import KEEP_ALIVE_TIMEOUT, SERVER_SHUTTING_DOWN, Connection
+from broker.protocol.handlers import acknowledge, connect, disconnect, publish, subscribe
+from broker.retained import RetainedMessage
+from broker.routing import Router
+from broker.sessions.registry import SessionRegistry
+from broker.topics.retained import RetainedMessages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from broker.codec.errors import MqttError
+    from broker.codec.packets import Will
+    from broker.config import BrokerConfig
+    from broker.outbox import Outbox, Transport
+    from broker.publish_run import PublishRun
+    from broker.sessions.session import Session
+    from broker.sink import Origin, Sink, SinkTopic
+
+log = logging.getLogger("headrace.mqtt")
+
+HANDLERS: dict[int, Callable[[Connection, Any, int], None]] = {
+    constants.CONNECT: connect.handle_connect,
+    constants.PUBLISH: publish.handle_publish,
+    constants.PUBACK: acknowledge.handle_puback,
+    constants.PUBREC: acknowledge.handle_pubrec,
+    constants.PUBREL: acknowledge.handle_pubrel,
+    constants.PUBCOMP: acknowledge.handle_pubcomp,
+    constants.SUBSCRIBE: subscribe.handle_subscribe,
+    constants.UNSUBSCRIBE: subscribe.handle_unsubscribe,
+    constants.PINGREQ: disconnect.handle_pingreq,
+    constants.DISCONNECT: disconnect.handle_disconnect,
+    constants.AUTH: disconnect.handle_auth,
+}
+
+
+class Engine:
+    """One broker's state."""
+
+    def __init__(self, config: BrokerConfig, sink: Sink | None = None) -> None:
+        self.config = config
+        self.sink = sink
+        self.handlers = HANDLERS
+        self.metrics = Metrics()
+        self.touched: list[Outbox] = []
+        """Outboxes that the next flush writes."""
+        self.runs: list[PublishRun] = []
+        """This turn's publishes for the sink."""
+        self.seconds = 0
+        """Seconds since the start, counted by `tick`."""
+        self.now_ms = 0
+        """Epoch milliseconds of the current read or tick, for what happens in its course."""
+        self.connections: set[Connection] = set()
+        self.router = Router(config, self._open_sink_topic)
+        self.sessions = SessionRegistry(config, self.metrics)
+        self.retained: RetainedMessages[RetainedMessage] = RetainedMessages(
+            config.retained_messages_max, config.retained_bytes_max
+        )
+        self._timers: dict[int, list[Connection]] = {}
+
+    def _open_sink_topic(self, topic_name: str) -> SinkTopic | None:
+        return self.sink.open_topic(topic_name) if self.sink is not None else None
+
+    # Connections
+
+    def open(self, transport: Transport, peer: str, transport_kind: str) -> Connection:
+        """A peer has connected; it has `connect_timeout_s` for its CONNECT."""
+        connection = Connection(self, transport, peer, transport_kind)
+        self.connections.add(connection)
+        self.metrics.connections_accepted += 1
+        self.file_timer(connection, self.config.connect_timeout_s)
+        return connection
+
+    def attach(
+        self, connection: Connection, client_id: str, clean_start: bool, expiry_s: int
+    ) -> tuple[Session, bool]:
+        """Give the connection its session; returns it and whether it was there before. [MQTT-3.1.2-4..6]"""
+        session = self.sessions.session_by_client_id.get(client_id)
+        if session is not None and session.connection is not None:
+            session.connection.take_over()
+            session = self.sessions.session_by_client_id.get(client_id)
+        is_present = session is not None and not clean_start
+        delayed = self.sessions.take_delayed_will(client_id)
+        if session is not None and clean_start:
+            if delayed is not None:  # the old session ends now, and its will with it [MQTT-3.1.3-9]
+                self.publish_will(client_id, delayed.will, delayed.is_v5)
+            self.end_session(session)
+            session = None
+        if session is None:
+            session = self.sessions.create(client_id)
+            if self.sink is not None:
+                restored = self.sink.unreleased(client_id)
+                if clean_start:
+                    self.sink.forget(client_id)
+                elif restored:
+                    session.restored_unreleased = restored
+        session.connection = connection
+        session.outbox = connection.outbox
+        session.is_v5 = connection.is_v5
+        session.expiry_s = expiry_s
+        connection.session = session
+        return session, is_present
+
+    def ended(self, connection: Connection) -> None:
+        """The MQTT side of a connection is over."""
+        reason = connection.close_reason or CloseReason.CONNECTION_LOST
+        self.metrics.connections_closed[reason] += 1
+        session = connection.session
+        if session is None or session.connection is not connection:
+            return
+        session.connection = None
+        session.outbox = None
+        will = connection.will
+        connection.will = None
+        if will is not None:
+            delay_s = (will.properties.will_delay_interval or 0) if will.properties is not None else 0
+            if delay_s and session.expiry_s:
+                due_s = self.seconds + min(delay_s, session.expiry_s)
+                self.sessions.delay_will(session.client_id, will, connection.is_v5, due_s)
+            else:
+                self.publish_will(session.client_id, will, connection.is_v5)
+        if session.expiry_s:
+            self.sessions.expire_later(session, self.seconds)
+        else:
+            self.end_session(session)
+
+    def end_session(self, session: Session) -> None:
+        """Forget a session and all that it waits for."""
+        self.router.forget(session)
+        session.subscriptions = None
+        session.inflight = None
+        session.queue = None
+        self.sessions.remove(session)
+        if self.sink is not None and session.expiry_s:
+            self.sink.forget(session.client_id)
+
+    # Publishes
+
+    def take(self, run: PublishRun) -> None:
+        """Route a run and put it down for the sink; QoS 2 is routed when it is stored. [MQTT-4.3.3-9]"""
+        self.metrics.messages_received += len(run.routes)
+        if run.qos < 2:
+            self._deliver(run)
+        if run.stream is not None:
+            self.runs.append(run)
+        elif run.origin is not None and run.reliable:
+            run.origin.acknowledge(run)
+
+    def stored(self, run: PublishRun) -> None:
+        """A run is as durable as it will be."""
+        if run.qos == 2:
+            self._deliver(run)
+
+    def _deliver(self, run: PublishRun) -> int:
+        if run.retain:
+            self._retain(run)
+        return self.router.route(run)
+
+    def can_retain(self, packet: Publish) -> bool:
+        """There is room for the message among the retained."""
+        return not packet.payload or self.retained.has_room(packet.topic_name, len(packet.payload))
+
+    def _retain(self, run: PublishRun) -> None:
+        topic_name = run.routes[0].topic_name
+        if run.payload_starts[0] == run.ends[0]:  # [MQTT-3.3.1-6]
+            self.retained.remove(topic_name)
+            return
+        message = RetainedMessage(run)
+        if not self.retained.put(topic_name, message, message.size):
+            self.metrics.dropped_messages["retained_full"] += 1
+
+    def publish(self, packet: Publish, client_id: str, now_ms: int, origin: Origin | None) -> tuple[PublishRun, int]:
+        """Publish from inside the server, as MQTT 5; returns the run and how many sessions it went to.
+
+        Raises:
+            MqttError: the topic name is not valid.
+        """
+        topic = packet.topic_name.encode()
+        self.router.open_route(topic)
+        route = self.router.add_route(packet.topic_name, topic)
+        run = publish.make_run(packet, route, True, client_id, now_ms, origin)
+        self.metrics.messages_received += 1
+        delivered_to = self._deliver(run)
+        if run.stream is not None:
+            # It has been delivered: `stored` must not do so again.
+            run.qos = min(run.qos, 1)
+            self.runs.append(run)
+        elif origin is not None and run.reliable:
+            origin.acknowledge(run)
+        return run, delivered_to
+
+    def publish_will(self, client_id: str, will: Will, is_v5: bool) -> None:
+        """Publish a will, like a publish of its client. [MQTT-3.1.2-8]"""
+        packet = Publish(will.topic_name, will.payload, will.qos, will.retain, False, 1 if will.qos else 0, None)
+        packet.properties = will.publish_properties() if is_v5 else None
+        route = self.router.open_route(packet.topic_name.encode())
+        if route is None or (packet.retain and not self.can_retain(packet)):
+            self.metrics.refused_publishes["reserved_topic" if route is None else "retained_full"] += 1
+            return
+        self.publish(packet, client_id, self.now_ms, None)
+
+    # Time
+
+    def file_timer(self, connection: Connection, in_s: int) -> None:
+        """Look at the connection in `in_s` seconds, and not before."""
+        connection.next_look_s = self.seconds + in_s + 1
+        self._timers.setdefault(connection.next_look_s, []).append(connection)
+
+    def tick(self, now_ms: int) -> None:
+        """A second has passed."""
+        self.now_ms = now_ms
+        self.seconds += 1
+        for connection in self._timers.pop(self.seconds, ()):
+            if connection.next_look_s == self.seconds:  # else another look was filed later
+                self._look_at(connection)
+        for session in self.sessions.expired(self.seconds):
+            delayed = self.sessions.take_delayed_will(session.client_id)
+            if delayed is not None:
+                self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+            self.end_session(session)
+        for delayed in self.sessions.due_wills(self.seconds):
+            self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+
+    def _look_at(self, connection: Connection) -> None:
+        if connection.state == states.CLOSED:
+            if connection in self.connections:
+                connection.cut()
+            return
+        if connection.state == states.AWAITING_CONNECT:
+            connection.close(CloseReason.CONNECT_TIMEOUT)
+            return
+        longest_s = connection.silence_s_max
+        if not longest_s:
+            return
+        silent_s = 0 if connection.is_paused else self.seconds - connection.last_in_s
+        if silent_s > longest_s:  # [MQTT-3.1.2-22]
+            connection.close(CloseReason.KEEP_ALIVE_TIMEOUT, KEEP_ALIVE_TIMEOUT)
+        else:
+            self.file_timer(connection, longest_s - silent_s)
+
+    def shut_down(self) -> None:
+        """Tell every client and close."""
+        for connection in list(self.connections):
+            connection.close(CloseReason.SERVER_SHUTDOWN, SERVER_SHUTTING_DOWN)
+
+    # What goes wrong
+
+    def on_protocol_error(self, connection: Connection, error: MqttError) -> None:
+        """Say once, for people, why a connection is closed."""
+        log.warning(
+            "device broke the protocol",
+            extra={
+                "fields": {
+                    "reason": type(error).__name__,
+                    "detail": str(error),
+                    "client": connection.client_id,
+                    "from": connection.peer,
+                }
+            },
+        )
+
+    def on_internal_error(self, connection: Connection) -> None:
+        """A bug of ours: with its traceback."""
+        log.exception(
+            "a connection ended by an error of the server",
+            extra={"fields": {"client": connection.client_id, "from": connection.peer}},
+        )

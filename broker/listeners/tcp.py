@@ -1,0 +1,70 @@
+"""MQTT over TCP: an asyncio protocol that moves bytes between a transport and a Connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from broker.outbox import Transport
+    from broker.protocol.connection import Connection
+    from broker.turn import Turn
+
+WRITE_BUFFER_BYTES_HIGH = 256 * 1024
+"""A transport with more bytes than this waiting is full: from there on they gather in the outbox, where limits act."""
+
+
+class TcpConnection(asyncio.Protocol):
+    """One accepted socket."""
+
+    __slots__ = ("_connection", "_turn")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._connection: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the socket's options and open the MQTT side."""
+        transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
+        raw_socket = transport.get_extra_info("socket")
+        if raw_socket is not None:
+            # Each turn writes once, so waiting for an ACK to join writes (Nagle) would only delay.
+            raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = self._turn.engine.open(
+            cast("Transport", transport), peer_text(transport.get_extra_info("peername")), "tcp"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """One read."""
+        turn = self._turn
+        if self._connection is not None:
+            self._connection.receive(data, turn.now_ms())
+        turn.schedule()
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        if self._connection is not None:
+            self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        if self._connection is not None:
+            self._connection.resume_writing(self._turn.now_ms())
+            self._turn.schedule()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        if self._connection is not None:
+            self._connection.lost()
+            self._connection = None
+            self._turn.schedule()
+
+
+def peer_text(peername: object) -> str:
+    """The peer's address as `host:port`; empty when the transport does not know it."""
+    if isinstance(peername, tuple) and len(peername) >= 2:
+        host, port = peername[0], peername[1]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return ""

@@ -1,0 +1,94 @@
+"""Outbox: bytes that wait for one connection, written once a turn.
+
+Invariants: an outbox is in `touched` exactly while `is_touched`; while `is_blocked` (the transport is full) nothing
+is written and chunks gather, bounded by those who deliver (QoS 0 is dropped, QoS 1 and 2 stay in the session).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """What the broker needs of a connection's transport; asyncio's and picows' have it."""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`; buffers without limit."""
+
+    def close(self) -> None:
+        """Close after what is buffered has left."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def pause_reading(self) -> None:
+        """Stop `data_received`."""
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+
+
+class Outbox:
+    """Chunks for one connection."""
+
+    __slots__ = ("_touched", "chunks", "closes_after_flush", "is_blocked", "is_touched", "pending_bytes", "transport")
+
+    def __init__(self, transport: Transport, touched: list[Outbox]) -> None:
+        self.transport: Transport | None = transport
+        self._touched = touched
+        self.chunks: list[bytes] = []
+        self.pending_bytes = 0
+        self.is_touched = False
+        self.is_blocked = False
+        self.closes_after_flush = False
+
+    def append(self, chunk: bytes) -> None:
+        """Send `chunk` (one or many packets) with the next flush."""
+        self.chunks.append(chunk)
+        self.pending_bytes += len(chunk)
+        if not self.is_touched:
+            self.is_touched = True
+            self._touched.append(self)
+
+    def touch(self) -> None:
+        """Have the next flush look at this outbox, though nothing may be new in it."""
+        if not self.is_touched:
+            self.is_touched = True
+            self._touched.append(self)
+
+    def close(self) -> None:
+        """Close the transport once what waits has been handed to it."""
+        self.closes_after_flush = True
+        self.touch()
+
+
+def flush(touched: list[Outbox]) -> int:
+    """Write each touched outbox once and empty the list; returns the bytes written.
+
+    One connection's failure never reaches another: a transport that raises is cut and forgotten.
+    """
+    written = 0
+    for outbox in touched:
+        outbox.is_touched = False
+        chunks = outbox.chunks
+        transport = outbox.transport
+        if transport is None:
+            chunks.clear()
+            outbox.pending_bytes = 0
+            continue
+        if outbox.is_blocked and not outbox.closes_after_flush:
+            continue
+        try:
+            if chunks:
+                data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
+                chunks.clear()
+                outbox.pending_bytes = 0
+                written += len(data)
+                transport.write(data)
+            if outbox.closes_after_flush:
+                transport.close()
+        except (OSError, RuntimeError):  # uvloop and asyncio raise these when a transport closed under us
+            outbox.transport = None
+            transport.abort()
+    touched.clear()
+    return written

@@ -1,0 +1,357 @@
+"""Connection: one client's side of the protocol, from bytes to effects.
+
+The listener feeds reads to `receive` and tells of a lost peer by `lost`; what goes back leaves by the outbox. Runs of
+plain publishes and of acknowledgements are taken whole; every other packet is decoded and handled by itself. Nothing
+here waits, knows a socket or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from broker.codec import constants
+from broker.codec.decode import PublishColumns, decode_packet, decode_publishes, next_frame
+from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_disconnect, encode_puback, encode_pubrec
+from broker.codec.errors import MqttError, ProtocolError, ReceiveMaximumExceeded
+from broker.codec.packets import Disconnect, Puback, Pubrec
+from broker.outbox import Outbox
+from broker.protocol import state as states
+from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
+from broker.protocol.handlers.acknowledge import receive_acknowledgements
+from broker.publish_run import PublishRun
+
+if TYPE_CHECKING:
+    from broker.codec.packets import Will
+    from broker.engine import Engine
+    from broker.outbox import Transport
+    from broker.sessions.session import Session
+
+SERVER_SHUTTING_DOWN = 0x8B
+KEEP_ALIVE_TIMEOUT = 0x8D
+SESSION_TAKEN_OVER = 0x8E
+
+
+class Connection:
+    """One network connection; it has a session from CONNECT until it is lost."""
+
+    __slots__ = (
+        "_needed_bytes",
+        "_parts",
+        "_parts_bytes",
+        "client_id",
+        "close_reason",
+        "engine",
+        "inbound_aliases",
+        "is_paused",
+        "is_v5",
+        "keep_alive_s",
+        "last_in_s",
+        "next_look_s",
+        "outbox",
+        "peer",
+        "pending_acks",
+        "pending_publishes",
+        "protocol_level",
+        "session",
+        "state",
+        "transport_kind",
+        "username",
+        "will",
+    )
+
+    def __init__(self, engine: Engine, transport: Transport, peer: str, transport_kind: str) -> None:
+        self.engine = engine
+        self.outbox = Outbox(transport, engine.touched)
+        self.peer = peer
+        """The peer's address, for people."""
+        self.transport_kind = transport_kind
+        """`tcp`, `websocket`, …"""
+        self.state = states.AWAITING_CONNECT
+        self.protocol_level = 0
+        self.is_v5 = False
+        self.client_id = ""
+        self.username: str | None = None
+        self.session: Session | None = None
+        self.will: Will | None = None
+        self.keep_alive_s = 0
+        self.last_in_s = engine.seconds
+        """`Engine.seconds` at the latest read."""
+        self.next_look_s = 0
+        """When the engine looks at the connection again: CONNECT overdue, silence, or a close that hangs."""
+        self.is_paused = False
+        self.close_reason: CloseReason | None = None
+        self.inbound_aliases: dict[int, str] | None = None
+        self.pending_acks: deque[PublishRun | bytes] | None = None
+        """What the client waits for, in the order of its publishes; bytes are ready and wait for those before."""
+        self.pending_publishes = 0
+        """QoS 1 and 2 publishes taken and not yet acknowledged."""
+        self._parts: list[bytes] | None = None
+        """Reads of an unfinished packet."""
+        self._parts_bytes = 0
+        self._needed_bytes = 0
+
+    @property
+    def silence_s_max(self) -> int:
+        """One and a half times the keep alive, in seconds; 0: no limit. [MQTT-3.1.2-22]"""
+        return (3 * self.keep_alive_s + 1) // 2
+
+    # Bytes in
+
+    def receive(self, data: bytes, now_ms: int) -> None:
+        """Take one read."""
+        engine = self.engine
+        engine.now_ms = now_ms
+        self.last_in_s = engine.seconds
+        engine.metrics.bytes_received += len(data)
+        if self._parts is not None:
+            self._parts.append(data)
+            self._parts_bytes += len(data)
+            if self._parts_bytes < self._needed_bytes:
+                return
+            data = b"".join(self._parts)
+            self._parts = None
+        try:
+            self._receive(data, now_ms)
+        except MqttError as error:
+            self.fail(error)
+        except Exception:  # ours, not the peer's: said once in the log, nothing about it to the peer
+            engine.on_internal_error(self)
+            self.close(CloseReason.INTERNAL_ERROR, 0x83)
+
+    def _receive(self, data: bytes, now_ms: int) -> None:
+        position = 0
+        size = len(data)
+        packet_bytes_max = self.engine.config.packet_bytes_max
+        while position < size:
+            if self.state == states.CONNECTED:
+                first_byte = data[position]
+                if first_byte == 0x30 or first_byte == 0x32:
+                    reached = self._receive_publishes(data, position, now_ms)
+                    if reached > position:
+                        position = reached
+                        continue
+                elif first_byte == 0x40 or first_byte == 0x50 or first_byte == 0x70:
+                    reached = receive_acknowledgements(self, data, position, now_ms)
+                    if reached > position:
+                        position = reached
+                        continue
+            frame = next_frame(data, position, packet_bytes_max)
+            if frame is None:
+                self._keep_tail(data, position)
+                return
+            first_byte, body_start, end = frame
+            packet_type = first_byte >> 4
+            if packet_type not in states.LEGAL_PACKETS[self.state]:
+                if self.state == states.CLOSED:
+                    return
+                raise ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
+            packet = decode_packet(first_byte, data[body_start:end], self.protocol_level)
+            self.engine.handlers[packet_type](self, packet, now_ms)
+            position = end
+
+    def _keep_tail(self, data: bytes, position: int) -> None:
+        """Keep an unfinished packet; a large one is joined only when all of it is there."""
+        tail = data[position:] if position else data
+        self._parts = [tail]
+        self._parts_bytes = len(tail)
+        self._needed_bytes = frame_bytes(tail)
+
+    # hot path: tests/bench/receive.py
+    def _receive_publishes(self, data: bytes, position: int, now_ms: int) -> int:
+        """Take the plain publishes that stand at `position`, as one run; returns the position after them."""
+        engine = self.engine
+        router = engine.router
+        columns = PublishColumns()
+        reached = decode_publishes(
+            data,
+            position,
+            router.routes,
+            router.open_route,
+            self.is_v5,
+            columns,
+            engine.config.packet_bytes_max,
+        )
+        if reached == position:
+            return position
+        packet_ids = columns.packet_ids
+        reliable = 0
+        if packet_ids:
+            reliable = len(packet_ids) - packet_ids.count(0)
+            if not reliable:
+                packet_ids = []
+        run = PublishRun(
+            data,
+            position,
+            columns.routes,
+            columns.payload_starts,
+            columns.ends,
+            packet_ids,
+            is_v5=self.is_v5,
+            client_id=self.client_id,
+            received_at_ms=now_ms,
+            origin=self,
+            reliable=reliable,
+            qos=1 if reliable else 0,
+        )
+        self.take(run)
+        return reached
+
+    def take(self, run: PublishRun) -> None:
+        """Hand a run on.
+
+        Raises:
+            ReceiveMaximumExceeded: the client has more unacknowledged than it was told to. [MQTT-3.3.4-9]
+        """
+        if run.reliable:
+            self.pending_publishes += run.reliable
+            if self.is_v5 and self.pending_publishes > self.engine.config.receive_maximum:
+                raise ReceiveMaximumExceeded("more unacknowledged publishes than Receive Maximum")
+            if self.pending_acks is None:
+                self.pending_acks = deque()
+            self.pending_acks.append(run)
+        self.engine.take(run)
+
+    # Acknowledgements out (broker.sink.Origin)
+
+    def acknowledge(self, run: PublishRun) -> None:
+        """The run is stored, or needs no storing."""
+        self.engine.stored(run)
+        run.is_done = True
+        if self.pending_acks:
+            self._release_acks()
+
+    def refuse(self, run: PublishRun, reason_code: int) -> None:
+        """The run will never be stored: MQTT 5 is told so for each publish."""
+        pending = self.pending_acks
+        self.engine.metrics.refused_publishes["log_stalled"] += len(run)
+        if run.qos == 2 and self.session is not None and self.session.unreleased:
+            self.session.unreleased.difference_update(run.packet_ids)
+        if pending is None or not self.is_v5:
+            return
+        try:
+            index = pending.index(run)
+        except ValueError:
+            return
+        ids = [packet_id for packet_id in run.packet_ids if packet_id]
+        if run.qos == 2:
+            chunk = b"".join([encode_pubrec(Pubrec(packet_id, reason_code), 5) for packet_id in ids])
+        else:
+            chunk = b"".join([encode_puback(Puback(packet_id, reason_code), 5) for packet_id in ids])
+        pending[index] = chunk
+        self.pending_publishes -= len(ids)
+        self._release_acks()
+
+    def answer_in_order(self, answer: bytes) -> None:
+        """Send a PUBACK or PUBREC that waits for nothing but those before it. [MQTT-4.6.0-2]"""
+        if self.pending_acks:
+            self.pending_acks.append(answer)
+        else:
+            self.outbox.append(answer)
+
+    def _release_acks(self) -> None:
+        pending = self.pending_acks
+        assert pending is not None
+        outbox = self.outbox
+        while pending:
+            first = pending[0]
+            if isinstance(first, bytes):
+                outbox.append(first)
+            elif not first.is_done:
+                return
+            else:
+                ids = first.packet_ids
+                if first.qos == 2:
+                    # The packet id stays taken until PUBREL; PUBREC only ends the wait for the log.
+                    outbox.append(b"".join([PUBREC_STREAM[4 * i : 4 * i + 4] for i in ids]))
+                    self.pending_publishes -= len(ids)
+                else:
+                    if len(first.routes) != first.reliable:
+                        ids = [packet_id for packet_id in ids if packet_id]
+                    outbox.append(b"".join([PUBACKS[packet_id] for packet_id in ids]))
+                    self.pending_publishes -= len(ids)
+            pending.popleft()
+
+    def pause_reading(self) -> None:
+        """Stop reading; the keep alive does not run meanwhile."""
+        transport = self.outbox.transport
+        if not self.is_paused and transport is not None and self.state != states.CLOSED:
+            self.is_paused = True
+            transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        transport = self.outbox.transport
+        if self.is_paused:
+            self.is_paused = False
+            self.last_in_s = self.engine.seconds
+            if transport is not None and self.state != states.CLOSED:
+                transport.resume_reading()
+
+    # The transport's fullness
+
+    def pause_writing(self) -> None:
+        """The transport is full: what is delivered now gathers in the outbox."""
+        self.outbox.is_blocked = True
+
+    def resume_writing(self, now_ms: int) -> None:
+        """The transport has room again."""
+        self.outbox.is_blocked = False
+        self.outbox.touch()
+        if self.session is not None and self.session.queue:
+            self.session.send_queued(now_ms)
+
+    # The end
+
+    def fail(self, error: MqttError) -> None:
+        """The peer broke the protocol: it is told the reason where its version has a way to say it."""
+        reason = BY_REASON_CODE.get(error.reason_code, CloseReason.PROTOCOL_ERROR)
+        self.engine.on_protocol_error(self, error)
+        self.close(reason, error.reason_code)
+
+    def close(self, reason: CloseReason, reason_code: int = 0) -> None:
+        """End the connection from our side, with DISCONNECT in MQTT 5 after CONNACK. [MQTT-3.14.0-1]"""
+        if self.state == states.CLOSED:
+            return
+        if self.state == states.CONNECTED and self.is_v5 and reason_code:
+            self.outbox.append(encode_disconnect(Disconnect(reason_code), 5))
+        self._end(reason)
+        self.outbox.close()
+        self.engine.file_timer(self, self.engine.config.close_timeout_s)
+
+    def take_over(self) -> None:
+        """Another connection has the client id now. [MQTT-3.1.4-3]"""
+        self.close(CloseReason.TAKEN_OVER, SESSION_TAKEN_OVER)
+
+    def lost(self) -> None:
+        """The transport is gone."""
+        self.outbox.transport = None
+        self.outbox.chunks.clear()
+        self._end(CloseReason.CONNECTION_LOST)
+        self.engine.connections.discard(self)
+
+    def cut(self) -> None:
+        """Close without waiting for the peer."""
+        if self.outbox.transport is not None:
+            self.outbox.transport.abort()
+
+    def _end(self, reason: CloseReason) -> None:
+        """The MQTT side is over: the session is detached, the will goes where it has to. [MQTT-3.1.2-8]"""
+        if self.state == states.CLOSED:
+            return
+        self.state = states.CLOSED
+        self.close_reason = reason
+        self._parts = None
+        self.inbound_aliases = None
+        self.engine.ended(self)
+
+
+def frame_bytes(tail: bytes) -> int:
+    """Bytes of the whole frame that begins with `tail`; one more than it has while its length is not complete."""
+    remaining = 0
+    for index in range(1, min(5, len(tail))):
+        byte = tail[index]
+        remaining |= (byte & 0x7F) << 7 * (index - 1)
+        if not byte & 0x80:
+            return index + 1 + remaining
+    return len(tail) + 1

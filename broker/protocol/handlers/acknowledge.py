@@ -1,0 +1,150 @@
+"""PUBACK, PUBREC, PUBREL, PUBCOMP (MQTT 5 §3.4–3.7, §4.3).
+
+A client that acknowledges in order sends exactly the bytes that stand in a ready table, so a read of acknowledgements
+is checked by comparing slices; only what deviates is taken packet by packet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.codec.encode import (
+    PUBACK_STREAM,
+    PUBCOMP_STREAM,
+    PUBREC_STREAM,
+    PUBREL_STREAM,
+    encode_pubcomp,
+    encode_pubrel,
+)
+from broker.codec.packets import Pubcomp, Pubrel
+from broker.sessions.inflight import Flight, Inflight, take, take_first
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from broker.codec.packets import Puback, Pubrec
+    from broker.protocol.connection import Connection
+
+PACKET_ID_NOT_FOUND = 0x92
+
+
+# hot path: tests/bench/receive.py
+def receive_acknowledgements(connection: Connection, data: bytes, position: int, now_ms: int) -> int:
+    """Take the acknowledgements at `position` that are the next ones expected; returns the position after them."""
+    session = connection.session
+    assert session is not None
+    inflight = session.inflight
+    if inflight is None:
+        return position
+    first_byte = data[position]
+    if first_byte == 0x40:
+        reached = _take_run(inflight.unacknowledged, PUBACK_STREAM, data, position)
+        inflight.count -= (reached - position) // 4
+    elif first_byte == 0x50:
+        reached = _take_pubrecs(connection, inflight, data, position)
+    else:
+        reached = _take_run(inflight.uncompleted, PUBCOMP_STREAM, data, position)
+        inflight.count -= (reached - position) // 4
+    if reached > position and session.queue:
+        session.send_queued(now_ms)
+    return reached
+
+
+def _take_run(flights: deque[Flight], stream: bytes, data: bytes, position: int) -> int:
+    while flights:
+        flight = flights[0]
+        count = min(flight.end_row - flight.row, (len(data) - position) // 4)
+        first = 4 * flight.first_id
+        if not count or data[position : position + 4 * count] != stream[first : first + 4 * count]:
+            # Perhaps only the beginning agrees: one at a time costs little and ends at the first that differs.
+            while count and data[position : position + 4] == stream[first : first + 4]:
+                position += 4
+                first += 4
+                count -= 1
+                take_first(flights, 1)
+            return position
+        take_first(flights, count)
+        position += 4 * count
+    return position
+
+
+def _take_pubrecs(connection: Connection, inflight: Inflight, data: bytes, position: int) -> int:
+    """PUBRECs in order: each is answered by a PUBREL of the same id. [MQTT-4.3.3-6]"""
+    flights = inflight.unreceived
+    while flights:
+        flight = flights[0]
+        count = min(flight.end_row - flight.row, (len(data) - position) // 4)
+        first_id = flight.first_id
+        if not count or data[position : position + 4 * count] != PUBREC_STREAM[4 * first_id : 4 * (first_id + count)]:
+            return position
+        inflight.uncompleted.append(Flight(first_id, flight.run, flight.row, flight.row + count))
+        take_first(flights, count)
+        connection.outbox.append(PUBREL_STREAM[4 * first_id : 4 * (first_id + count)])
+        position += 4 * count
+    return position
+
+
+def handle_puback(connection: Connection, packet: Puback, now_ms: int) -> None:
+    """One PUBACK, in whatever order; a reason code of 0x80 or more ends the message too."""
+    session = connection.session
+    assert session is not None
+    if session.inflight is not None and take(session.inflight.unacknowledged, packet.packet_id) is not None:
+        session.inflight.count -= 1
+        session.send_queued(now_ms)
+
+
+def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
+    """One PUBREC; 0x80 or more ends the message, an unknown id is told so in PUBREL. [MQTT-4.3.3-4]"""
+    session = connection.session
+    assert session is not None
+    inflight = session.inflight
+    flight = take(inflight.unreceived, packet.packet_id) if inflight is not None else None
+    if inflight is not None and flight is not None:
+        if packet.reason_code >= 0x80:
+            inflight.count -= 1
+            session.send_queued(now_ms)
+            return
+        inflight.uncompleted.append(flight)
+    elif packet.reason_code >= 0x80:
+        return
+    is_known = flight is not None or _is_uncompleted(inflight, packet.packet_id)
+    reason_code = 0 if is_known else PACKET_ID_NOT_FOUND
+    connection.outbox.append(encode_pubrel(Pubrel(packet.packet_id, reason_code), connection.protocol_level))
+
+
+def _is_uncompleted(inflight: Inflight | None, packet_id: int) -> bool:
+    """A PUBREC that comes again because its PUBREL was lost with the connection."""
+    return inflight is not None and any(
+        0 <= packet_id - flight.first_id < flight.end_row - flight.row for flight in inflight.uncompleted
+    )
+
+
+def handle_pubcomp(connection: Connection, packet: Pubcomp, now_ms: int) -> None:
+    """One PUBCOMP."""
+    session = connection.session
+    assert session is not None
+    if session.inflight is not None and take(session.inflight.uncompleted, packet.packet_id) is not None:
+        session.inflight.count -= 1
+        session.send_queued(now_ms)
+
+
+def handle_pubrel(connection: Connection, packet: Pubrel, now_ms: int) -> None:
+    """PUBREL: the packet id is free again, durably so before PUBCOMP if the session is kept. [MQTT-4.3.3-11]"""
+    session = connection.session
+    assert session is not None
+    packet_id = packet.packet_id
+    known = _discard(session.unreleased, packet_id) | _discard(session.restored_unreleased, packet_id)
+    reason_code = 0 if known else PACKET_ID_NOT_FOUND
+    answer = encode_pubcomp(Pubcomp(packet_id, reason_code), connection.protocol_level)
+    if known and session.expiry_s and connection.engine.sink is not None:
+        outbox = connection.outbox
+        connection.engine.sink.release(session.client_id, packet_id, lambda: outbox.append(answer))
+    else:
+        connection.outbox.append(answer)
+
+
+def _discard(packet_ids: set[int] | None, packet_id: int) -> bool:
+    if packet_ids is None or packet_id not in packet_ids:
+        return False
+    packet_ids.remove(packet_id)
+    return True

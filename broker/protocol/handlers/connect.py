@@ -1,0 +1,115 @@
+"""CONNECT and its answer (MQTT 5 §3.1, §3.2)."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from broker.codec.encode import PUBREL_STREAM, encode_connack
+from broker.codec.errors import ProtocolError
+from broker.codec.packets import Connack
+from broker.codec.properties import Properties
+from broker.codec.reason_codes import connack_code_3_1_1
+from broker.protocol import state as states
+from broker.protocol.close_reason import CloseReason
+from broker.topics.names import validate_topic_name
+
+if TYPE_CHECKING:
+    from broker.codec.packets import Connect
+    from broker.protocol.connection import Connection
+
+BAD_AUTHENTICATION_METHOD = 0x8C
+CLIENT_IDENTIFIER_NOT_VALID = 0x85
+QUOTA_EXCEEDED = 0x97
+NOT_AUTHORIZED = 0x87
+EXPIRY_NEVER = 0xFFFF_FFFF
+
+
+def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None:
+    """Open or resume the session, answer, then send what the session still owes. [MQTT-3.2.0-1]"""
+    engine = connection.engine
+    connection.protocol_level = packet.protocol_level
+    connection.is_v5 = packet.protocol_level == 5
+    connection.username = packet.username
+    refusal = _refusal(connection, packet)
+    if refusal:
+        refuse_connect(connection, refusal)
+        return
+    properties = packet.properties if packet.properties is not None else Properties()
+    answer = Properties()
+    client_id = packet.client_id
+    if not client_id:
+        client_id = f"auto-{secrets.token_hex(8)}"
+        answer.assigned_client_identifier = client_id  # [MQTT-3.2.2-16]
+    connection.client_id = client_id
+    expiry_s = _session_expiry_s(connection, packet, properties, answer)
+    session, is_present = engine.attach(connection, client_id, packet.clean_start, expiry_s)
+    connection.will = packet.will
+    receive_maximum = properties.receive_maximum or 65_535
+    session.quota = min(receive_maximum, engine.config.inflight_messages_max)
+    session.packet_bytes_max = properties.maximum_packet_size or 0
+    _set_keep_alive(connection, packet, answer)
+    connection.state = states.CONNECTED
+    if connection.is_v5:
+        answer.receive_maximum = engine.config.receive_maximum
+        answer.maximum_packet_size = engine.config.packet_bytes_max
+        answer.topic_alias_maximum = engine.config.topic_alias_maximum
+        answer.shared_subscription_available = 0
+    connack = Connack(is_present, 0, answer if connection.is_v5 else None)
+    connection.outbox.append(encode_connack(connack, connection.protocol_level))
+    if is_present:
+        session.resend(PUBREL_STREAM, now_ms)
+        session.send_queued(now_ms)
+
+
+def _refusal(connection: Connection, packet: Connect) -> int:
+    """The reason code with which the CONNECT is refused; 0: it is not."""
+    engine = connection.engine
+    properties = packet.properties
+    if properties is not None and properties.authentication_method is not None:
+        return BAD_AUTHENTICATION_METHOD
+    if len(engine.connections) > engine.config.connections_max:
+        return QUOTA_EXCEEDED
+    if packet.client_id not in engine.sessions.session_by_client_id and engine.sessions.is_full:
+        return QUOTA_EXCEEDED
+    if not packet.client_id and (packet.protocol_level == 3 or (packet.protocol_level == 4 and not packet.clean_start)):
+        return CLIENT_IDENTIFIER_NOT_VALID  # [MQTT-3.1.3-8]
+    if packet.will is not None:
+        try:
+            validate_topic_name(packet.will.topic_name.encode())
+        except ProtocolError as error:
+            return error.reason_code
+        if engine.router.open_route(packet.will.topic_name.encode()) is None:
+            return NOT_AUTHORIZED
+    return 0
+
+
+def refuse_connect(connection: Connection, reason_code: int) -> None:
+    """CONNACK with a reason, then the close. [MQTT-3.2.2-7]"""
+    if connection.protocol_level != 5:
+        reason_code = connack_code_3_1_1(reason_code)
+    properties = Properties() if connection.protocol_level == 5 else None
+    level = connection.protocol_level or 4
+    connection.outbox.append(encode_connack(Connack(False, reason_code, properties), level))
+    connection.close(CloseReason.REFUSED)
+
+
+def _session_expiry_s(connection: Connection, packet: Connect, properties: Properties, answer: Properties) -> int:
+    longest_s = connection.engine.config.session_expiry_s_max
+    if not connection.is_v5:
+        return 0 if packet.clean_start else longest_s
+    asked_s = properties.session_expiry_interval or 0
+    if asked_s > longest_s:
+        answer.session_expiry_interval = longest_s
+        return longest_s
+    return asked_s
+
+
+def _set_keep_alive(connection: Connection, packet: Connect, answer: Properties) -> None:
+    keep_alive_s = packet.keep_alive_s
+    longest_s = connection.engine.config.keep_alive_s_max
+    if connection.is_v5 and keep_alive_s > longest_s:
+        keep_alive_s = answer.server_keep_alive = longest_s  # [MQTT-3.2.2-21]
+    connection.keep_alive_s = keep_alive_s
+    if keep_alive_s:
+        connection.engine.file_timer(connection, connection.silence_s_max)

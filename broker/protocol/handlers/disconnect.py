@@ -1,0 +1,50 @@
+"""PINGREQ, DISCONNECT and AUTH from a client (MQTT 5 §3.12, §3.14, §3.15)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.codec.encode import PINGRESP
+from broker.codec.errors import ProtocolError
+from broker.protocol.close_reason import CloseReason
+
+if TYPE_CHECKING:
+    from broker.codec.packets import Auth, Disconnect, Pingreq
+    from broker.protocol.connection import Connection
+
+DISCONNECT_WITH_WILL = 0x04
+
+
+def handle_pingreq(connection: Connection, packet: Pingreq, now_ms: int) -> None:
+    """Answer at once. [MQTT-3.12.4-1]"""
+    del packet, now_ms
+    connection.outbox.append(PINGRESP)
+
+
+def handle_disconnect(connection: Connection, packet: Disconnect, now_ms: int) -> None:
+    """The client says goodbye; its will is dropped unless it asks for it. [MQTT-3.14.4-3]
+
+    Raises:
+        ProtocolError: a session expiry interval after one of 0 in CONNECT (§3.14.2.2.2).
+    """
+    del now_ms
+    session = connection.session
+    assert session is not None
+    properties = packet.properties
+    if properties is not None and properties.session_expiry_interval is not None:
+        if session.expiry_s == 0 and properties.session_expiry_interval:
+            raise ProtocolError("session expiry interval in DISCONNECT after 0 in CONNECT")
+        session.expiry_s = min(properties.session_expiry_interval, connection.engine.config.session_expiry_s_max)
+    if packet.reason_code != DISCONNECT_WITH_WILL:
+        connection.will = None
+    connection.close(CloseReason.CLIENT_DISCONNECTED)
+
+
+def handle_auth(connection: Connection, packet: Auth, now_ms: int) -> None:
+    """No authentication method was agreed on, so AUTH is not allowed. [MQTT-4.12.0-6]
+
+    Raises:
+        ProtocolError: always.
+    """
+    del connection, packet, now_ms
+    raise ProtocolError("AUTH without an authentication method")

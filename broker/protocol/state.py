@@ -1,0 +1,28 @@
+"""The packets that a client may send in each state of its connection (MQTT 5 §3.1, §4.13), as a table."""
+
+from __future__ import annotations
+
+from broker.codec import constants
+
+AWAITING_CONNECT = 0
+CONNECTED = 1
+CLOSED = 2
+
+LEGAL_PACKETS: dict[int, frozenset[int]] = {
+    AWAITING_CONNECT: frozenset({constants.CONNECT}),  # [MQTT-3.1.0-1]
+    CONNECTED: frozenset(
+        {
+            constants.PUBLISH,
+            constants.PUBACK,
+            constants.PUBREC,
+            constants.PUBREL,
+            constants.PUBCOMP,
+            constants.SUBSCRIBE,
+            constants.UNSUBSCRIBE,
+            constants.PINGREQ,
+            constants.DISCONNECT,
+            constants.AUTH,
+        }
+    ),  # a second CONNECT is not among them [MQTT-3.1.0-2]
+    CLOSED: frozenset(),
+}

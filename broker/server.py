@@ -1,0 +1,155 @@
+"""Broker: opens the listeners, ticks, drains and closes. It runs alone in any asyncio program, or under the bridge.
+
+    async with Broker(BrokerConfig(tcp_bind=("127.0.0.1", 0))) as broker:
+        print(broker.listening)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from broker.codec.packets import Publish
+from broker.engine import Engine
+from broker.listeners.tcp import TcpConnection
+from broker.turn import Turn
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from broker.codec.properties import Properties
+    from broker.config import BrokerConfig
+    from broker.metrics import Metrics
+    from broker.publish_run import PublishRun
+    from broker.sink import Origin, Sink
+
+log = logging.getLogger("headrace.mqtt")
+
+LISTEN_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One address that the broker listens on."""
+
+    kind: str
+    """`mqtt`, `mqtt-ws`, …"""
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address as clients write it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}/mqtt" if self.kind == "mqtt-ws" else f"mqtt://{host}:{self.port}"
+
+
+class Broker:
+    """The MQTT broker in the running event loop."""
+
+    def __init__(self, config: BrokerConfig, sink: Sink | None = None) -> None:
+        self.config = config
+        self.engine = Engine(config, sink)
+        self.listening: list[Listening] = []
+        self.turn: Turn
+        self._servers: list[asyncio.AbstractServer] = []
+        self._tick: asyncio.TimerHandle | None = None
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counters since the start."""
+        return self.engine.metrics
+
+    async def start(self) -> None:
+        """Open the listeners; `listening` then has their real ports.
+
+        Raises:
+            OSError: an address cannot be listened on; what was opened is closed again.
+        """
+        loop = asyncio.get_running_loop()
+        self.turn = Turn(self.engine, loop)
+        self.engine.now_ms = self.turn.now_ms()
+        try:
+            if self.config.tcp_bind is not None:
+                host, port = self.config.tcp_bind
+                server = await loop.create_server(
+                    lambda: TcpConnection(self.turn), host, port, backlog=LISTEN_BACKLOG
+                )
+                self._opened("mqtt", server)
+            if self.config.websocket_bind is not None:
+                # Only who listens on WebSocket needs its library.
+                from broker.listeners.websocket import start_websocket_server
+
+                self._opened("mqtt-ws", await start_websocket_server(self.turn, self.config))
+        except OSError:
+            await self.stop()
+            raise
+        self._tick = loop.call_later(1, self._on_tick)
+
+    def _opened(self, kind: str, server: asyncio.AbstractServer) -> None:
+        self._servers.append(server)
+        for listening_socket in server.sockets:  # type: ignore[attr-defined]
+            host, port = listening_socket.getsockname()[:2]
+            self.listening.append(Listening(kind, host, port))
+
+    def _on_tick(self) -> None:
+        self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
+        try:
+            self.engine.tick(self.turn.now_ms())
+        except Exception:  # a bug of ours must not stop the clock for everyone
+            log.exception("the tick failed")
+        self.turn.schedule()
+
+    def publish(
+        self,
+        topic_name: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties | None = None,
+        client_id: str = "",
+        origin: Origin | None = None,
+    ) -> tuple[PublishRun, int]:
+        """Publish from inside the process; returns the run and the number of sessions it went to.
+
+        With an `origin` and QoS 1 or 2, `origin.acknowledge` is called once the run is stored.
+
+        Raises:
+            MqttError: the topic name is not valid.
+        """
+        packet = Publish(topic_name, payload, qos, retain, False, 1 if qos else 0, properties)
+        outcome = self.engine.publish(packet, client_id, self.turn.now_ms(), origin)
+        self.turn.schedule()
+        return outcome
+
+    async def stop_listening(self) -> None:
+        """Take no new connections."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def stop(self) -> None:
+        """Close every connection (MQTT 5 clients are told), then the listeners."""
+        await self.stop_listening()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        self.engine.shut_down()
+        self.turn.run()
+        deadline = asyncio.get_running_loop().time() + self.config.close_timeout_s
+        while self.engine.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)  # transports report their end by callbacks, which need the loop
+        for connection in list(self.engine.connections):
+            connection.cut()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()

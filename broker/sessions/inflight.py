@@ -1,0 +1,99 @@
+"""Inflight: QoS 1 and 2 messages sent to a client and not yet acknowledged.
+
+Packet ids are handed out in sequence, so what is in flight is a short list of ranges of consecutive ids. Clients
+acknowledge in order ([MQTT-4.6.0-2] asks it of them too), so the usual acknowledgement takes from the first range;
+one that comes out of order splits a range.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker.publish_run import PublishRun
+
+PACKET_ID_MAX = 65_535
+
+
+class Flight:
+    """Rows `row` to `end_row - 1` of `run`, sent with the packet ids from `first_id` on."""
+
+    __slots__ = ("end_row", "first_id", "row", "run")
+
+    def __init__(self, first_id: int, run: PublishRun, row: int, end_row: int) -> None:
+        self.first_id = first_id
+        self.run = run
+        self.row = row
+        self.end_row = end_row
+
+
+class Inflight:
+    """One session's messages in flight, in the order in which they were sent."""
+
+    __slots__ = ("count", "next_id", "uncompleted", "unacknowledged", "unreceived")
+
+    def __init__(self) -> None:
+        self.next_id = 1
+        self.count = 0
+        """Messages of both QoS that take a place in the client's Receive Maximum (MQTT 5 §4.9)."""
+        self.unacknowledged: deque[Flight] = deque()
+        """QoS 1, waiting for PUBACK."""
+        self.unreceived: deque[Flight] = deque()
+        """QoS 2, waiting for PUBREC."""
+        self.uncompleted: deque[Flight] = deque()
+        """QoS 2, PUBREL sent, waiting for PUBCOMP. Only the ids count here."""
+
+    def room(self) -> int:
+        """How many packet ids can be handed out in sequence before one that is in use comes up."""
+        next_id = self.next_id
+        ids_free = PACKET_ID_MAX
+        for flights in (self.unacknowledged, self.unreceived):
+            if flights:  # in the order of their ids, so the first is the next that would come up again
+                ids_free = min(ids_free, (flights[0].first_id - next_id) % PACKET_ID_MAX)
+        for flight in self.uncompleted:  # in the order of the PUBRECs
+            ids_free = min(ids_free, (flight.first_id - next_id) % PACKET_ID_MAX)
+        return ids_free
+
+    def add(self, run: PublishRun, row: int, end_row: int, qos: int) -> Flight:
+        """Hand out packet ids for as many of the rows as fit before the ids begin again at 1."""
+        first_id = self.next_id
+        end_row = min(end_row, row + PACKET_ID_MAX - first_id + 1)
+        flight = Flight(first_id, run, row, end_row)
+        (self.unacknowledged if qos == 1 else self.unreceived).append(flight)
+        count = end_row - row
+        self.count += count
+        next_id = first_id + count
+        self.next_id = next_id if next_id <= PACKET_ID_MAX else 1
+        return flight
+
+
+def take_first(flights: deque[Flight], count: int) -> None:
+    """Remove the first `count` messages of the first range."""
+    flight = flights[0]
+    flight.row += count
+    flight.first_id += count
+    if flight.row == flight.end_row:
+        flights.popleft()
+
+
+def take(flights: deque[Flight], packet_id: int) -> Flight | None:
+    """Remove `packet_id` wherever it is; returns its message as a range of one, or None when it is not there."""
+    for index, flight in enumerate(flights):
+        position = packet_id - flight.first_id
+        if 0 <= position < flight.end_row - flight.row:
+            row = flight.row + position
+            taken = Flight(packet_id, flight.run, row, row + 1)
+            if position == 0:
+                flight.row += 1
+                flight.first_id += 1
+                if flight.row == flight.end_row:
+                    del flights[index]
+            elif row + 1 == flight.end_row:
+                flight.end_row = row
+            else:
+                rest = Flight(packet_id + 1, flight.run, row + 1, flight.end_row)
+                flight.end_row = row
+                flights.insert(index + 1, rest)
+            return taken
+    return None

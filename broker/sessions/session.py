@@ -1,0 +1,337 @@
+"""Session: what a client's subscriptions, messages in flight and queue are (MQTT 5 §4.1), and delivery to it.
+
+While a connection is attached the session writes to its outbox. What the client's quota or a slow connection does not
+take yet waits in `queue`, in order, within limits; nothing here waits, reads a clock or knows a socket.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from broker.codec.encode import PACKET_IDS
+from broker.delivery import Delivery, split_frame
+from broker.publish_run import PublishRun
+from broker.sessions.inflight import Flight, Inflight
+
+if TYPE_CHECKING:
+    from broker.codec.packets import Subscription
+    from broker.config import BrokerConfig
+    from broker.metrics import Metrics
+    from broker.outbox import Outbox
+
+
+class Attached(Protocol):
+    """The connection that a session serves, as the session's owner sees it."""
+
+    def take_over(self) -> None:
+        """Close: another connection has the client id now. [MQTT-3.1.4-3]"""
+
+
+class Target:
+    """How one session takes one topic: its subscriptions that match, merged. [MQTT-3.3.4-2]"""
+
+    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "session")
+
+    def __init__(
+        self, session: Session, qos: int, no_local: bool, retain_as_published: bool, identifiers: tuple[int, ...]
+    ) -> None:
+        self.session = session
+        self.qos = qos
+        self.no_local = no_local
+        self.retain_as_published = retain_as_published
+        self.identifiers = identifiers
+
+    @property
+    def is_simple(self) -> bool:
+        """The same bytes as for every other subscriber will do."""
+        return not (self.no_local or self.retain_as_published or self.identifiers)
+
+
+class Queued:
+    """Rows that wait in a session's queue, to be sent with `qos` 1 or 2."""
+
+    __slots__ = ("delivery", "identifiers", "qos", "retain")
+
+    def __init__(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...]) -> None:
+        self.delivery = delivery
+        self.qos = qos
+        self.retain = retain
+        self.identifiers = identifiers
+
+
+class Session:
+    """One client id's state. `outbox` is None while the client is away."""
+
+    __slots__ = (
+        "_config",
+        "_metrics",
+        "client_id",
+        "connection",
+        "expires_at_s",
+        "expiry_s",
+        "inflight",
+        "is_v5",
+        "outbox",
+        "packet_bytes_max",
+        "queue",
+        "queued_bytes",
+        "queued_messages",
+        "quota",
+        "restored_unreleased",
+        "subscriptions",
+        "targets",
+        "unreleased",
+    )
+
+    def __init__(self, client_id: str, config: BrokerConfig, metrics: Metrics) -> None:
+        self.client_id = client_id
+        self._config = config
+        self._metrics = metrics
+        self.connection: Attached | None = None
+        self.outbox: Outbox | None = None
+        self.is_v5 = False
+        self.expiry_s = 0
+        """Seconds that the session outlives its connection."""
+        self.expires_at_s = 0
+        self.quota = config.inflight_messages_max
+        """The client's Receive Maximum, or our own bound if that is lower (MQTT 5 §4.9)."""
+        self.packet_bytes_max = 0
+        """The client's Maximum Packet Size; 0: none. [MQTT-3.1.2-24]"""
+        # The rest is made when it is first needed: most sessions are idle.
+        self.subscriptions: dict[str, Subscription] | None = None
+        self.targets: dict[tuple[int, bool, bool, tuple[int, ...]], Target] | None = None
+        self.inflight: Inflight | None = None
+        self.queue: deque[Queued] | None = None
+        self.queued_messages = 0
+        self.queued_bytes = 0
+        self.unreleased: set[int] | None = None
+        """Packet ids of inbound QoS 2 publishes that were taken and not yet released (§4.3.3)."""
+        self.restored_unreleased: set[int] | None = None
+        """Those from before a restart: only a publish with DUP is a repeat of one."""
+
+    def target(self, qos: int, no_local: bool, retain_as_published: bool, identifiers: tuple[int, ...]) -> Target:
+        """The session's one Target with these options."""
+        if self.targets is None:
+            self.targets = {}
+        key = (qos, no_local, retain_as_published, identifiers)
+        target = self.targets.get(key)
+        if target is None:
+            target = self.targets[key] = Target(self, qos, no_local, retain_as_published, identifiers)
+        return target
+
+    # Delivery
+
+    def deliver_qos0(self, delivery: Delivery) -> None:
+        """Send the rows with QoS 0; dropped and counted when the client is away or reads too slowly."""
+        outbox = self.outbox
+        if outbox is None:
+            return
+        count = delivery.end_row - delivery.row
+        if outbox.is_blocked and outbox.pending_bytes > self._config.outbox_bytes_max:
+            self._metrics.dropped_messages["outbox_full"] += count
+            return
+        chunk = delivery.qos0(self.is_v5)
+        if self.packet_bytes_max and len(chunk) > self.packet_bytes_max:
+            self._deliver_fitting(delivery)
+            return
+        outbox.append(chunk)
+        self._metrics.messages_delivered += count
+
+    def _deliver_fitting(self, delivery: Delivery) -> None:
+        """QoS 0 rows one by one, without those over the client's Maximum Packet Size. [MQTT-3.1.2-25]"""
+        assert self.outbox is not None
+        for row in range(delivery.row, delivery.end_row):
+            front, back = split_frame(delivery.run, row, self.is_v5, 0)
+            if len(front) + len(back) > self.packet_bytes_max:
+                self._metrics.dropped_messages["packet_too_large"] += 1
+            else:
+                self.outbox.append(front + back)
+                self._metrics.messages_delivered += 1
+
+    def deliver_reliably(
+        self, delivery: Delivery, qos: int, retain: bool = False, identifiers: tuple[int, ...] = ()
+    ) -> None:
+        """Send the rows with QoS 1 or 2, or queue what cannot leave now."""
+        if self.queue or self.outbox is None:
+            self._enqueue(delivery, qos, retain, identifiers)
+            return
+        sent_row = self._send(delivery, qos, retain, identifiers)
+        if sent_row < delivery.end_row:
+            rest = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable)
+            self._enqueue(rest, qos, retain, identifiers)
+
+    def deliver_special(self, delivery: Delivery, target: Target, now_ms: int) -> None:
+        """Rows for a subscription whose options make its frames its own."""
+        run = delivery.run
+        if target.no_local and run.client_id == self.client_id:  # [MQTT-3.8.3-3]
+            return
+        retain = run.retain and target.retain_as_published  # [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+        qos = min(target.qos, run.qos) if delivery.is_reliable else 0
+        if not retain and not target.identifiers:
+            if qos:
+                self.deliver_reliably(delivery, qos)
+            else:
+                self.deliver_qos0(delivery)
+        elif qos:
+            self.deliver_reliably(delivery, qos, retain, target.identifiers)
+        else:
+            self.send_qos0_rows(delivery, retain, target.identifiers, now_ms)
+
+    def send_qos0_rows(self, delivery: Delivery, retain: bool, identifiers: tuple[int, ...], now_ms: int) -> None:
+        """QoS 0 rows with RETAIN or subscription identifiers of their own."""
+        outbox = self.outbox
+        if outbox is None:
+            return
+        for row in range(delivery.row, delivery.end_row):
+            if outbox.is_blocked and outbox.pending_bytes > self._config.outbox_bytes_max:
+                self._metrics.dropped_messages["outbox_full"] += 1
+                continue
+            front, back = split_frame(
+                delivery.run, row, self.is_v5, 0, retain=retain, identifiers=identifiers, now_ms=now_ms
+            )
+            if self.packet_bytes_max and len(front) + len(back) > self.packet_bytes_max:
+                self._metrics.dropped_messages["packet_too_large"] += 1
+                continue
+            outbox.append(front + back)
+            self._metrics.messages_delivered += 1
+
+    def _send(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...], now_ms: int = 0) -> int:
+        """Send as many of the rows as quota, packet ids and the outbox allow; returns the first row not sent."""
+        outbox = self.outbox
+        assert outbox is not None
+        if self.inflight is None:
+            self.inflight = Inflight()
+        inflight = self.inflight
+        row, end_row = delivery.row, delivery.end_row
+        is_special = retain or bool(identifiers) or bool(self.packet_bytes_max) or bool(delivery.run.expires_at_ms)
+        while row < end_row:
+            room = min(self.quota - inflight.count, inflight.room())
+            if room <= 0 or outbox.pending_bytes > self._config.outbox_reliable_bytes_max:
+                break
+            if is_special:
+                row += self._send_special(delivery, row, qos, retain, identifiers, now_ms)
+                continue
+            run = delivery.run
+            last_row = min(end_row, row + room)
+            flight = inflight.add(*compact(run, row, last_row), qos)
+            sent = flight.end_row - flight.row
+            if row != delivery.row or row + sent != end_row:
+                parts = Delivery(run, row, row + sent, delivery.is_reliable).reliable_parts(self.is_v5, qos)
+            else:
+                parts = delivery.reliable_parts(self.is_v5, qos).copy()
+            parts[1::2] = PACKET_IDS[flight.first_id : flight.first_id + sent]
+            outbox.append(b"".join(parts))
+            self._metrics.messages_delivered += sent
+            row += sent
+        return row
+
+    def _send_special(
+        self, delivery: Delivery, row: int, qos: int, retain: bool, identifiers: tuple[int, ...], now_ms: int
+    ) -> int:
+        """Send one row whose frame is not like the others; returns 1."""
+        run = delivery.run
+        assert self.outbox is not None
+        assert self.inflight is not None
+        if run.expires_at_ms and now_ms >= run.expires_at_ms:  # [MQTT-3.3.2-5]
+            self._metrics.dropped_messages["expired"] += 1
+            return 1
+        front, back = split_frame(run, row, self.is_v5, qos, retain=retain, identifiers=identifiers, now_ms=now_ms)
+        if self.packet_bytes_max and len(front) + len(back) + 2 > self.packet_bytes_max:
+            self._metrics.dropped_messages["packet_too_large"] += 1
+            return 1
+        flight = self.inflight.add(*compact(run, row, row + 1), qos)
+        self.outbox.append(front + PACKET_IDS[flight.first_id] + back)
+        self._metrics.messages_delivered += 1
+        return 1
+
+    # The queue
+
+    def _enqueue(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...]) -> None:
+        config = self._config
+        run, row, end_row = delivery.run, delivery.row, delivery.end_row
+        count = min(end_row - row, config.queued_messages_max - self.queued_messages)
+        if count <= 0 or self.queued_bytes >= config.queued_bytes_max:
+            self._metrics.dropped_messages["queue_full"] += end_row - row
+            return
+        if count < end_row - row:
+            self._metrics.dropped_messages["queue_full"] += end_row - row - count
+        if self.queue is None:
+            self.queue = deque()
+        run, row, end_row = compact(run, row, row + count)
+        self.queue.append(Queued(Delivery(run, row, end_row, delivery.is_reliable), qos, retain, identifiers))
+        self.queued_messages += count
+        self.queued_bytes += rows_bytes(run, row, end_row)
+
+    def send_queued(self, now_ms: int) -> None:
+        """Send from the queue what quota and outbox allow."""
+        queue = self.queue
+        while queue and self.outbox is not None:
+            first = queue[0]
+            delivery = first.delivery
+            sent_row = self._send(delivery, first.qos, first.retain, first.identifiers, now_ms)
+            if sent_row == delivery.row:
+                return
+            self.queued_messages -= sent_row - delivery.row
+            self.queued_bytes -= rows_bytes(delivery.run, delivery.row, sent_row)
+            if sent_row < delivery.end_row:
+                first.delivery = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable)
+                return
+            queue.popleft()
+        if not queue:
+            self.queue = None
+
+    def resend(self, pubrel: bytes, now_ms: int) -> None:
+        """After a reconnect: what is unacknowledged again, in order, with DUP, then PUBRELs. [MQTT-4.4.0-1]
+
+        `pubrel` holds a PUBREL for each packet id, four bytes each, from 0 on.
+        """
+        inflight, outbox = self.inflight, self.outbox
+        if inflight is None or outbox is None:
+            return
+        for qos, flights in ((1, inflight.unacknowledged), (2, inflight.unreceived)):
+            for flight in flights:
+                self._resend_flight(flight, qos, now_ms)
+        for flight in inflight.uncompleted:
+            first_id = flight.first_id
+            outbox.append(pubrel[4 * first_id : 4 * (first_id + flight.end_row - flight.row)])
+
+    def _resend_flight(self, flight: Flight, qos: int, now_ms: int) -> None:
+        assert self.outbox is not None
+        for row in range(flight.row, flight.end_row):
+            front, back = split_frame(flight.run, row, self.is_v5, qos, now_ms=now_ms)
+            front = bytes((front[0] | 0x08,)) + front[1:]  # DUP [MQTT-3.3.1-1]
+            self.outbox.append(front + PACKET_IDS[flight.first_id + row - flight.row] + back)
+
+
+def rows_bytes(run: PublishRun, row: int, end_row: int) -> int:
+    """Bytes of the rows' frames."""
+    return run.ends[end_row - 1] - run.frame_start(row) if end_row > row else 0
+
+
+def compact(run: PublishRun, row: int, end_row: int) -> tuple[PublishRun, int, int]:
+    """The rows as (run, row, end_row) that may be kept: a copy when the run's read is much larger than they are.
+
+    Without it a message that waits for a client would keep a whole read, up to 256 KiB, in memory.
+    """
+    start = run.frame_start(row)
+    end = run.ends[end_row - 1]
+    if 8 * (end - start) + 1024 >= len(run.data):
+        return run, row, end_row
+    copy = PublishRun(
+        run.data[start:end],
+        0,
+        run.routes[row:end_row],
+        [position - start for position in run.payload_starts[row:end_row]],
+        [position - start for position in run.ends[row:end_row]],
+        run.packet_ids[row:end_row],
+        is_v5=run.is_v5,
+        client_id=run.client_id,
+        received_at_ms=run.received_at_ms,
+        reliable=run.reliable and end_row - row,
+        qos=run.qos,
+        retain=run.retain,
+        is_plain=run.is_plain,
+    )
+    copy.expires_at_ms = run.expires_at_ms
+    return copy, 0, end_row - row

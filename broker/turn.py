@@ -1,0 +1,53 @@
+"""Turn: what happens once for each round of the event loop, however many connections spoke.
+
+A turn is read, apply, submit, flush: the listeners have read and applied when `run` hands the publishes to the sink
+and writes each touched connection once. It never waits for more work.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from broker.outbox import flush
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from broker.engine import Engine
+
+
+def epoch_ms() -> int:
+    """The wall clock in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Turn:
+    """Schedules itself at most once a round."""
+
+    __slots__ = ("_is_scheduled", "_loop", "engine", "now_ms")
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, clock: Callable[[], int] | None = None) -> None:
+        self.engine = engine
+        self.now_ms = clock if clock is not None else epoch_ms
+        """Epoch milliseconds."""
+        self._loop = loop
+        self._is_scheduled = False
+
+    def schedule(self) -> None:
+        """Have `run` called before the loop waits again."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self.run)
+
+    def run(self) -> None:
+        """Submit what came in, then write what goes out."""
+        self._is_scheduled = False
+        engine = self.engine
+        runs = engine.runs
+        if runs and engine.sink is not None:
+            engine.runs = []
+            engine.sink.submit(runs)
+        if engine.touched:
+            engine.metrics.bytes_sent += flush(engine.touched)
