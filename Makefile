@@ -1,0 +1,65 @@
+# Headrace: everything a developer or a newcomer runs. `make` alone lists it.
+# Only python3 (>= 3.11, with venv) has to be there; the rest is brought in by the targets that need it.
+
+PYTHON_FILES := broker bridge devices tests scripts
+DASHBOARD := bridge/dashboard
+DASHBOARD_SOURCES := $(shell find $(DASHBOARD) \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.py' -print 2>/dev/null)
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench dashboard fmt lint types system picture
+
+help: ## list the targets
+	@echo "Headrace. Start here: make run"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+setup: .venv/.stamp dashboard ## make .venv with the console script `headrace`, and build the page
+
+run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server with a simulated fleet
+	@scripts/environment.sh --say
+	@$(MAKE) --no-print-directory dashboard
+	@exec .venv/bin/headrace demo
+
+test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests (under 20 min)
+	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory dashboard
+	@$(MAKE) --no-print-directory lint types
+	@scripts/dashboard.sh test
+	@scripts/pytest.sh tests
+
+check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (under 60 s)
+	@$(MAKE) --no-print-directory lint types
+	@scripts/pytest.sh tests/unit -m "not slow"
+	@if [ -f $(DASHBOARD)/dist/index.html ]; then scripts/dashboard.sh budget; \
+	else echo "dashboard    not built, so its budget was not checked (make dashboard)"; fi
+
+bench: .venv/.stamp-dev ## the load generator beside Mosquitto; BENCH="mqtt --quick" passes arguments on
+	@.venv/bin/headrace bench $(BENCH)
+
+dashboard: $(DASHBOARD)/dist/.stamp ## build the web page (Node from the machine, else from PyPI)
+	@scripts/dashboard.sh say
+
+fmt: .venv/.stamp-dev ## format and fix what can be fixed by itself
+	@.venv/bin/ruff check --fix --quiet $(PYTHON_FILES) || true
+	@.venv/bin/ruff format $(PYTHON_FILES)
+
+lint: .venv/.stamp-dev ## ruff: rules and format
+	@.venv/bin/ruff check $(PYTHON_FILES)
+	@.venv/bin/ruff format --check --quiet $(PYTHON_FILES) || { echo "error: not formatted: make fmt"; exit 1; }
+
+types: .venv/.stamp-dev ## mypy --strict over broker, bridge and devices
+	@.venv/bin/mypy
+
+system: ## install what tests need beside Python: Chromium, Mosquitto and its clients (apt)
+	@scripts/install_system_parts.sh
+
+picture: .venv/.stamp-dev dashboard ## docs/images/dashboard.png, of the real page with the demo's fleet
+	@.venv/bin/python scripts/dashboard_picture.py
+
+.venv/.stamp: pyproject.toml scripts/environment.sh
+	@scripts/environment.sh
+
+.venv/.stamp-dev: .venv/.stamp
+	@scripts/environment.sh --dev
+
+$(DASHBOARD)/dist/.stamp: $(DASHBOARD_SOURCES) scripts/dashboard.sh | .venv/.stamp
+	@scripts/dashboard.sh build

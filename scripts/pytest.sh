@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# pytest with its arguments. Where CI is set a skipped test fails the run: what is missing has to be installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p build
+.venv/bin/python -m pytest --quiet --junitxml=build/pytest.xml "$@"
+[ -z "${CI:-}" ] || .venv/bin/python scripts/nothing_skipped.py build/pytest.xml
