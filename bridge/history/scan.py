@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Encoding = Literal["event", "poll", "json", "csv"]
+Encoding = Literal["event", "poll", "json", "csv", "stored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Scan:
     encoding: Encoding
     """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
     `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
-    `json` and `poll` records are one to a line (NDJSON)."""
+    `json` and `poll` records are one to a line (NDJSON). `stored`: what the server itself reads at a start
+    (`bridge.encoding.decode_stored`)."""
     from_ms: int | None = None
     """Leave out records received before this time (epoch milliseconds)."""
     until_ms: int | None = None

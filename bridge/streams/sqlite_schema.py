@@ -1,0 +1,185 @@
+"""The one SQLite file of a data directory: its lock, its tables, its format version, and what may be wrong with it.
+
+Only the connection made by `open_writer` writes or checkpoints; every other one is `mode=ro` (SQLite before 3.51.3
+can damage a WAL that two connections checkpoint).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bridge.streams.log import StreamLogError
+
+FILE_NAME = "headrace.sqlite"
+LOCK_NAME = "headrace.lock"
+FORMAT_VERSION = 1
+"""Of the tables; `frames.FORMAT_VERSION` is that of a record."""
+SQLITE_VERSION_MIN = (3, 35, 0)
+PAGE_BYTES = 4096
+WAL_CHECKPOINT_BYTES = 32 * 1024 * 1024
+"""The WAL is copied into the database each time it has grown by this much."""
+CACHE_KIB = 16 * 1024
+APPLICATION_ID = 0x48524331  # "HRC1"
+
+_TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE stream(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
+    retention_age_ms INTEGER, retention_bytes INTEGER,
+    next_offset INTEGER NOT NULL DEFAULT 0,     -- at least so much, also when retention has left no row
+    last_ms INTEGER NOT NULL DEFAULT 0,
+    next_topic_id INTEGER NOT NULL DEFAULT 1,
+    latest_offset INTEGER NOT NULL DEFAULT 0);  -- the latest_N table knows every record before it
+CREATE TABLE unreleased(client_id TEXT, packet_id INTEGER, PRIMARY KEY(client_id, packet_id)) WITHOUT ROWID;
+"""
+
+_STREAM_TABLES = """
+CREATE TABLE batch_{id}(
+    base INTEGER PRIMARY KEY, count INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
+    topics BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE topic_{id}(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE chunk_{id}(
+    first INTEGER PRIMARY KEY, end INTEGER NOT NULL, bytes INTEGER NOT NULL, time_max INTEGER NOT NULL,
+    topics BLOB NOT NULL);
+CREATE TABLE latest_{id}(
+    topic_id INTEGER PRIMARY KEY, offset INTEGER NOT NULL, time_ms INTEGER NOT NULL, count INTEGER NOT NULL,
+    interval_ms INTEGER NOT NULL, segment BLOB NOT NULL);
+"""
+
+
+class StoreUnusable(StreamLogError):
+    """The data directory or its file cannot be used; the text says why and what helps."""
+
+
+class StoreNewer(StoreUnusable):
+    """The file was written by a newer Headrace."""
+
+
+class DataDirectoryInUse(StoreUnusable):
+    """Another server has the data directory."""
+
+    def __init__(self, data_dir: Path, pid: int | None, since: str | None) -> None:
+        who = f"process {pid}, since {since}" if pid is not None else "another process"
+        super().__init__(f"{data_dir} is in use by another Headrace ({who}); stop it or choose another --data")
+        self.pid = pid
+        self.since = since
+
+
+class DataDirectoryLock:
+    """Held for the life of a store. The kernel lets go of it when its process ends, however it ends."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Raises: DataDirectoryInUse, StoreUnusable"""
+        path = data_dir / LOCK_NAME
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnusable(f"cannot use the data directory {data_dir}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._descriptor, 4096)
+            os.close(self._descriptor)
+            raise DataDirectoryInUse(data_dir, *_holder(holder)) from error
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "since": since}).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+def _holder(text: bytes) -> tuple[int | None, str | None]:
+    try:
+        holder = json.loads(text)
+        return int(holder["pid"]), str(holder["since"])
+    except (ValueError, KeyError, TypeError):  # it was about to be written
+        return None, None
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The writing connection, with the tables in place.
+
+    Raises: StoreUnusable, StoreNewer
+    """
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        needed = ".".join(map(str, SQLITE_VERSION_MIN))
+        raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: Headrace needs {needed} or newer")
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"cannot open {path}: {error}") from error
+    try:
+        _prepare(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreUnusable(f"cannot use {path}: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    is_new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not is_new:
+        _check_version(connection, path)
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StoreUnusable(f"cannot use {path}: its file system does not support a write-ahead log")
+    connection.execute("PRAGMA synchronous = FULL")  # NORMAL would break acknowledgements at a power cut
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_BYTES // page_bytes}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_CHECKPOINT_BYTES * 2}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    if is_new:
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_TABLES}"
+            f"INSERT INTO meta VALUES ('format_version', {FORMAT_VERSION}), ('node_run', 0); COMMIT;"
+        )
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        found = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
+    except sqlite3.OperationalError as error:
+        raise StoreUnusable(f"{path} is not a Headrace database") from error
+    if found is None:
+        raise StoreUnusable(f"{path} is not a Headrace database")
+    if found[0] > FORMAT_VERSION:
+        raise StoreNewer(
+            f"{path} was written by a newer Headrace (format {found[0]}, this one reads up to {FORMAT_VERSION})"
+        )
+    for version in range(found[0], FORMAT_VERSION):
+        UPGRADES[version](connection)
+
+
+UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {}
+"""From a format version to the function that brings a file to the next one, in one transaction."""
+
+
+def next_node_run(connection: sqlite3.Connection) -> int:
+    """The number of this start of the node, raised by one each time and never given twice."""
+    row = connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'node_run' RETURNING value").fetchone()
+    return int(row[0])
+
+
+def create_stream_tables(connection: sqlite3.Connection, stream_id: int) -> None:
+    """The tables of one stream; within the caller's transaction."""
+    for statement in _STREAM_TABLES.format(id=stream_id).split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads. Keep its transactions short: the WAL cannot begin anew under one."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection

@@ -1,0 +1,215 @@
+"""SqliteStore: the data directory's one file, shared by all stored streams and by the QoS 2 packet ids.
+
+It owns the lock, the writer thread and the reader processes. Its methods are called on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bridge.records import Topic
+from bridge.streams.memory_log import clock_ms
+from bridge.streams.readers import Readers
+from bridge.streams.sqlite_log import SqliteLog
+from bridge.streams.sqlite_schema import (
+    FILE_NAME,
+    DataDirectoryLock,
+    create_stream_tables,
+    next_node_run,
+    open_writer,
+)
+from bridge.streams.sqlite_table import StreamTable
+from bridge.streams.sqlite_writer import AppendItem, SqliteWriter, WriteItem
+from bridge.streams.unreleased import UnreleasedIds
+from bridge.streams.upkeep import LatestEntry, StoreUpkeep, TableUpkeep, transaction
+from broker.publish_run import PublishRun
+
+READER_PROCESSES = 1
+
+
+def _ignore(*_: object) -> None:
+    """A callback that nobody has set."""
+
+
+class SqliteStore:
+    """All that is kept in one data directory. Make it with `open`."""
+
+    def __init__(
+        self,
+        path: Path,
+        lock: DataDirectoryLock,
+        connection: sqlite3.Connection,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], int],
+        reader_processes: int,
+    ) -> None:
+        self.path = path
+        self.on_failure: Callable[[str], None] = _ignore
+        """Called with a text when the disk refuses records; they stay queued."""
+        self.on_recovered: Callable[[], None] = _ignore
+        self.failure: str | None = None
+        self.touched: list[SqliteLog] = []
+        """Logs with runs that were not handed over yet."""
+        self.logs: dict[str, SqliteLog] = {}
+        self._lock = lock
+        self._loop = loop
+        self._clock = clock
+        self._connection = connection
+        self._node_run = next_node_run(connection)
+        self._upkeep = StoreUpkeep()
+        self._upkeep_by_table: dict[StreamTable, TableUpkeep] = {}
+        self._unreleased = UnreleasedIds(connection)
+        self.readers = Readers(path, reader_processes)
+        self.writer = SqliteWriter(connection, loop, self._upkeep, self._failed, self._recovered)
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        clock: Callable[[], int] = clock_ms,
+        reader_processes: int = READER_PROCESSES,
+    ) -> SqliteStore:
+        """Open or create the file of `data_dir`. It blocks for some milliseconds: for start-up.
+
+        Raises: DataDirectoryInUse, StoreNewer, StoreUnusable
+        """
+        data_dir = Path(data_dir)
+        lock = DataDirectoryLock(data_dir)
+        try:
+            connection = open_writer(data_dir / FILE_NAME)
+            return cls(
+                data_dir / FILE_NAME, lock, connection, loop or asyncio.get_running_loop(), clock, reader_processes
+            )
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def node_run(self) -> str:
+        """This start of the node, for `mqtt.id`: `n7`."""
+        return f"n{self._node_run}"
+
+    def open_log(
+        self,
+        name: str,
+        *,
+        retention_age_ms: int | None = None,
+        retention_bytes: int | None = None,
+        acknowledges_on_receipt: bool = False,
+    ) -> SqliteLog:
+        """The log of stream `name`, created when it is new. It blocks: for start-up and reload."""
+        epoch, table = self.writer.call(lambda: self._open_table(name, retention_age_ms, retention_bytes))
+        log = SqliteLog(self, name, epoch, table, acknowledges_on_receipt=acknowledges_on_receipt)
+        log.failure = self.failure
+        self.logs[name] = log
+        return log
+
+    def _open_table(self, name: str, age_ms_max: int | None, bytes_max: int | None) -> tuple[str, StreamTable]:
+        execute = self._connection.execute
+        with transaction(self._connection):
+            row = execute("SELECT id, epoch FROM stream WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                epoch = "s" + secrets.token_hex(5)
+                stream_id = execute("INSERT INTO stream(name, epoch) VALUES (?, ?)", (name, epoch)).lastrowid
+                assert stream_id is not None, "an INSERT gives a row id"
+                create_stream_tables(self._connection, stream_id)
+            else:
+                stream_id, epoch = row
+            execute(
+                "UPDATE stream SET retention_age_ms = ?, retention_bytes = ? WHERE id = ?",
+                (age_ms_max, bytes_max, stream_id),
+            )
+        table = StreamTable(self._connection, stream_id, self._node_run, age_ms_max, bytes_max, self._clock)
+        upkeep = TableUpkeep(table, lambda extent: self._on_loop(lambda: self.logs[name].trimmed(extent)))
+        self._upkeep_by_table[table] = upkeep
+        self._upkeep.add(upkeep)
+        return epoch, table
+
+    def hand_over(self) -> None:
+        """Give the writer what all logs have queued."""
+        if self.touched:
+            items: list[WriteItem] = [
+                AppendItem(log.table, log.take_pending(), self._committing(log)) for log in self.touched
+            ]
+            self.touched.clear()
+            self.writer.submit(items)
+
+    def submit(self, item: WriteItem) -> None:
+        """Queue something else that commits in order with the records."""
+        self.hand_over()
+        self.writer.submit([item])
+
+    def release(self, client_id: str, packet_id: int, done: Callable[[], None]) -> None:
+        """Forget a QoS 2 packet id durably, then call `done`."""
+        self.submit(self._unreleased.releasing(client_id, packet_id, done))
+
+    def expect_ids(self, client_id: str) -> None:
+        """For the logs: a run that keeps its packet ids has been queued."""
+        self._unreleased.expect(client_id)
+
+    def unreleased(self, client_id: str) -> set[int]:
+        """QoS 2 packet ids of `client_id` that are stored and not released."""
+        return self._unreleased.of(client_id)
+
+    def forget(self, client_id: str) -> None:
+        """The session of `client_id` has ended."""
+        if self._unreleased.knows(client_id):
+            self.submit(self._unreleased.forgetting(client_id))
+
+    def save_latest(self, table: StreamTable, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:
+        """See `SqliteLog.save_latest`."""
+        self.writer.call_soon(lambda: self._upkeep_by_table[table].save_latest(entries, checkpoint_offset))
+
+    def load_latest(self, table: StreamTable) -> tuple[list[LatestEntry], int]:
+        """See `SqliteLog.load_latest`."""
+
+        def load() -> tuple[list[LatestEntry], int]:
+            stream_id = table.stream_id
+            rows = self._connection.execute(
+                "SELECT name, topic_id, offset, time_ms, count, interval_ms, segment"
+                f" FROM latest_{stream_id} JOIN topic_{stream_id} ON id = topic_id"
+            )
+            entries = []
+            for name, topic_id, *columns in rows:
+                topic = Topic(name)
+                topic.topic_id = topic_id
+                entries.append(LatestEntry(topic, *columns))
+            found = self._connection.execute("SELECT latest_offset FROM stream WHERE id = ?", (stream_id,)).fetchone()
+            return entries, found[0]
+
+        return self.writer.call(load)
+
+    async def close(self) -> None:
+        """Write what is queued, then close the file and let go of the data directory."""
+        self.hand_over()
+        await self.readers.close()
+        await self.writer.stop()
+        self._lock.release()
+
+    def _committing(self, log: SqliteLog) -> Callable[[StreamTable, list[PublishRun]], None]:
+        def committed(table: StreamTable, runs: list[PublishRun]) -> None:
+            self._unreleased.stored(runs)
+            log.runs_committed(table, runs)
+
+        return committed
+
+    def _on_loop(self, callback: Callable[[], None]) -> None:
+        self.writer.tell(callback)
+
+    def _failed(self, text: str) -> None:
+        self.failure = text
+        for log in self.logs.values():
+            log.failure = text
+        self.on_failure(text)
+
+    def _recovered(self) -> None:
+        self.failure = None
+        for log in self.logs.values():
+            log.failure = None
+        self.on_recovered()

@@ -1,0 +1,312 @@
+"""Upkeep of the stored streams, in small steps of the writer thread: trim, merge, seal, drop unused topics, and save
+the latest values.
+
+Each step is one transaction of at most some 2 ms, so that a group that arrives meanwhile hardly waits. A step that
+does not happen because the process dies is done again later: nothing here is needed for what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from bridge.records import Topic
+from bridge.streams.retention import Row, finished_rows, rows_to_drop, rows_to_merge
+from bridge.streams.sqlite_table import Extent, StreamTable
+from bridge.streams.topic_index import chunk_bits, decode_ids, encode_ids
+
+CHUNK_ROWS = 64
+TRIM_ROWS = 10
+MERGE_LOOK_ROWS = 16
+"""Open rows are looked through for merges when so many have been added."""
+SWEEP_AFTER_ROWS = 64
+SWEEP_CHUNKS = 8
+SWEEP_ROWS = 64
+SWEEP_TOPICS = 200
+LATEST_ROWS = 100
+LATEST_ENTRIES_MAX = 200_000
+"""Latest values that wait to be saved; a later save of the rest finds them again."""
+URGENT_RATIO = 1.05
+
+
+class LatestEntry(NamedTuple):
+    """The newest record of one topic, as it is saved for the next start."""
+
+    topic: Topic
+    offset: int
+    time_ms: int
+    total: int
+    """How many records the topic has had."""
+    interval_ms: int
+    segment: bytes
+    """A stored segment (`frames.encode_record`) with exactly one frame."""
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+class TableUpkeep:
+    """Upkeep of one stream."""
+
+    def __init__(self, table: StreamTable, on_trimmed: Callable[[Extent], None]) -> None:
+        self.table = table
+        self._on_trimmed = on_trimmed
+        self._merge_looked_at = -1
+        self._sweep: Iterator[None] | None = None
+        self._latest: list[LatestEntry] = []
+        self._latest_offset = 0
+
+    def step(self) -> bool:
+        """Do the most pressing step; False when there is none."""
+        return self._trim() or self._merge() or self._sweep_step() or self._save_latest()
+
+    def is_urgent(self) -> bool:
+        table = self.table
+        return table.bytes_max is not None and table.stored_bytes > table.bytes_max * URGENT_RATIO
+
+    def idle(self) -> None:
+        """After a pause also the last few rows are looked at."""
+        self._merge_looked_at = -1
+
+    # Retention
+
+    def _trim(self) -> bool:
+        table = self.table
+        if table.age_ms_max is None and table.bytes_max is None:
+            return False
+        table.load_head()
+        oldest = [row for row, _ in zip(table.head_rows or table.open_rows, range(TRIM_ROWS), strict=False)]
+        count = rows_to_drop(oldest, table.stored_bytes, table.clock(), table.age_ms_max, table.bytes_max)
+        if not count:
+            return False
+        end = oldest[count - 1].end
+        is_chunk_gone = bool(table.chunks) and end >= table.chunks[0].end
+        with transaction(table.connection):
+            table.connection.execute(f"DELETE FROM {table.batch} WHERE base < ?", (end,))
+            if is_chunk_gone:
+                table.connection.execute(f"DELETE FROM {table.chunk} WHERE first = ?", (table.chunks[0].first,))
+            # Offsets and topic ids are never given again, also when no row is left to tell the last one.
+            table.connection.execute(
+                "UPDATE stream SET next_offset = ?, last_ms = ?, next_topic_id = ? WHERE id = ?",
+                (table.next_offset, table.last_ms, table.topic_ids.next_id, table.stream_id),
+            )
+        table.stored_bytes -= sum(row.bytes for row in oldest[:count])
+        if table.head_rows:
+            for _ in range(count):
+                table.head_rows.popleft()
+        else:
+            del table.open_rows[:count]
+        if is_chunk_gone:
+            table.chunks.popleft()
+            table.load_head()
+        table.trimmed_rows += count
+        self._on_trimmed(table.extent())
+        return True
+
+    # Merging and sealing
+
+    def _merge(self) -> bool:
+        table = self.table
+        rows = table.open_rows
+        if len(rows) < 2 or abs(len(rows) - self._merge_looked_at) < MERGE_LOOK_ROWS:
+            return False
+        found = rows_to_merge(rows)
+        if found is not None:
+            self._merge_rows(*found)
+            return True
+        if len(rows) > CHUNK_ROWS and finished_rows(rows) >= CHUNK_ROWS:
+            with transaction(table.connection):
+                table.seal(rows[:CHUNK_ROWS])
+            return True
+        self._merge_looked_at = len(rows)
+        return False
+
+    def _merge_rows(self, first: int, end: int) -> None:
+        table = self.table
+        rows = table.open_rows[first:end]
+        between = (rows[0].base, rows[-1].base)
+        execute = table.connection.execute
+        topics: set[int] = set()
+        bodies = []
+        where = "WHERE base BETWEEN ? AND ?"
+        for column, body in execute(f"SELECT topics, body FROM {table.batch} {where} ORDER BY base", between):
+            topics.update(decode_ids(column))
+            bodies.append(body)
+        merged = Row(
+            rows[0].base,
+            sum(row.records for row in rows),
+            sum(row.bytes for row in rows),
+            rows[0].time_min,
+            rows[-1].time_max,
+        )
+        with transaction(table.connection):
+            execute(f"DELETE FROM {table.batch} {where}", between)
+            execute(
+                f"INSERT INTO {table.batch} VALUES (?, ?, ?, ?, ?, ?)",
+                (merged.base, merged.records, merged.time_min, merged.time_max, encode_ids(topics), b"".join(bodies)),
+            )
+        table.open_rows[first:end] = [merged]
+
+    # Topics that no record has any more
+
+    def _sweep_step(self) -> bool:
+        table = self.table
+        if self._sweep is None:
+            is_empty = table.oldest_row is None
+            if not table.trimmed_rows or (table.trimmed_rows < SWEEP_AFTER_ROWS and not is_empty):
+                return False
+            table.trimmed_rows = 0
+            table.seen_topic_ids = set()
+            self._sweep = self._drop_unused_topics()
+        try:
+            next(self._sweep)
+        except StopIteration:
+            self._end_sweep()
+        except sqlite3.Error:
+            self._end_sweep()
+            raise
+        return True
+
+    def _end_sweep(self) -> None:
+        self._sweep = None
+        self.table.seen_topic_ids = None
+
+    def _drop_unused_topics(self) -> Iterator[None]:
+        """Each `next` is one step: first gather what is used, then delete the rest."""
+        table = self.table
+        execute = table.connection.execute
+        end_id = table.topic_ids.next_id  # a newer one is in use
+        used = 0
+        position = 0
+        while True:
+            chunks = execute(
+                f"SELECT first, topics FROM {table.chunk} WHERE first >= ? ORDER BY first LIMIT {SWEEP_CHUNKS}",
+                (position,),
+            ).fetchall()
+            if not chunks:
+                break
+            for _, column in chunks:
+                bits, shift = chunk_bits(column)
+                used |= bits << shift
+            position = chunks[-1][0] + 1
+            yield
+        used_bits = bytearray(used.to_bytes(end_id // 8 + 1, "little"))
+        # Rows may be merged or sealed between steps; none of that loses an id, as rows only ever grow to the left.
+        position = table.chunks[-1].first if table.chunks else 0
+        while True:
+            rows = execute(
+                f"SELECT base, topics FROM {table.batch} WHERE base >= ? ORDER BY base LIMIT {SWEEP_ROWS}", (position,)
+            ).fetchall()
+            if not rows:
+                break
+            for _, column in rows:
+                for topic_id in decode_ids(column):
+                    if topic_id < end_id:
+                        used_bits[topic_id >> 3] |= 1 << (topic_id & 7)
+            position = rows[-1][0] + 1
+            yield
+        yield from self._delete_topics(used_bits, end_id)
+
+    def _delete_topics(self, used_bits: bytearray, end_id: int) -> Iterator[None]:
+        table = self.table
+        execute = table.connection.execute
+        position = 0
+        while True:
+            ids = [
+                row[0]
+                for row in execute(
+                    f"SELECT id FROM topic_{table.stream_id} WHERE id > ? AND id < ? ORDER BY id LIMIT {SWEEP_TOPICS}",
+                    (position, end_id),
+                )
+            ]
+            if not ids:
+                return
+            position = ids[-1]
+            seen = table.seen_topic_ids or set()
+            unused = [
+                topic_id
+                for topic_id in ids
+                if not used_bits[topic_id >> 3] & 1 << (topic_id & 7) and topic_id not in seen
+            ]
+            if unused:
+                marks = ", ".join("?" * len(unused))
+                with transaction(table.connection):
+                    execute(f"DELETE FROM topic_{table.stream_id} WHERE id IN ({marks})", unused)
+                    execute(f"DELETE FROM latest_{table.stream_id} WHERE topic_id IN ({marks})", unused)
+                    execute(
+                        "UPDATE stream SET next_topic_id = ? WHERE id = ?", (table.topic_ids.next_id, table.stream_id)
+                    )
+                table.topic_ids.drop(unused)
+            yield
+
+    # Latest values
+
+    def save_latest(self, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:
+        """Take entries to save; `checkpoint_offset` counts once all of them are stored."""
+        self._latest += entries
+        del self._latest[:-LATEST_ENTRIES_MAX]
+        self._latest_offset = checkpoint_offset
+
+    def _save_latest(self) -> bool:
+        if not self._latest:
+            return False
+        table = self.table
+        entries, rest = self._latest[:LATEST_ROWS], self._latest[LATEST_ROWS:]
+        topics = {entry.topic for entry in entries}
+        table.topic_ids.resolve(topics)
+        try:
+            with transaction(table.connection):
+                if table.topic_ids.has_new:
+                    table.topic_ids.insert_new()
+                table.connection.executemany(
+                    f"INSERT OR REPLACE INTO latest_{table.stream_id} VALUES (?, ?, ?, ?, ?, ?)",
+                    [(entry.topic.topic_id, *entry[1:]) for entry in entries],
+                )
+                if not rest:
+                    table.connection.execute(
+                        "UPDATE stream SET latest_offset = ? WHERE id = ?", (self._latest_offset, table.stream_id)
+                    )
+        except sqlite3.Error:
+            table.topic_ids.rolled_back()
+            raise
+        table.topic_ids.committed()
+        if table.seen_topic_ids is not None:
+            table.seen_topic_ids.update(topic.topic_id for topic in topics)
+        self._latest = rest
+        return True
+
+
+class StoreUpkeep:
+    """Upkeep of all streams of a store, in turn."""
+
+    def __init__(self) -> None:
+        self._tables: list[TableUpkeep] = []
+
+    def add(self, upkeep: TableUpkeep) -> None:
+        self._tables.append(upkeep)
+
+    def step(self) -> bool:
+        for index, upkeep in enumerate(self._tables):
+            if upkeep.step():
+                self._tables.append(self._tables.pop(index))  # the others come first next time
+                return True
+        return False
+
+    def is_urgent(self) -> bool:
+        return any([upkeep.is_urgent() for upkeep in self._tables])
+
+    def idle(self) -> None:
+        for upkeep in self._tables:
+            upkeep.idle()
