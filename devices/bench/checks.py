@@ -1,0 +1,231 @@
+"""What the load generator believes: every message that comes back has the next sequence number, or the run fails.
+
+Frames of one length are looked at as columns of the receive buffer, so that checking costs nanoseconds a message. SSE
+events vary in length when a counter in them gets a digit more; `EventScanner` follows the stride and finds it again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from devices.bench.frames import (
+    DIGIT_SEQUENCE_MAX,
+    EVENT_MARK,
+    PACKET_ID_COUNT,
+    PUBACK_WORDS,
+    Column,
+    DigitSequence,
+    PublishLayout,
+)
+
+CHECK_ROWS_MAX = 16_384
+
+
+class CheckFailed(Exception):
+    """A message was lost, came twice, in the wrong place or was not what had been sent."""
+
+
+def explain(who: str, expected: int, numbers: list[int]) -> CheckFailed:
+    """What went wrong at the first of `numbers`, where `expected` should stand; the rest is what followed."""
+    got = numbers[0]
+    if got < expected:
+        return CheckFailed(f"{who}: repeat: {got} came again where {expected} was due")
+    if expected in numbers:
+        return CheckFailed(f"{who}: swap: {got} came before {expected}")
+    return CheckFailed(f"{who}: loss: {got} came where {expected} was due ({got - expected} missing)")
+
+
+def _first_difference(left: Column, right: Column) -> int:
+    return int(np.argmax(left != right))
+
+
+class PublishChecker:
+    """Follows one publisher's messages at one subscriber."""
+
+    def __init__(self, layout: PublishLayout, who: str) -> None:
+        self._layout = layout
+        self._who = who
+        self._topic_words = layout.topic_words(CHECK_ROWS_MAX + layout.topic_count)
+        self.received = 0
+        """Messages that came, all in order: the next sequence number."""
+
+    def check(self, buffer: Any, rows: int) -> None:
+        """Look at `rows` whole frames at the start of `buffer`.
+
+        Raises: CheckFailed
+        """
+        start = 0
+        while rows > 0:
+            part = min(rows, CHECK_ROWS_MAX)
+            self._check_part(buffer, start, part)
+            start += part * self._layout.frame_bytes
+            rows -= part
+
+    def _check_part(self, buffer: Any, start: int, rows: int) -> None:
+        layout = self._layout
+        heads = layout.field(buffer, 0, "<u2", start, rows)
+        if not (heads == layout.head_word).all():
+            row = _first_difference(heads, np.full(rows, layout.head_word, dtype=np.uint16))
+            raise CheckFailed(f"{self._who}: not the PUBLISH that was sent: starts with 0x{int(heads[row]) & 255:02x}")
+        column = layout.sequence.column(buffer, start, rows, layout.frame_bytes)
+        expected = layout.sequence.words(self.received, rows)
+        if not (column == expected).all():
+            row = _first_difference(column, expected)
+            numbers = [layout.sequence.number(int(word)) for word in column[row:]]
+            raise explain(self._who, self.received + row, numbers)
+        topic_row = self.received % layout.topic_count
+        topics = layout.field(buffer, layout.topic_end - 4, "<u4", start, rows)
+        if not (topics == self._topic_words[topic_row : topic_row + rows]).all():
+            raise CheckFailed(f"{self._who}: a message came under another message's topic")
+        self.received += rows
+
+
+class ManyPublishersChecker:
+    """Follows the messages of many publishers at one subscriber: order holds for each of them."""
+
+    def __init__(self, layout: PublishLayout, publishers: int, who: str) -> None:
+        if layout.publisher_offset is None:
+            raise ValueError("JSON payloads do not name their publisher")
+        self._layout = layout
+        self._publisher_offset = layout.publisher_offset
+        self._who = who
+        self._received: Column = np.zeros(publishers, dtype=np.int64)
+
+    @property
+    def received(self) -> int:
+        """Messages that came, all in order, of all publishers."""
+        return int(self._received.sum())
+
+    def received_from(self, publisher: int) -> int:
+        """Messages of one publisher that came: its next sequence number."""
+        return int(self._received[publisher])
+
+    def check(self, buffer: Any, rows: int) -> None:
+        """Look at `rows` whole frames at the start of `buffer`.
+
+        Raises: CheckFailed
+        """
+        layout = self._layout
+        heads = layout.field(buffer, 0, "<u2", 0, rows)
+        publishers = layout.field(buffer, self._publisher_offset, ">u4", 0, rows)
+        if not (heads == layout.head_word).all() or int(publishers.max(initial=0)) >= len(self._received):
+            raise CheckFailed(f"{self._who}: not the PUBLISH that was sent")
+        column = layout.sequence.column(buffer, 0, rows, layout.frame_bytes).astype(np.int64)
+        order = np.argsort(publishers, kind="stable")
+        sorted_publishers = publishers[order].astype(np.int64)
+        counts = np.bincount(sorted_publishers, minlength=len(self._received))
+        first_rows = np.cumsum(counts) - counts
+        expected = self._received[sorted_publishers] + np.arange(rows) - first_rows[sorted_publishers]
+        numbers = column[order]
+        if not (numbers == expected).all():
+            row = _first_difference(numbers, expected)
+            publisher = int(sorted_publishers[row])
+            rest = [int(number) for number in numbers[row:][sorted_publishers[row:] == publisher]]
+            raise explain(f"{self._who}, publisher {publisher}", int(expected[row]), rest)
+        self._received += counts
+
+
+class PubackChecker:
+    """Follows the acknowledgements of one publisher: in the order of its publishes [MQTT-4.6.0-2]."""
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self.received = 0
+
+    def check(self, buffer: Any, rows: int) -> None:
+        """Look at `rows` PUBACKs of four bytes at the start of `buffer`.
+
+        Raises: CheckFailed
+        """
+        words = np.ndarray((rows,), dtype=">u4", buffer=buffer)
+        done = 0
+        while done < rows:
+            first = (self.received + done) % PACKET_ID_COUNT
+            count = min(rows - done, PACKET_ID_COUNT)
+            expected = PUBACK_WORDS[first : first + count]
+            if not (words[done : done + count] == expected).all():
+                row = _first_difference(words[done : done + count], expected)
+                got, due = int(words[done + row]), int(expected[row])
+                raise CheckFailed(f"{self._who}: acknowledgement 0x{got:08x} came where 0x{due:08x} was due")
+            done += count
+        self.received += rows
+
+
+def encode_pubacks(packet_ids: Column) -> bytes:
+    """PUBACKs for a column of packet ids, in its order. Source: MQTT 3.1.1 §3.4."""
+    words = packet_ids.astype(">u4")
+    words |= 0x40020000
+    return words.tobytes()
+
+
+class EventScanner:
+    """Follows the sequence numbers in a stream of SSE events, whatever stands around them."""
+
+    _MARK_WORD = int.from_bytes(EVENT_MARK, "little")
+    _FIELD_BYTES = len(EVENT_MARK) + 8
+
+    def __init__(self, who: str, first: int = 0) -> None:
+        self._who = who
+        self._first = first
+        self._next = first
+        self._stride = 0
+        self._tail = b""
+        self._digits = DigitSequence(0)
+
+    @property
+    def received(self) -> int:
+        """Events that came, all in order."""
+        return self._next - self._first
+
+    def feed(self, data: bytearray, start: int, end: int) -> None:
+        """Look at the next piece of the event stream, `data[start:end]`; an event may be cut anywhere.
+
+        Raises: CheckFailed
+        """
+        keep = self._FIELD_BYTES - 1
+        tail = self._tail
+        if tail:
+            joined = tail + data[start : min(end, start + keep)]
+            position = joined.find(EVENT_MARK)
+            if 0 <= position < len(tail) and position + self._FIELD_BYTES <= len(joined):
+                self._expect(int.from_bytes(joined[position + 8 : position + 16], "little"))
+        self._scan(data, start, end)
+        self._tail = bytes(data[end - keep : end]) if end - start >= keep else (tail + data[start:end])[-keep:]
+
+    def _expect(self, word: int) -> None:
+        number = self._digits.number(word)
+        if number != self._next:
+            raise explain(self._who, self._next, [number])
+        self._next += 1
+
+    def _scan(self, data: bytearray, start: int, end: int) -> None:
+        position = data.find(EVENT_MARK, start, end)
+        while position >= 0 and position + self._FIELD_BYTES <= end:
+            rows = self._follow_stride(data, position, end)
+            last = position + (rows - 1) * self._stride if rows > 1 else position
+            following = data.find(EVENT_MARK, last + self._FIELD_BYTES, end)
+            if following >= 0:
+                self._stride = following - last
+            position = following
+
+    def _follow_stride(self, data: bytearray, position: int, end: int) -> int:
+        """Check the events from `position` on that stand one stride apart; how many they are (at least one)."""
+        stride = self._stride
+        rows = 1 + (end - position - self._FIELD_BYTES) // stride if stride else 1
+        if rows > 1:
+            marks = np.ndarray((rows,), dtype="<u8", buffer=data, offset=position, strides=(stride,))
+            is_mark = marks == self._MARK_WORD
+            if not is_mark.all():
+                rows = int(np.argmin(is_mark))
+        words = np.ndarray((rows,), dtype="<u8", buffer=data, offset=position + 8, strides=(stride or 8,))
+        if self._next + rows > DIGIT_SEQUENCE_MAX:
+            raise CheckFailed(f"{self._who}: more events than numbers")
+        expected = self._digits.words(self._next, rows)
+        if not (words == expected).all():
+            row = _first_difference(words, expected)
+            numbers = [self._digits.number(int(word)) for word in words[row:]]
+            raise explain(self._who, self._next + row, numbers)
+        self._next += rows
+        return rows
