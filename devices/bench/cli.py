@@ -1,0 +1,201 @@
+"""The commands of `headrace bench`. Importing this module needs typer alone; numpy is asked for when a command runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from devices.bench.results import Report
+    from devices.bench.rounds import Plan
+
+app = typer.Typer(
+    help="Measure Headrace beside the brokers found on this machine: every message is checked, a loss fails the run.",
+    no_args_is_help=True,
+)
+
+FILE_WIDTH = 130
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+HISTORY_RECORDS = 10_000_000
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each scenario, the servers taking turns.")]
+Seconds = Annotated[float, typer.Option(min=0.1, help="Measured seconds of each run, after half a second of warm-up.")]
+Only = Annotated[str | None, typer.Option(help="Scenarios to run, separated by commas.")]
+Peers = Annotated[str | None, typer.Option(help="Servers to run, separated by commas; all that are found by default.")]
+Payload = Annotated[int, typer.Option(min=40, help="Bytes of each payload.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.", dir_okay=False)]
+
+
+@app.command()
+def mqtt(
+    rounds: Rounds = 3,
+    seconds: Seconds = 2.0,
+    only: Only = None,
+    peers: Peers = None,
+    payload: Payload = 64,
+    json_file: Json = None,
+) -> None:
+    """MQTT to MQTT: q0_1_1, q0_1_10, q1_1_1. By --only also q1_publish, q0_100_1, q1_100_1, q0_pairs, q1_pairs."""
+    _require_numpy()
+    from devices.bench.mqtt import DEFAULT_KEYS, SCENARIOS, bench_mqtt
+
+    keys = _choose(only, tuple(SCENARIOS), DEFAULT_KEYS)
+    _run(_plan(rounds, seconds, peers, payload), json_file, lambda plan, report: bench_mqtt(plan, report, keys))
+
+
+@app.command()
+def stored(
+    rounds: Rounds = 3,
+    seconds: Seconds = 2.0,
+    only: Only = None,
+    peers: Peers = None,
+    payload: Payload = 64,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also a long log: memory, and a rare topic's first event.")
+    ] = False,
+    records: Annotated[int, typer.Option(min=1000, help="Records of the long log.")] = HISTORY_RECORDS,
+    json_file: Json = None,
+) -> None:
+    """QoS 1 acknowledged once it is on disk: rates and latency (stored_1, stored_100, latency)."""
+    _require_numpy()
+    from devices.bench.history import bench_history
+    from devices.bench.stored import LATENCY_KEY, SCENARIOS, bench_stored
+
+    known = (*SCENARIOS, LATENCY_KEY)
+    keys = _choose(only, (*known, "history"), known)
+
+    def bench(plan: Plan, report: Report) -> None:
+        bench_stored(plan, report, [key for key in keys if key != "history"])
+        if history or "history" in keys:
+            bench_history(plan, report, records)
+
+    _run(_plan(rounds, seconds, peers, payload), json_file, bench)
+
+
+@app.command()
+def sse(
+    rounds: Rounds = 3, seconds: Seconds = 2.0, only: Only = None, payload: Payload = 64, json_file: Json = None
+) -> None:
+    """MQTT through the log to 1 and 100 SSE readers (sse_1, sse_100), from a memory stream and from sqlite."""
+    _require_numpy()
+    from devices.bench.sse import SCENARIOS, bench_sse
+
+    keys = _choose(only, tuple(SCENARIOS), tuple(SCENARIOS))
+    _run(_plan(rounds, seconds, "headrace", payload), json_file, lambda plan, report: bench_sse(plan, report, keys))
+
+
+@app.command()
+def idle(rounds: Rounds = 1, only: Only = None, peers: Peers = None, json_file: Json = None) -> None:
+    """Memory of the server for each of 10,000 idle MQTT connections and SSE readers (idle_mqtt, idle_sse)."""
+    _require_numpy()
+    from devices.bench.idle import KEYS, bench_idle
+
+    keys = _choose(only, KEYS, KEYS)
+    _run(_plan(rounds, 0, peers, 64), json_file, lambda plan, report: bench_idle(plan, report, keys))
+
+
+@app.command(name="all")
+def all_scenarios(
+    rounds: Rounds = 3,
+    seconds: Seconds = 2.0,
+    peers: Peers = None,
+    records: Annotated[int, typer.Option(min=1000, help="Records of the long log.")] = HISTORY_RECORDS,
+    json_file: Json = None,
+) -> None:
+    """Everything that has a goal: some five minutes with the defaults, and 2 GB of disk for a while."""
+    _require_numpy()
+    from devices.bench.history import bench_history
+    from devices.bench.idle import bench_idle
+    from devices.bench.mqtt import bench_mqtt
+    from devices.bench.sse import bench_sse
+    from devices.bench.stored import bench_stored
+
+    def bench(plan: Plan, report: Report) -> None:
+        bench_mqtt(plan, report)
+        bench_stored(plan, report)
+        bench_sse(plan, report)
+        bench_idle(plan, report)
+        bench_history(plan, report, records)
+
+    _run(_plan(rounds, seconds, peers, 64), json_file, bench, is_complete=True)
+
+
+def _require_numpy() -> None:
+    if importlib.util.find_spec("numpy") is None:
+        typer.echo("headrace bench needs numpy: pip install 'headrace[bench]'", err=True)
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _choose(only: str | None, known: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+    if only is None:
+        return default
+    keys = tuple(key.strip() for key in only.split(","))
+    for key in keys:
+        if key not in known:
+            raise typer.BadParameter(f"no scenario is called {key!r}; known: {', '.join(known)}", param_hint="--only")
+    return keys
+
+
+def _plan(rounds: int, seconds: float, peers: str | None, payload_bytes: int) -> Plan:
+    from rich.console import Console
+
+    from devices.bench.peers import find_peers
+    from devices.bench.rounds import Plan
+    from devices.bench.wire import PeerFailed
+
+    console = Console(stderr=True, highlight=False)
+    try:
+        versions = find_peers(peers.split(",") if peers else None)
+    except PeerFailed as error:
+        raise typer.BadParameter(str(error), param_hint="--peers") from error
+    return Plan(
+        rounds=rounds,
+        seconds=seconds,
+        peers=tuple(versions),
+        payload_bytes=payload_bytes,
+        report=lambda line: console.print(line, markup=False, style="dim"),
+    )
+
+
+def _run(
+    plan: Plan, json_file: Path | None, bench: Callable[[Plan, Report], None], *, is_complete: bool = False
+) -> None:
+    """Measure, print, write; exit 1 when a check failed or a result is not valid."""
+    import json
+
+    from rich.console import Console
+
+    from devices.bench.peers import data_root, file_system, find_peers
+    from devices.bench.report import print_report
+    from devices.bench.results import Report
+
+    report = Report()
+    report.facts["servers"] = ", ".join(f"{name} {version}" for name, version in find_peers(list(plan.peers)).items())
+    report.facts["machine"] = (
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"load average {os.getloadavg()[0]:.1f}, data on {file_system(data_root())}"
+    )
+    report.facts["runs"] = f"{plan.rounds} rounds of {plan.seconds:g} s, {plan.payload_bytes}-byte payloads, loopback"
+    started = time.monotonic()
+    bench(plan, report)
+    report.facts["took"] = f"{time.monotonic() - started:.0f} s"
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    print_report(report, console, is_complete=is_complete)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n")
+    if report.problems():
+        raise typer.Exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,297 @@
+"""The servers that are measured: how each is found, started fresh for a run, looked at from outside and ended.
+
+Every server is a child process on free loopback ports with its files in a directory that is removed afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from devices.bench.wire import PeerFailed, free_port, wait_for_port
+
+HEADRACE = "headrace"
+MOSQUITTO = "mosquitto"
+STOP_TIMEOUT_S = 15.0
+OUTPUT_BYTES_SHOWN = 2000
+DESCRIPTORS_WANTED = 20_000
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens."""
+
+    mqtt: int
+    http: int = 0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A kind of server."""
+
+    name: str
+    version: Callable[[], str | None]
+    """Its version; None when it is not installed."""
+    command: Callable[[Path, Ports, str], list[str]]
+    """Arguments to start it: (directory for its files, ports, storage of the topics, of use to Headrace alone)."""
+
+
+class Server:
+    """A running server under test."""
+
+    def __init__(self, peer: Peer, process: subprocess.Popen[bytes], ports: Ports, directory: Path) -> None:
+        self.peer = peer
+        self.mqtt_port = ports.mqtt
+        self.http_port = ports.http
+        self.directory = directory
+        self.process = process
+        self._inspected = psutil.Process(process.pid)
+
+    def _family(self) -> list[psutil.Process]:
+        return [self._inspected, *self._inspected.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """CPU time used so far by the server and its child processes, user and system."""
+        total = 0.0
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the server and its child processes."""
+        total = 0
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += int(process.memory_info().rss)
+        return total
+
+    def settled_rss_bytes(self, timeout_s: float = 5.0) -> int:
+        """`rss_bytes` once it has stood still for half a second, or at the end of the time."""
+        deadline = time.monotonic() + timeout_s
+        last, since = self.rss_bytes(), time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() - since < 0.5:
+            time.sleep(0.1)
+            now = self.rss_bytes()
+            if abs(now - last) > 64 * 1024:
+                last, since = now, time.monotonic()
+        return self.rss_bytes()
+
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+
+@contextlib.contextmanager
+def running(peer: Peer, *, storage: str = "memory", directory: Path | None = None) -> Iterator[Server]:
+    """A freshly started server, ready to take connections; it is ended, and its files removed, on leaving.
+
+    With `directory` the server's files are kept there, for a server that is started again on the same data.
+    Raises: PeerFailed with the end of its output.
+    """
+    with contextlib.ExitStack() as stack:
+        place = directory or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=data_root()))
+        )
+        ports = Ports(mqtt=free_port(), http=free_port())
+        output_path = place / "output.txt"
+        with output_path.open("wb") as output:
+            process = subprocess.Popen(
+                peer.command(place, ports, storage), cwd=place, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            server = Server(peer, process, ports, place)
+            try:
+                wait_for_port(ports.mqtt, server.is_running)
+                if peer.name == HEADRACE:
+                    _wait_until_ready(server)
+                yield server
+            except PeerFailed as error:
+                raise PeerFailed(f"{peer.name}: {error}{_last_output(output_path)}") from error
+        finally:
+            _stop(process)
+
+
+def _wait_until_ready(server: Server, timeout_s: float = 20.0) -> None:
+    wait_for_port(server.http_port, server.is_running)
+    deadline = time.monotonic() + timeout_s
+    status = 0
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/readyz")
+            status = connection.getresponse().status
+            if status == 200:
+                return
+        time.sleep(0.05)
+    raise PeerFailed(f"/readyz was not 200 in {timeout_s:.0f} s (last {status})")
+
+
+def _last_output(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        output = path.read_bytes()[-OUTPUT_BYTES_SHOWN:].decode(errors="replace").strip()
+        if output:
+            return f"\n--- its last output ---\n{output}"
+    return ""
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def data_root() -> Path:
+    """Where servers keep their files: the temporary directory, or the current one when that is not on a disk."""
+    temporary = Path(tempfile.gettempdir())
+    return Path.cwd() if file_system(temporary) in {"tmpfs", "ramfs"} else temporary
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that holds `path`."""
+    best = ("", "unknown")
+    for partition in psutil.disk_partitions(all=True):
+        mount = partition.mountpoint
+        if (path == Path(mount) or Path(mount) in path.parents) and len(mount) >= len(best[0]):
+            best = (mount, partition.fstype)
+    return best[1]
+
+
+def _program_version(program: str, arguments: list[str], word: int) -> Callable[[], str | None]:
+    def version() -> str | None:
+        path = _find_program(program)
+        if path is None:
+            return None
+        shown = subprocess.run([path, *arguments], capture_output=True, timeout=10, check=False)
+        words = (shown.stdout + shown.stderr).decode(errors="replace").split()
+        return words[word] if len(words) > word else "unknown"
+
+    return version
+
+
+def _find_program(program: str) -> str | None:
+    # Debian keeps servers in sbin, which is not on everybody's PATH.
+    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin")
+
+
+def _distribution_version(name: str) -> Callable[[], str | None]:
+    def version() -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return version
+
+
+def _mosquitto(directory: Path, ports: Ports, storage: str) -> list[str]:
+    # Debian's build and defaults (no set_tcp_nodelay, which costs it half); only limits that make it drop are off.
+    configuration = directory / "mosquitto.conf"
+    configuration.write_text(
+        f"listener {ports.mqtt} 127.0.0.1\n"
+        "allow_anonymous true\n"
+        "persistence false\n"
+        "log_type none\n"
+        "sys_interval 0\n"
+        "max_inflight_messages 0\n"
+        "max_queued_messages 0\n"
+        "max_queued_bytes 0\n"
+        "max_connections -1\n"
+    )
+    return [_find_program(MOSQUITTO) or MOSQUITTO, "-c", str(configuration)]
+
+
+def _amqtt(directory: Path, ports: Ports, storage: str) -> list[str]:
+    configuration = directory / "amqtt.yaml"
+    configuration.write_text(
+        "listeners:\n"
+        "  default:\n"
+        "    type: tcp\n"
+        f"    bind: 127.0.0.1:{ports.mqtt}\n"
+        "    max_connections: 20000\n"
+        "plugins:\n"
+        "  amqtt.plugins.authentication.AnonymousAuthPlugin:\n"
+        "    allow_anonymous: true\n"
+    )
+    return [sys.executable, "-W", "ignore", "-m", "amqtt.scripts.broker_script", "-c", str(configuration)]
+
+
+def _nats(directory: Path, ports: Ports, storage: str) -> list[str]:
+    configuration = directory / "nats.conf"
+    configuration.write_text(
+        f'server_name: bench\nlisten: "127.0.0.1:{free_port()}"\n'
+        f'jetstream {{ store_dir: "{directory}" }}\n'
+        f'mqtt {{ listen: "127.0.0.1:{ports.mqtt}", max_ack_pending: 65535 }}\n'
+        "max_pending: 268435456\n"
+    )
+    return ["nats-server", "-c", str(configuration)]
+
+
+def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
+    """A server with the topics of the bench in one stream of the given storage, and room for a filled log."""
+    configuration = directory / "headrace.toml"
+    configuration.write_text(
+        "[[streams]]\n"
+        'name = "bench"\n'
+        'topics = ["bench/#"]\n'
+        f'storage = "{storage}"\n'
+        + ('ack = "stored"\nretention = { age = "7d", bytes = "20GiB" }\n' if storage == "sqlite" else "")
+    )
+    return [
+        sys.executable,
+        "-c",
+        "from bridge.cli import main; main()",
+        "serve",
+        *("-c", str(configuration)),
+        *("--data", str(directory / "data")),
+        *("--mqtt", f"127.0.0.1:{ports.mqtt}"),
+        *("--http", f"127.0.0.1:{ports.http}"),
+        *("--ws", "127.0.0.1:0"),
+    ]
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer(HEADRACE, _distribution_version("headrace"), _headrace),
+        Peer(MOSQUITTO, _program_version(MOSQUITTO, ["-h"], 2), _mosquitto),
+        Peer("amqtt", _distribution_version("amqtt"), _amqtt),
+        Peer("nats-server", _program_version("nats-server", ["--version"], 1), _nats),
+    )
+}
+"""By name. Headrace and Mosquitto belong to every comparison; the rest joins when it is found."""
+
+
+def find_peers(names: list[str] | None = None) -> dict[str, str]:
+    """Versions of the peers that can be started, by name; with `names` only those.
+
+    Raises: PeerFailed for a name that is unknown or not installed.
+    """
+    if names is None:
+        found = {name: peer.version() for name, peer in PEERS.items()}
+        return {name: version for name, version in found.items() if version is not None}
+    versions = {}
+    for name in names:
+        if name not in PEERS:
+            raise PeerFailed(f"no peer is called {name!r}; known: {', '.join(PEERS)}")
+        version = PEERS[name].version()
+        if version is None:
+            raise PeerFailed(f"{name} is not installed")
+        versions[name] = version
+    return versions
