@@ -1,0 +1,68 @@
+"""What a peer can do wrong, each with the reason code that tells it so (MQTT 5 §2.4, §4.13).
+
+An `MqttError` is always the peer's fault; a fault of ours is any other exception.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MqttError(Exception):
+    """The peer broke a rule; the connection ends with `reason_code` unless a packet can carry the answer."""
+
+    reason_code: ClassVar[int] = 0x80
+
+
+class MalformedPacket(MqttError):
+    """The bytes cannot be parsed."""
+
+    reason_code: ClassVar[int] = 0x81
+
+
+class ProtocolError(MqttError):
+    """The packet can be parsed and is not allowed, here or at all."""
+
+    reason_code: ClassVar[int] = 0x82
+
+
+class UnsupportedProtocolVersion(MqttError):
+    """CONNECT names a protocol or level that is not 3.1, 3.1.1 or 5.0."""
+
+    reason_code: ClassVar[int] = 0x84
+
+
+class TopicFilterInvalid(ProtocolError):
+    """A text that is no topic filter (§4.7)."""
+
+    reason_code: ClassVar[int] = 0x8F
+
+
+class TopicNameInvalid(ProtocolError):
+    """A text that is no topic name (§4.7)."""
+
+    reason_code: ClassVar[int] = 0x90
+
+
+class ReceiveMaximumExceeded(MqttError):
+    """More QoS 1 and 2 publishes unacknowledged than the receiver said it takes (§4.9)."""
+
+    reason_code: ClassVar[int] = 0x93
+
+
+class TopicAliasInvalid(MqttError):
+    """A topic alias of 0, or above Topic Alias Maximum (§3.3.2.3.4)."""
+
+    reason_code: ClassVar[int] = 0x94
+
+
+class PacketTooLarge(MqttError):
+    """The packet is larger than Maximum Packet Size."""
+
+    reason_code: ClassVar[int] = 0x95
+
+
+class QoSNotSupported(MqttError):
+    """A QoS above Maximum QoS."""
+
+    reason_code: ClassVar[int] = 0x9B
