@@ -232,17 +232,6 @@ def _amqtt(directory: Path, ports: Ports, storage: str) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", "amqtt.scripts.broker_script", "-c", str(configuration)]
 
 
-def _nats(directory: Path, ports: Ports, storage: str) -> list[str]:
-    configuration = directory / "nats.conf"
-    configuration.write_text(
-        f'server_name: bench\nlisten: "127.0.0.1:{free_port()}"\n'
-        f'jetstream {{ store_dir: "{directory}" }}\n'
-        f'mqtt {{ listen: "127.0.0.1:{ports.mqtt}", max_ack_pending: 65535 }}\n'
-        "max_pending: 268435456\n"
-    )
-    return ["nats-server", "-c", str(configuration)]
-
-
 def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     """A server with the topics of the bench in one stream of the given storage, and room for a filled log."""
     configuration = directory / "headrace.toml"
@@ -272,7 +261,6 @@ PEERS: dict[str, Peer] = {
         Peer(HEADRACE, _distribution_version("headrace"), _headrace),
         Peer(MOSQUITTO, _program_version(MOSQUITTO, ["-h"], 2), _mosquitto),
         Peer("amqtt", _distribution_version("amqtt"), _amqtt),
-        Peer("nats-server", _program_version("nats-server", ["--version"], 1), _nats),
     )
 }
 """By name. Headrace and Mosquitto belong to every comparison; the rest joins when it is found."""
