@@ -9,12 +9,17 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from bridge.streams.frames import encode_record
+from broker.codec.constants import PUBLISH
+from broker.codec.properties import decode_properties
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bridge.history.scan import Encoding
     from bridge.records import RecordRun
@@ -22,6 +27,13 @@ if TYPE_CHECKING:
 CSV_HEAD = b"time,topic,payload,encoding,qos,retain,client_id,stream,epoch,partition,offset,properties\r\n"
 
 _LINE_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+_PROPERTY_NAMES = (
+    "content_type",
+    "response_topic",
+    "correlation_data",
+    "message_expiry_interval",
+    "payload_format_indicator",
+)
 _seconds_text: dict[int, str] = {}  # a few recent seconds; emptied when it has 1,000
 
 
@@ -49,6 +61,8 @@ def encode_rows(
 
     For `event` and `poll` the cursor of a row is `cursor_head` + (offset + 1) + `cursor_tail`.
     """
+    if encoding == "stored":
+        return [_encode_stored(run, row) for row in (range(len(run)) if rows is None else rows)]
     if encoding == "csv":
         return _encode_csv(stream, epoch, run, range(len(run)) if rows is None else rows)
     if encoding == "json":
@@ -221,47 +235,33 @@ def read_properties(data: bytes, frame_start: int) -> dict[str, Any]:
 
     Source: MQTT 5 §3.3.2.3.
     """
-    position = _properties_start(data, frame_start)
-    length = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        length |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    end = position + length
-    found: dict[str, Any] = {}
-    users: list[list[str]] = []
-
-    def take_binary() -> bytes:
-        nonlocal position
-        size = data[position] << 8 | data[position + 1]
-        position += 2 + size
-        return data[position - size : position]
-
-    while position < end:
-        identifier = data[position]
-        position += 1
-        if identifier == 0x03:
-            found["content_type"] = take_binary().decode()
-        elif identifier == 0x08:
-            found["response_topic"] = take_binary().decode()
-        elif identifier == 0x09:
-            found["correlation_data"] = b64encode(take_binary()).decode()
-        elif identifier == 0x02:
-            found["message_expiry_interval"] = int.from_bytes(data[position : position + 4])
-            position += 4
-        elif identifier == 0x01:
-            found["payload_format_indicator"] = data[position]
-            position += 1
-        elif identifier == 0x26:
-            users.append([take_binary().decode(), take_binary().decode()])
-        else:  # an alias or a subscription identifier, which a canonical frame does not have
-            break
-    if users:
-        found["user_properties"] = users
+    properties, _ = decode_properties(data, _properties_start(data, frame_start), PUBLISH)
+    if properties is None:
+        return {}
+    found = {name: getattr(properties, name) for name in _PROPERTY_NAMES if getattr(properties, name) is not None}
+    if properties.correlation_data is not None:
+        found["correlation_data"] = b64encode(properties.correlation_data).decode()
+    if properties.user_properties:
+        found["user_properties"] = properties.user_properties
     return found
+
+
+_STORED_HEAD = Struct("<QI")  # offset, bytes of the segment
+
+
+def _encode_stored(run: RecordRun, row: int) -> bytes:
+    segment = encode_record(run, row, int(run.node_run[1:]))
+    return _STORED_HEAD.pack(run.base_offset + row, len(segment)) + segment
+
+
+def decode_stored(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(offset, segment with one frame) of each record of a scan in the `stored` encoding."""
+    position = 0
+    while position < len(data):
+        offset, size = _STORED_HEAD.unpack_from(data, position)
+        position += _STORED_HEAD.size
+        yield offset, data[position : position + size]
+        position += size
 
 
 def _encode_csv(stream: str, epoch: str, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
