@@ -1,0 +1,327 @@
+"""The whole configuration as frozen values, with the default, unit and limit of every key.
+
+`bridge.config_source` reads and judges it. Nothing here is global: who needs a part is given that part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from bridge.ingest.intake import IntakeLimits
+from bridge.live.limits import LiveLimits
+from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, size_text
+from broker.config import BrokerConfig
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+SYSTEM_TOPICS = ("$presence/#", "$server/#")
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+Seconds = Annotated[float, BeforeValidator(parse_age_s)]
+WholeSeconds = Annotated[int, BeforeValidator(parse_age_s)]
+Count = int
+
+
+def _parse_bind(value: object) -> Address | None:
+    return value if value is None or isinstance(value, Address) else (Address.parse(value) if value != "" else None)
+
+
+Bind = Annotated[Address | None, PlainValidator(_parse_bind)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, and without keys that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Log(Section):
+    """What the server says about itself, on stderr."""
+
+    level: Literal["debug", "info", "warn", "error"] = Field("info", description="The least level that is written.")
+    format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
+
+
+class Mqtt(Section):
+    """MQTT: where, and what one client may cost."""
+
+    bind: Bind = Field(
+        None, description="MQTT over TCP: HOST:PORT, port 0 takes a free one.", examples=["0.0.0.0:1883"]
+    )
+    packet_bytes_max: Size = Field(
+        MIB, ge=KIB, le=256 * MIB, description="Largest inbound packet, announced as Maximum Packet Size; over it 0x95."
+    )
+    connections_max: Count = Field(50_000, ge=1, description="Connections at a time, WebSocket included; over it 0x97.")
+    connect_timeout_s: WholeSeconds = Field(
+        10, ge=1, le=600, description="A connection without a complete CONNECT is closed after this."
+    )
+    close_timeout_s: WholeSeconds = Field(
+        5, ge=1, le=600, description="A closed connection that does not take its last bytes is cut after this."
+    )
+    keep_alive_s_max: WholeSeconds = Field(
+        65_535, ge=1, le=65_535, description="Longest keep alive; MQTT 5 clients that ask for more are told this."
+    )
+    receive_maximum: Count = Field(
+        1_000, ge=1, le=65_535, description="Unacknowledged QoS 1 and 2 publishes of an MQTT 5 client; over it 0x93."
+    )
+    topic_alias_maximum: Count = Field(
+        100, ge=0, le=65_535, description="Topic aliases of an MQTT 5 client; over it 0x94."
+    )
+    inflight_messages_max: Count = Field(
+        1_000, ge=1, le=65_535, description="QoS 1 and 2 messages sent to a client that it has not acknowledged."
+    )
+    queued_messages_max: Count = Field(
+        10_000, ge=0, description="Messages kept for a session beyond those; over it the newest are dropped."
+    )
+    queued_bytes_max: Size = Field(16 * MIB, ge=0, description="The same in bytes.")
+    outbox_bytes_max: Size = Field(
+        8 * MIB, ge=64 * KIB, description="Waiting for a slow subscriber; over it QoS 0 is dropped for it."
+    )
+    outbox_reliable_bytes_max: Size = Field(
+        MIB, ge=16 * KIB, description="Waiting bytes above which QoS 1 and 2 stay in the session's queue."
+    )
+    session_expiry_s_max: WholeSeconds = Field(
+        7 * 86_400, ge=0, le=2**32 - 2, description="Longest life of a kept session; longer ones are shortened."
+    )
+    sessions_max: Count = Field(200_000, ge=1, description="Sessions, connected or kept.")
+    subscriptions_per_client_max: Count = Field(10_000, ge=1, description="Subscriptions of one session.")
+    subscription_topic_levels_max: Count = Field(128, ge=1, le=32_768, description="Levels of one topic filter.")
+    unreleased_per_client_max: Count = Field(
+        10_000, ge=1, le=65_535, description="QoS 2 packet ids of one client that wait for its PUBREL."
+    )
+    retained_messages_max: Count = Field(1_000_000, ge=0, description="Retained messages; over it 0x97.")
+    retained_bytes_max: Size = Field(256 * MIB, ge=0, description="The same in bytes.")
+    routes_max: Count = Field(250_000, ge=1_000, description="Topics whose subscribers are remembered.")
+
+
+class WebSocket(Section):
+    """MQTT over WebSocket, path /mqtt."""
+
+    bind: Bind = Field(None, description="HOST:PORT, port 0 takes a free one.", examples=["0.0.0.0:8083"])
+
+
+class Http(Section):
+    """The API, live events and the dashboard."""
+
+    bind: Bind = Field(None, description="HOST:PORT, port 0 takes a free one.", examples=["0.0.0.0:8000"])
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Origins of other web pages that may use the API or MQTT over WebSocket."
+    )
+    root_path: str = Field("", description="The path below which a proxy shows this server, like /headrace.")
+    head_bytes_max: Size = Field(64 * KIB, ge=8 * KIB, le=MIB, description="Request line and headers; over it 431.")
+    head_timeout_s: Seconds = Field(10.0, ge=1, le=600, description="Time for a whole request head.")
+    body_bytes_max: Size = Field(2 * MIB, ge=KIB, le=256 * MIB, description="Request body; over it 413.")
+
+
+class Live(Section):
+    """Live readers (Server-Sent Events, long polling) and the state they begin with."""
+
+    readers_max: Count = Field(50_000, ge=1, description="Readers at a time; over it 503 with Retry-After.")
+    filters_per_reader_max: Count = Field(256, ge=1, le=10_000, description="Topic filters of one request.")
+    query_bytes_max: Size = Field(7 * KIB, ge=KIB, le=60 * KIB, description="Query string; proxies refuse about 8 KiB.")
+    waiting_bytes_max: Size = Field(
+        4 * MIB, ge=64 * KIB, description="Waiting for one reader; over it its overflow policy begins."
+    )
+    conflate_from_bytes: Size = Field(
+        256 * KIB, ge=KIB, description="Waiting bytes at which overflow=conflate begins to conflate."
+    )
+    feed_bytes_max: Size = Field(256 * KIB, ge=16 * KIB, le=16 * MIB, description="One piece of replayed history.")
+    chunk_bytes_max: Size = Field(
+        256 * KIB, ge=16 * KIB, le=16 * MIB, description="Events of one filter set that are written in one piece."
+    )
+    scan_records_max: Count = Field(20_000, ge=100, description="Records read for one piece of history.")
+    scan_work_max: Count = Field(1_000_000, ge=1_000, description="Records looked at in one search step.")
+    park_records_max: Count = Field(
+        20_000, ge=1, description="Records that a reader near the end keeps until its history is sent."
+    )
+    park_bytes_max: Size = Field(4 * MIB, ge=64 * KIB, description="The same in bytes; over it they are read again.")
+    feeders: Count = Field(4, ge=1, le=64, description="Readers whose history is read at the same time.")
+    heartbeat_s: Seconds = Field(15.0, ge=1, le=15, description="A comment is sent at least so often.")
+    retry_ms: int = Field(2_000, ge=0, le=3_600_000, description="How long a browser waits before it connects again.")
+    latest_topics_max: Count = Field(
+        200_000, ge=1_000, description="Topics whose latest value is in memory; others are found in the log."
+    )
+    latest_bytes_max: Size = Field(128 * MIB, ge=MIB, description="The same in bytes.")
+    poll_wait_s_max: Seconds = Field(60.0, ge=1, le=600, description="Longest `wait` of a poll.")
+    poll_events_max: Count = Field(10_000, ge=1, description="Largest `limit` of a poll.")
+    records_max: Count = Field(10_000, ge=1, description="Records in one JSON page.")
+
+
+class Store(Section):
+    """Between the broker and the logs."""
+
+    pending_bytes_max: Size = Field(
+        64 * MIB, ge=MIB, description="Bytes waiting for a log; above it reading from their publishers pauses."
+    )
+    held_bytes_max: Size = Field(
+        256 * KIB, ge=KIB, description="What a connection may send while its log fails, before reading pauses."
+    )
+    held_publishes_max: Count = Field(1_000, ge=1, description="The same in publishes.")
+    hold_s: WholeSeconds = Field(
+        60, ge=1, le=3_600, description="After this MQTT 5 publishers get 0x97 for what a failing log could not take."
+    )
+
+
+class Auth(Section):
+    """Who may connect."""
+
+    allow_anonymous: bool = Field(
+        False, description="true: other addresses than loopback may be named in `bind` without users."
+    )
+
+
+class Retention(Section):
+    """How long a stream is kept: to an age, to a size, or to the first that is reached."""
+
+    age: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_age_ms(value))] = Field(
+        None, description="Oldest record kept.", examples=["7d"]
+    )
+    bytes: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_size(value))] = Field(
+        None, description="Bytes kept.", examples=["10GiB"]
+    )
+
+
+DEFAULT_RETENTION = Retention(age=24 * HOUR_MS // 1_000, bytes=GIB)
+MEMORY_RETENTION = Retention(bytes=64 * MIB)
+SYSTEM_RETENTION = Retention(age=30 * DAY_MS // 1_000)
+
+
+class Stream(Section):
+    """One stream: which topics it takes and how it keeps them."""
+
+    name: str = Field(description="Letters, digits, . _ -; at most 64.", examples=["telemetry"])
+    topics: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=256,
+        description="MQTT topic filters; a topic belongs to the first stream that matches.",
+        examples=[["sensors/#"]],
+    )
+    storage: Literal["memory", "sqlite", "kafka"] = Field(
+        "sqlite", description="memory: until the server stops. sqlite: on disk. (kafka: not available in this version.)"
+    )
+    ack: Literal["received", "stored"] | None = Field(
+        None,
+        description="When devices are acknowledged: received (at once; memory) or stored (after the commit; default).",
+        examples=["stored"],
+    )
+    retention: Retention | None = Field(
+        None,
+        description="What is kept: 24 h or 1 GiB (memory: 64 MiB); of two limits the one not given is none.",
+        examples=[{"age": "7d", "bytes": "10GiB"}],
+    )
+    deliver: Literal["at_once", "committed"] = Field(
+        "at_once", description="When MQTT subscribers get a message. (committed: not available in this version.)"
+    )
+
+    @property
+    def acknowledges_on_receipt(self) -> bool:
+        """PUBACK and PUBREC leave without waiting for the commit."""
+        return (self.ack or ("received" if self.storage == "memory" else "stored")) == "received"
+
+    @property
+    def kept(self) -> Retention:
+        """The retention in force."""
+        if self.storage == "memory":
+            given = self.retention or MEMORY_RETENTION
+            return given if given.bytes is not None else given.model_copy(update={"bytes": MEMORY_RETENTION.bytes})
+        return self.retention or DEFAULT_RETENTION
+
+    @property
+    def retention_age_ms(self) -> int | None:
+        """Milliseconds; None: no limit of age."""
+        return self.kept.age
+
+    @property
+    def retention_bytes(self) -> int | None:
+        """None: no limit of size."""
+        return self.kept.bytes
+
+    @property
+    def retention_text(self) -> str:
+        """`24 h or 1 GiB`."""
+        parts = [age_text(self.kept.age)] if self.kept.age is not None else []
+        parts += [size_text(self.kept.bytes)] if self.kept.bytes is not None else []
+        return " or ".join(parts) if parts else "without limit"
+
+
+SYSTEM_STREAM = Stream(name="system", topics=SYSTEM_TOPICS, retention=SYSTEM_RETENTION)
+DEFAULT_STREAM = Stream(name="default", topics=("#",), retention=DEFAULT_RETENTION)
+
+
+class Config(Section):
+    """All settings of one server."""
+
+    data: Path = Field(Path("data"), description="The data directory: streams, lock, logs' state.")
+    default_stream: bool = Field(
+        True, description="Keep topics that no stream below names in the stream `default` (# -> sqlite, 24 h or 1 GiB)."
+    )
+    log: Log = Log()
+    mqtt: Mqtt = Mqtt()
+    websocket: WebSocket = WebSocket()
+    http: Http = Http()
+    live: Live = Live()
+    store: Store = Store()
+    auth: Auth = Auth()
+    streams: tuple[Stream, ...] = ()
+
+    @property
+    def all_streams(self) -> tuple[Stream, ...]:
+        """In the order in which topics look for theirs: configured ones, `system`, then `default`."""
+        return (*self.streams, SYSTEM_STREAM, *((DEFAULT_STREAM,) if self.default_stream else ()))
+
+    @property
+    def has_users(self) -> bool:
+        """Whether anyone can sign in. Without users the default addresses are loopback ones."""
+        return False
+
+    @property
+    def mqtt_address(self) -> Address:
+        """Where MQTT over TCP listens."""
+        return self.mqtt.bind or self._default_address(1883)
+
+    @property
+    def websocket_address(self) -> Address:
+        """Where MQTT over WebSocket listens."""
+        return self.websocket.bind or self._default_address(8083)
+
+    @property
+    def http_address(self) -> Address:
+        """Where HTTP listens."""
+        return self.http.bind or self._default_address(8000)
+
+    def _default_address(self, port: int) -> Address:
+        return Address("0.0.0.0" if self.has_users else "127.0.0.1", port)
+
+    def broker_config(self) -> BrokerConfig:
+        """The broker's part."""
+        return BrokerConfig(
+            tcp_bind=(self.mqtt_address.host, self.mqtt_address.port),
+            websocket_bind=(self.websocket_address.host, self.websocket_address.port),
+            allowed_origins=self.http.allowed_origins,
+            **_shared(BrokerConfig, self.mqtt, self.store),
+        )
+
+    def live_limits(self) -> LiveLimits:
+        """The bounds of live readers and requests."""
+        return LiveLimits(**_shared(LiveLimits, self.live, self.http))
+
+    def intake_limits(self) -> IntakeLimits:
+        """The bounds of what waits for a log."""
+        return IntakeLimits(**_shared(IntakeLimits, self.store))
+
+
+def _shared(settings: type, *sections: Section) -> dict[str, Any]:
+    """The sections' values for those fields of a settings class that carry the same names."""
+    names = {field.name for field in fields(settings)}
+    return {
+        name: getattr(section, name)
+        for section in sections
+        for name in type(section).model_fields
+        if name in names and name not in {"bind", "allowed_origins"}
+    }

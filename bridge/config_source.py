@@ -1,0 +1,286 @@
+"""Reading a configuration: a TOML file, over it the environment, over that the command line.
+
+Every mistake is a `ConfigError` that names its place (file and line, variable or flag), the key and the nearest valid
+one. A key of a later version is an error too: ignoring it would be a false promise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bridge.config import Config, Retention, Stream
+from bridge.config_text import KeyPath, key_lines, line_of, section_text, unknown_key_text
+
+ENVIRONMENT_PREFIX = "HEADRACE_"
+STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CURSOR_NAMES_BYTES_MAX = 1_900
+"""A cursor names every stream in at most 2 KiB; so much of it is left for them."""
+CURSOR_POSITION_BYTES = 36
+"""What epoch, offset and separators of one stream take in a cursor."""
+LATER: tuple[KeyPath, ...] = (
+    ("mqtt", "tls"),
+    ("mqtt", "drop"),
+    ("websocket", "tls"),
+    ("http", "tls"),
+    ("http", "trusted_proxies"),
+    ("auth", "password_file"),
+    ("auth", "jwt"),
+    ("auth", "amqtt_plugins"),
+    ("acl",),
+    ("kafka",),
+    ("streams", "kafka"),
+)
+"""Keys that are known and do nothing yet: an error."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; each problem is a sentence with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source of settings, and how to name a place in it."""
+
+    values: Mapping[str, Any]
+    name: str
+    """A file's path, or a word for the source."""
+    line_by_path: dict[KeyPath, int]
+    name_by_path: Mapping[KeyPath, str]
+
+    def place(self, path: KeyPath) -> str | None:
+        """`config/headrace.toml line 7`, `--mqtt`; None when the path is not of this layer."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.name_by_path:
+                return self.name_by_path[path[:length]]
+        if not _has(self.values, path):
+            return None
+        line = line_of(path, self.line_by_path)
+        return f"{self.name} line {line}" if line else self.name
+
+
+def load_config(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> Config:
+    """Read and check the configuration.
+
+    `flags` maps a flag to its value, as given: `--mqtt`, `--ws`, `--http`, `--data`, `--log`.
+
+    Raises:
+        ConfigError: a source cannot be read, or says something that is not valid.
+    """
+    layers = [_flag_layer(flags or {}), _environment_layer(os.environ if environment is None else environment)]
+    if file is not None:
+        layers.append(_file_layer(file))
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        _merge(merged, layer.values)
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        problems = [_located(path, text, layers) for path, text in _problems_of(error)]
+        raise ConfigError(list(dict.fromkeys(problems))) from error
+    problems = [_located(path, text, layers) for path, text in _inconsistencies(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _file_layer(file: Path) -> Layer:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or "it cannot be read").lower()
+        raise ConfigError([f"cannot read the configuration {file}: {reason}."]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file} is not UTF-8 text."]) from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        place = f"{file} line {found[1]}" if found else str(file)
+        reason = re.sub(r"\s*\(at .*\)$", "", str(error))
+        raise ConfigError([f"{place}: not valid TOML: {reason[:1].lower()}{reason[1:]}."]) from error
+    return Layer(values, str(file), key_lines(text), {})
+
+
+FLAG_PATHS: dict[str, KeyPath] = {
+    "--data": ("data",),
+    "--mqtt": ("mqtt", "bind"),
+    "--ws": ("websocket", "bind"),
+    "--http": ("http", "bind"),
+    "--log": ("log", "format"),
+}
+
+
+def _flag_layer(flags: Mapping[str, str]) -> Layer:
+    values: dict[str, Any] = {}
+    for flag, value in flags.items():
+        _put(values, FLAG_PATHS[flag], value)
+    return Layer(values, "command line", {}, {FLAG_PATHS[flag]: flag for flag in flags})
+
+
+def _environment_layer(environment: Mapping[str, str]) -> Layer:
+    """`HEADRACE_MQTT__BIND` and so on; a value that begins with [ or { is read as TOML."""
+    values: dict[str, Any] = {}
+    name_by_path: dict[KeyPath, str] = {}
+    for variable, text in sorted(environment.items()):
+        path = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        is_ours = variable.startswith(ENVIRONMENT_PREFIX) and (len(path) > 1 or path[0] in Config.model_fields)
+        if not is_ours:
+            continue  # HEADRACE_TOKEN and the like are for other programs
+        value: object = text
+        if text.lstrip().startswith(("[", "{")):
+            try:
+                value = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigError([f"environment {variable}: not a TOML value: {text}"]) from error
+        name_by_path[path] = f"environment {variable}"
+        _put(values, path, value)
+    return Layer(values, "environment", {}, name_by_path)
+
+
+def _put(values: dict[str, Any], path: KeyPath, value: object) -> None:
+    for part in path[:-1]:
+        inner = values.setdefault(str(part), {})
+        values = inner if isinstance(inner, dict) else {}
+    values[str(path[-1])] = value
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _has(values: object, path: KeyPath) -> bool:
+    for part in path:
+        is_member = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if not is_member and not (isinstance(values, Mapping) and part in values):
+            return False
+        values = values[part]  # type: ignore[index]  # it is one of the two
+    return True
+
+
+def _located(path: KeyPath, text: str, layers: list[Layer]) -> str:
+    for layer in layers:
+        for length in range(len(path), 0, -1):
+            place = layer.place(path[:length])
+            if place is not None and (length == len(path) or layer is layers[-1]):
+                return f"{place}: {text}"
+    return text
+
+
+def _problems_of(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+    """Pydantic's findings in our words."""
+    for found in error.errors(include_url=False):
+        path: KeyPath = found["loc"]
+        names = tuple(part for part in path if isinstance(part, str))
+        if found["type"] == "extra_forbidden":
+            if names in LATER:
+                is_table = isinstance(found["input"], dict | list) and len(names) == len(path)
+                what = (
+                    section_text(path)
+                    if is_table and len(names) == len(path)
+                    else f'{section_text(path[:-1])} key "{path[-1]}"'
+                )
+                yield path, f"{what} is not available in this version."
+            else:
+                yield path, unknown_key_text(path, _known_keys(path[:-1]), is_table=isinstance(found["input"], dict))
+            continue
+        where = f"{section_text(path[:-1])} {path[-1]}" if len(path) > 1 else str(path[-1])
+        yield path, f"{where}: {_reason(found['type'], found['msg'], found.get('ctx', {}))}."
+
+
+def _reason(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    match kind:
+        case "value_error":
+            return message.removeprefix("Value error, ")
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:,}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:,}"
+        case "literal_error":
+            return f"must be {context['expected'].replace(chr(39), chr(34))}"
+        case "missing":
+            return "is missing"
+        case _:
+            return message.replace("Input should", "must")
+
+
+def _known_keys(table: KeyPath) -> list[str]:
+    model: type[BaseModel] = Config
+    inner: dict[str, type[BaseModel]] = {"streams": Stream, "retention": Retention}
+    for part in table:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = inner.get(part) or (annotation if isinstance(annotation, type) else Config)
+    return list(model.model_fields)
+
+
+def _inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """What no single key can show."""
+    yield from _wrong_addresses(config)
+    taken = {"system": "is built in", **({"default": "is built in; to replace it set default_stream = false"})}
+    if not config.default_stream:
+        del taken["default"]
+    for index, stream in enumerate(config.streams):
+        path: KeyPath = ("streams", index)
+        if not STREAM_NAME.fullmatch(stream.name):
+            yield (*path, "name"), f'[[streams]] name "{stream.name}": use letters, digits and . _ - , at most 64.'
+        if stream.name in taken:
+            yield (*path, "name"), f'[[streams]] name "{stream.name}" {taken[stream.name]}.'
+        taken[stream.name] = "is used twice"
+        for topic_filter in stream.topics:
+            fault = topic_filter_fault(topic_filter)
+            if fault:
+                yield (*path, "topics"), f'[[streams]] topics: "{topic_filter}" is not a topic filter: {fault}.'
+        if stream.storage == "kafka":
+            yield (*path, "storage"), '[[streams]] storage = "kafka" is not available in this version.'
+        if stream.deliver == "committed":
+            yield (*path, "deliver"), '[[streams]] deliver = "committed" is not available in this version.'
+    if sum(len(stream.name) + CURSOR_POSITION_BYTES for stream in config.all_streams) > CURSOR_NAMES_BYTES_MAX:
+        yield ("streams",), "[[streams]]: so many streams do not fit into a cursor; use fewer or shorter names."
+
+
+def _wrong_addresses(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    if config.has_users or config.auth.allow_anonymous:
+        return
+    for section, bind in (("mqtt", config.mqtt.bind), ("websocket", config.websocket.bind), ("http", config.http.bind)):
+        if bind is not None and not bind.is_loopback:
+            yield (
+                (section, "bind"),
+                f"{bind} can be reached by other computers and no users exist, so anyone there could read and send. "
+                "Use 127.0.0.1, or set [auth] allow_anonymous = true.",
+            )
+
+
+def topic_filter_fault(topic_filter: str) -> str | None:
+    """Why a stream cannot have this topic filter (MQTT 5 §4.7); None when it can."""
+    levels = topic_filter.split("/")
+    if not topic_filter or "\0" in topic_filter:
+        return "it is empty or holds a NUL"
+    if len(topic_filter.encode("utf-8", "surrogatepass")) > 65_535:
+        return "it is longer than 65,535 bytes"
+    if any("#" in level and (level != "#" or position < len(levels) - 1) for position, level in enumerate(levels)):
+        return "# stands alone in the last level"
+    if any("+" in level and level != "+" for level in levels):
+        return "+ stands alone in its level"
+    if levels[0] in ("$share", "$replay", "$SYS"):
+        return f"topics below {levels[0]} are not stored"
+    return None

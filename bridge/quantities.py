@@ -1,0 +1,122 @@
+"""Sizes, ages and addresses as people write them in a configuration: "1MiB", "7d", "0.0.0.0:1883"."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_BYTES_BY_UNIT = {
+    "": 1,
+    "B": 1,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+    "TiB": 1 << 40,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+_MILLISECONDS_BY_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+_PORT_MAX = 65_535
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a whole number or a text like "64KiB", "1MiB", "10GB".
+
+    Raises:
+        ValueError: it is neither; the message shows how a size is written.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if found and found[2] in _BYTES_BY_UNIT:
+            size = float(found[1]) * _BYTES_BY_UNIT[found[2]]
+            if size == int(size):
+                return int(size)
+    raise ValueError(f'{_shown(value)} is not a size; write bytes, or like "64KiB", "1MiB", "10GiB"')
+
+
+def parse_age_ms(value: object) -> int:
+    """Milliseconds from a number of seconds or a text like "90s", "30m", "24h", "7d".
+
+    Raises:
+        ValueError: it is neither; the message shows how an age is written.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value * 1_000)
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if found and found[2] in _MILLISECONDS_BY_UNIT:
+            return int(float(found[1]) * _MILLISECONDS_BY_UNIT[found[2]])
+        if found and not found[2]:
+            return int(float(found[1]) * 1_000)  # as environment variables give a number
+    raise ValueError(f'{_shown(value)} is not an age; write seconds, or like "90s", "30m", "24h", "7d"')
+
+
+def parse_age_s(value: object) -> float:
+    """Seconds; see `parse_age_ms`."""
+    return parse_age_ms(value) / 1_000
+
+
+def size_text(size: int) -> str:
+    """The shortest exact way to write `size` bytes: "1 MiB", "1,000 bytes"."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size >= _BYTES_BY_UNIT[unit] and size % _BYTES_BY_UNIT[unit] == 0:
+            return f"{size // _BYTES_BY_UNIT[unit]} {unit}"
+    return f"{size:,} bytes"
+
+
+def age_text(age_ms: int) -> str:
+    """The shortest exact way to write an age, in hours up to two days: "24 h", "30 d", "90 s"."""
+    for unit, least in (("d", 2), ("h", 1), ("min", 1), ("s", 1)):
+        if age_ms >= least * _MILLISECONDS_BY_UNIT[unit] and age_ms % _MILLISECONDS_BY_UNIT[unit] == 0:
+            return f"{age_ms // _MILLISECONDS_BY_UNIT[unit]} {unit}"
+    return f"{age_ms} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0: a free one is taken."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read `HOST:PORT`, `[::1]:1883` with an IPv6 address.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        text = value.strip() if isinstance(value, str) else ""
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            host = ""
+        if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _PORT_MAX:
+            raise ValueError(f"{_shown(value)} is not an address; write HOST:PORT, like 127.0.0.1:1883 or [::1]:1883")
+        return cls(host, int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this computer can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False  # a name: it may stand for anything
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
