@@ -15,7 +15,6 @@ from bridge.history.scan import Scan, ScanResult
 from bridge.records import RecordRun, Topic
 from broker.topics.names import matches
 
-
 TOPICS_KNOWN_MAX = 200_000
 """A `TopicChoice` that has seen more topics than this begins anew."""
 
@@ -120,15 +119,18 @@ class ScanCollector:
         """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""
         taken = self._within_bounds(run, rows)
         request = self.request
+        is_whole = len(taken) == len(run.ends)
         items = encode_rows(
             request.encoding,
             request.stream,
             request.epoch,
             run,
-            None if len(taken) == len(run.ends) and self.is_ascending else taken,
+            None if is_whole else taken if self.is_ascending else taken[::-1],
             request.cursor_head,
             request.cursor_tail,
         )
+        if not self.is_ascending:
+            items.reverse()
         data = b"".join(items)
         if len(data) >= self._bytes_left:
             sizes = list(accumulate(map(len, items)))

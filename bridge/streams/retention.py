@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 MERGED_RECORDS_MAX = 1_000
@@ -33,14 +34,14 @@ def rows_to_drop(
 ) -> int:
     """How many of the `oldest` rows are past the stream's retention.
 
-    A row goes when its youngest record is too old, or when what remains without it still fills `bytes_max`; a row is
-    never cut.
+    A row goes when its youngest record is too old, or when more than `bytes_max` is stored and it is not the only
+    row; a row is never cut.
     """
     oldest_ms = None if age_ms_max is None else now_ms - age_ms_max
     count = 0
     for row in oldest:
         is_too_old = oldest_ms is not None and row.time_max < oldest_ms
-        is_too_much = bytes_max is not None and stored_bytes - row.bytes >= bytes_max
+        is_too_much = bytes_max is not None and stored_bytes > bytes_max and stored_bytes > row.bytes
         if not is_too_old and not is_too_much:
             break
         stored_bytes -= row.bytes
@@ -60,7 +61,7 @@ def rows_to_merge(rows: Sequence[Row], start: int = 0) -> tuple[int, int] | None
 def finished_rows(rows: Sequence[Row]) -> int:
     """How many leading rows no merge will touch: each alone, or with the next, exceeds the size of a merged row."""
     count = 0
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         if not _is_full(row) and _fits(row.records + following.records, row.bytes + following.bytes):
             break
         count += 1

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -51,6 +50,9 @@ class Upkeep(Protocol):
 
     def idle(self) -> None:
         """Nothing has been written for a while."""
+
+    def finish(self) -> None:
+        """The end: do what the next start would miss."""
 
 
 class AppendItem:
@@ -189,10 +191,17 @@ class SqliteWriter:
                 self._sleep(RETRY_S)
                 return True
         if is_stopping:
+            self._finish()
             return False
         if not calls and not self._upkeep_step() and not self._sleep(IDLE_S):
             self._idle()
         return True
+
+    def _finish(self) -> None:
+        try:
+            self._upkeep.finish()
+        except sqlite3.Error as error:
+            logger.warning("the last upkeep of the stored streams failed: %s", error)
 
     def _drain_wake(self) -> None:
         try:

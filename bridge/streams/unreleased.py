@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from broker.publish_run import PublishRun
 
 IDS_MAX = 1_000_000
-"""Over all clients. Beyond it the client that was first loses its ids: a repeat of its publish would be a new record."""
+"""Over all clients. Beyond it the first client's ids are forgotten: a repeat of its publish would be a new record."""
 
 
 class _Statement:

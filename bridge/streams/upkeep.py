@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import NamedTuple
 
 from bridge.records import Topic
@@ -26,8 +27,7 @@ SWEEP_CHUNKS = 8
 SWEEP_ROWS = 64
 SWEEP_TOPICS = 200
 LATEST_ROWS = 100
-LATEST_ENTRIES_MAX = 200_000
-"""Latest values that wait to be saved; a later save of the rest finds them again."""
+LATEST_ROWS_AT_END = 5_000
 URGENT_RATIO = 1.05
 
 
@@ -65,12 +65,14 @@ class TableUpkeep:
         self._on_trimmed = on_trimmed
         self._merge_looked_at = -1
         self._sweep: Iterator[None] | None = None
-        self._latest: list[LatestEntry] = []
-        self._latest_offset = 0
+        # By topic name: as many as the caller's own table of latest values has, which is bounded.
+        self._latest: dict[str, LatestEntry] = {}
+        self._latest_offset = self._saved_offset = 0
 
     def step(self) -> bool:
         """Do the most pressing step; False when there is none."""
-        return self._trim() or self._merge() or self._sweep_step() or self._save_latest()
+        # The search for unused topics walks the rows in steps, so nothing is merged while it is under way.
+        return self._trim() or self._sweep_step() or self._merge() or self._save_latest()
 
     def is_urgent(self) -> bool:
         table = self.table
@@ -87,7 +89,7 @@ class TableUpkeep:
         if table.age_ms_max is None and table.bytes_max is None:
             return False
         table.load_head()
-        oldest = [row for row, _ in zip(table.head_rows or table.open_rows, range(TRIM_ROWS), strict=False)]
+        oldest = list(islice(table.head_rows or table.open_rows, TRIM_ROWS))
         count = rows_to_drop(oldest, table.stored_bytes, table.clock(), table.age_ms_max, table.bytes_max)
         if not count:
             return False
@@ -203,7 +205,6 @@ class TableUpkeep:
             position = chunks[-1][0] + 1
             yield
         used_bits = bytearray(used.to_bytes(end_id // 8 + 1, "little"))
-        # Rows may be merged or sealed between steps; none of that loses an id, as rows only ever grow to the left.
         position = table.chunks[-1].first if table.chunks else 0
         while True:
             rows = execute(
@@ -255,18 +256,23 @@ class TableUpkeep:
 
     def save_latest(self, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:
         """Take entries to save; `checkpoint_offset` counts once all of them are stored."""
-        self._latest += entries
-        del self._latest[:-LATEST_ENTRIES_MAX]
+        self._latest.update({entry.topic.name: entry for entry in entries})
         self._latest_offset = checkpoint_offset
 
-    def _save_latest(self) -> bool:
-        if not self._latest:
-            return False
+    def finish(self) -> None:
+        """The end: what waits to be saved is saved."""
+        while self._save_latest(LATEST_ROWS_AT_END):
+            pass
+
+    def _save_latest(self, rows_max: int = LATEST_ROWS) -> bool:
         table = self.table
-        entries, rest = self._latest[:LATEST_ROWS], self._latest[LATEST_ROWS:]
+        if self._latest_offset <= self._saved_offset:
+            return False
+        entries = list(islice(self._latest.values(), rows_max))
+        is_last = len(entries) == len(self._latest)
         topics = {entry.topic for entry in entries}
-        table.topic_ids.resolve(topics)
         try:
+            table.topic_ids.resolve(topics)
             with transaction(table.connection):
                 if table.topic_ids.has_new:
                     table.topic_ids.insert_new()
@@ -274,7 +280,7 @@ class TableUpkeep:
                     f"INSERT OR REPLACE INTO latest_{table.stream_id} VALUES (?, ?, ?, ?, ?, ?)",
                     [(entry.topic.topic_id, *entry[1:]) for entry in entries],
                 )
-                if not rest:
+                if is_last:
                     table.connection.execute(
                         "UPDATE stream SET latest_offset = ? WHERE id = ?", (self._latest_offset, table.stream_id)
                     )
@@ -282,9 +288,10 @@ class TableUpkeep:
             table.topic_ids.rolled_back()
             raise
         table.topic_ids.committed()
-        if table.seen_topic_ids is not None:
-            table.seen_topic_ids.update(topic.topic_id for topic in topics)
-        self._latest = rest
+        for entry in entries:
+            del self._latest[entry.topic.name]
+        if is_last:
+            self._saved_offset = self._latest_offset
         return True
 
 
@@ -310,3 +317,7 @@ class StoreUpkeep:
     def idle(self) -> None:
         for upkeep in self._tables:
             upkeep.idle()
+
+    def finish(self) -> None:
+        for upkeep in self._tables:
+            upkeep.finish()

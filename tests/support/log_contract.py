@@ -1,0 +1,392 @@
+"""What every `StreamLog` must do, as a suite: subclass `LogContract` and give it an `opened` fixture.
+
+`RunMaker` makes publishes as the broker would hand them over, without a broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bridge.history.scan import Encoding, Scan, ScanResult
+from bridge.records import Topic
+from bridge.streams.log import StreamLog
+from broker.publish_run import PublishRun
+from broker.routing import Route
+
+
+def encode_length(value: int) -> bytes:
+    """A variable byte integer (MQTT 5 §1.5.5)."""
+    out = bytearray()
+    while True:
+        value, byte = value >> 7, value & 0x7F
+        out.append(byte | 0x80 if value else byte)
+        if not value:
+            return bytes(out)
+
+
+class RunMaker:
+    """Makes runs for one log. A topic has one `Route`, as in the broker's cache."""
+
+    def __init__(self, log: object = None, *, topics: int = 3) -> None:
+        self.log = log
+        self.topic_names = [f"site/{number % 7}/device/{number}" for number in range(topics)]
+        self.routes: dict[str, Route] = {}
+        self._number = 1
+
+    def route(self, topic_name: str) -> Route:
+        route = self.routes.get(topic_name)
+        if route is None:
+            encoded = topic_name.encode()
+            topic = Topic(topic_name, self.log)
+            encoded = len(encoded).to_bytes(2, "big") + encoded
+            route = self.routes[topic_name] = Route(topic_name, encoded, topic)
+        return route
+
+    def run(
+        self,
+        payloads: Sequence[bytes],
+        *,
+        topics: Sequence[str] | None = None,
+        time_ms: int = 1_000_000,
+        client_id: str = "device",
+        qos: int = 1,
+        properties: bytes | None = None,
+        before: bytes = b"",
+        after: bytes = b"",
+    ) -> PublishRun:
+        """A run of one row for each payload; `properties` (without their length) makes it MQTT 5."""
+        names = topics or self.topic_names
+        data = bytearray(before)
+        payload_starts, ends, routes = [], [], []
+        for row, payload in enumerate(payloads):
+            route = self.route(names[row % len(names)])
+            head = route.encoded_topic + (b"\x00\x07" if qos else b"")
+            if properties is not None:
+                head += encode_length(len(properties)) + properties
+            data += bytes([0x30 | qos << 1]) + encode_length(len(head) + len(payload)) + head
+            payload_starts.append(len(data))
+            data += payload
+            ends.append(len(data))
+            routes.append(route)
+        run = PublishRun(
+            bytes(data + after),
+            len(before),
+            routes,
+            payload_starts,
+            ends,
+            [7] * len(routes) if qos else [],
+            is_v5=properties is not None,
+            client_id=client_id,
+            received_at_ms=time_ms,
+            qos=qos,
+        )
+        run.first_number = self._number
+        self._number += len(routes)
+        return run
+
+    def again(self, run: PublishRun) -> PublishRun:
+        """The same publishes once more: a cheap source of load."""
+        copy = PublishRun(
+            run.data,
+            run.start,
+            run.routes,
+            run.payload_starts,
+            run.ends,
+            run.packet_ids,
+            is_v5=run.is_v5,
+            client_id=run.client_id,
+            received_at_ms=run.received_at_ms,
+        )
+        copy.first_number = self._number
+        self._number += len(run)
+        return copy
+
+
+class FakeClock:
+    """Epoch milliseconds that stand still until they are moved."""
+
+    def __init__(self, now_ms: int = 1_000_000) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+async def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Let the loop run until `condition()` holds; a storage has no event for it."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class Committed:
+    """What `on_committed` was given."""
+
+    def __init__(self, log: StreamLog) -> None:
+        self.runs: list[PublishRun] = []
+        self.count = 0
+        self._log = log
+        log.on_committed = self
+
+    def __call__(self, runs: Sequence[PublishRun]) -> None:
+        for run in runs:
+            assert run.base_offset + len(run) <= self._log.next_offset, "readable before it is told"
+            self.runs.append(run)
+            self.count += len(run)
+
+    async def wait(self, count: int) -> None:
+        await wait_until(lambda: self.count >= count)
+
+
+@dataclass
+class Opened:
+    """A log with what a test needs around it."""
+
+    log: StreamLog
+    maker: RunMaker
+    committed: Committed
+    clock: FakeClock
+
+    async def store(self, *runs: PublishRun) -> None:
+        """Append and wait for the commit."""
+        count = self.committed.count + sum(len(run) for run in runs)
+        for run in runs:
+            self.log.append(run)
+        self.log.flush()
+        await self.committed.wait(count)
+
+    def request(
+        self,
+        *filters: str,
+        start: int = 0,
+        end: int = 1 << 40,
+        encoding: Encoding = "json",
+        order: str = "asc",
+        **bounds: int | None,
+    ) -> Scan:
+        return Scan(
+            self.log.name,
+            self.log.epoch,
+            filters or ("#",),
+            start,
+            end,
+            encoding,
+            order=order,  # type: ignore[arg-type]
+            **bounds,  # type: ignore[arg-type]
+        )
+
+    async def offsets(self, *filters: str, **arguments: object) -> list[int]:
+        """Offsets of one scan, in its order."""
+        return offsets_of(await self.log.scan(self.request(*filters, **arguments)))  # type: ignore[arg-type]
+
+
+def rows_of(result: ScanResult) -> list[dict[str, object]]:
+    rows = [orjson.loads(line) for line in result.data.splitlines()]
+    assert len(rows) == result.count
+    return rows
+
+
+def offsets_of(result: ScanResult) -> list[int]:
+    return [row["offset"] for row in rows_of(result)]  # type: ignore[misc]
+
+
+def numbers(count: int, start: int = 0) -> list[bytes]:
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+class LogContract:
+    """Subclasses give the fixtures `opened` and `open_aged`, a log that keeps records for 1000 ms."""
+
+    async def test_offsets_follow_the_order_of_appends(self, opened: Opened) -> None:
+        runs = [opened.maker.run(numbers(count)) for count in (1, 5, 2)]
+        for run in runs:
+            opened.log.append(run)
+        assert [run.base_offset for run in runs] == [0, 1, 6]
+        opened.log.flush()
+        await opened.committed.wait(8)
+        assert opened.committed.runs == runs
+        assert (opened.log.first_offset, opened.log.next_offset) == (0, 8)
+
+    async def test_nothing_is_committed_before_flush(self, opened: Opened) -> None:
+        run = opened.maker.run(numbers(3))
+        opened.log.append(run)
+        assert opened.committed.count == 0
+        assert opened.log.next_offset == 0
+        assert opened.log.pending_bytes == len(run.frames())
+        await opened.store()
+        assert opened.committed.count == 0 or opened.committed.count == 3
+        await opened.committed.wait(3)
+        assert opened.log.pending_bytes == 0
+
+    async def test_time_never_falls(self, opened: Opened) -> None:
+        runs = [opened.maker.run(numbers(1), time_ms=time_ms) for time_ms in (1_000, 2_000, 1_500, 3_000)]
+        await opened.store(*runs)
+        assert [run.received_at_ms for run in runs] == [1_000, 2_000, 2_000, 3_000]
+        assert (opened.log.oldest_ms, opened.log.newest_ms) == (1_000, 3_000)
+
+    async def test_records_come_back_as_they_were_published(self, opened: Opened) -> None:
+        runs = [
+            opened.maker.run([b'{"a":1}', b"text", b"\xff"], time_ms=1_000, client_id="näme"),
+            opened.maker.run([b"2"], time_ms=2_000, qos=0, properties=b"\x03\x00\x04text"),
+        ]
+        for run in runs:
+            run.first_number += 40
+        await opened.store(*runs)
+        rows = rows_of(await opened.log.scan(opened.request("#")))
+        assert [row["payload"] for row in rows] == [{"a": 1}, "text", "/w==", 2]
+        assert [row["encoding"] for row in rows] == ["json", "text", "base64", "json"]
+        assert [row["client_id"] for row in rows] == ["näme", "näme", "näme", "device"]
+        assert [row["id"] for row in rows] == ["n1-41", "n1-42", "n1-43", "n1-44"]
+        assert rows[3]["properties"] == {"content_type": "text"}
+        assert [row["qos"] for row in rows] == [1, 1, 1, 0]
+        assert {row["epoch"] for row in rows} == {opened.log.epoch}
+
+    async def test_rows_before_and_after_the_run_in_its_read_are_not_its_own(self, opened: Opened) -> None:
+        run = opened.maker.run(numbers(3), before=b"x" * 50_000, after=b"y" * 50)
+        await opened.store(run)
+        assert [row["payload"] for row in rows_of(await opened.log.scan(opened.request()))] == [0, 1, 2]
+        assert opened.log.stored_bytes < 1_000
+
+    async def test_scan_up_and_down_within_a_range(self, opened: Opened) -> None:
+        await opened.store(*[opened.maker.run(numbers(7)) for _ in range(4)])
+        assert await opened.offsets(start=5, end=16) == list(range(5, 16))
+        assert await opened.offsets(start=5, end=16, order="desc") == list(range(15, 4, -1))
+        assert await opened.offsets(start=28, end=99) == []
+        assert await opened.offsets(start=9, end=9, order="desc") == []
+
+    async def test_bounds_end_a_scan_and_it_goes_on_where_it_stopped(self, opened: Opened) -> None:
+        await opened.store(*[opened.maker.run(numbers(7)) for _ in range(4)])
+        several: list[dict[str, Any]] = [{"records_max": 3}, {"bytes_max": 500}, {"work_max": 5}]
+        for bounds in several:
+            up: list[int] = []
+            position, steps = 0, 0
+            while position < 28:
+                result = await opened.log.scan(opened.request(start=position, end=28, **bounds))
+                up += offsets_of(result)
+                assert result.next_offset > position
+                position = result.next_offset
+                steps += 1
+            assert up == list(range(28))
+            assert steps > 4
+            down: list[int] = []
+            position = 28
+            while position > 0:
+                result = await opened.log.scan(opened.request(end=position, order="desc", **bounds))
+                down += offsets_of(result)
+                assert result.next_offset < position
+                position = result.next_offset
+            assert down == list(reversed(range(28)))
+
+    async def test_bytes_max_ends_after_the_record_that_reaches_it(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(5)))
+        line = len((await opened.log.scan(opened.request(records_max=1))).data)
+        assert (await opened.log.scan(opened.request(bytes_max=line))).count == 1
+        assert (await opened.log.scan(opened.request(bytes_max=line + 1))).count == 2
+
+    async def test_filters(self, opened: Opened) -> None:
+        names = ["a/b", "a/c", "x", "$server/started", "a"]
+        await opened.store(opened.maker.run(numbers(10), topics=names), opened.maker.run(numbers(3), topics=["x"]))
+        assert await opened.offsets("a/b") == [0, 5]
+        assert await opened.offsets("a/+") == [0, 1, 5, 6]
+        assert await opened.offsets("a/#") == [0, 1, 4, 5, 6, 9]
+        assert await opened.offsets("a/b", "x") == [0, 2, 5, 7, 10, 11, 12]
+        assert await opened.offsets("a/b", "x", order="desc") == [12, 11, 10, 7, 5, 2, 0]
+        assert await opened.offsets("#") == [offset for offset in range(13) if offset not in (3, 8)]
+        assert await opened.offsets("$server/#") == [3, 8]
+        assert await opened.offsets("nothing/here") == []
+        result = await opened.log.scan(opened.request("nothing/here", end=13))
+        assert result.next_offset == 13
+        await opened.store(opened.maker.run(numbers(1), topics=["a/new"]))
+        assert await opened.offsets("a/+") == [0, 1, 5, 6, 13]
+
+    async def test_times(self, opened: Opened) -> None:
+        await opened.store(*[opened.maker.run(numbers(4), time_ms=1_000 + 100 * step) for step in range(5)])
+        assert await opened.offsets(from_ms=1_200) == list(range(8, 20))
+        assert await opened.offsets(from_ms=1_101, until_ms=1_300) == list(range(8, 12))
+        assert await opened.offsets(until_ms=1_100, order="desc") == [3, 2, 1, 0]
+        result = await opened.log.scan(opened.request(until_ms=1_100, end=20))
+        assert (result.next_offset, result.last_ms) == (20, 1_000)
+        expected = {0: 0, 1_000: 0, 1_001: 4, 1_100: 4, 1_400: 16, 1_401: 20, 9_999: 20}
+        assert {time_ms: await opened.log.offset_at(time_ms) for time_ms in expected} == expected
+
+    async def test_another_epoch_reads_nothing(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(3)))
+        request = Scan(opened.log.name, "other", ("#",), 1, 3, "json")
+        result = await opened.log.scan(request)
+        assert (result.is_epoch_current, result.data, result.count) == (False, b"", 0)
+        assert opened.log.epoch.replace("-", "").isalnum()
+
+    async def test_withdrawn_runs_leave_no_hole(self, opened: Opened) -> None:
+        runs = [opened.maker.run(numbers(3)) for _ in range(3)]
+        for run in runs:
+            opened.log.append(run)
+        assert opened.log.withdraw(runs[1])
+        assert not opened.log.withdraw(runs[1])
+        opened.log.flush()
+        await opened.committed.wait(6)
+        assert opened.committed.runs == [runs[0], runs[2]]
+        assert [run.base_offset for run in opened.committed.runs] == [0, 3]
+        assert opened.log.next_offset == 6
+        assert opened.log.pending_bytes == 0
+        assert not opened.log.withdraw(runs[0])
+
+    async def test_appends_while_scanning(self, opened: Opened) -> None:
+        await opened.store(*[opened.maker.run(numbers(50)) for _ in range(20)])
+
+        async def write() -> None:
+            for _ in range(100):
+                opened.log.append(opened.maker.run(numbers(10)))
+                opened.log.flush()
+                await asyncio.sleep(0)
+
+        writing = asyncio.create_task(write())
+        seen: list[int] = []
+        position = 0
+        while not writing.done() or position < opened.log.next_offset or opened.log.pending_bytes:
+            result = await opened.log.scan(opened.request(start=position, records_max=300))
+            seen += offsets_of(result)
+            position = result.next_offset
+        await writing
+        assert seen == list(range(2_000))
+
+    async def test_a_kept_record_does_not_keep_its_connection(self, opened: Opened) -> None:
+        class Connection:
+            """Stands for whatever a run came from."""
+
+        connection = Connection()
+        gone = weakref.ref(connection)
+        run = opened.maker.run(numbers(3))
+        run.origin = connection  # type: ignore[assignment]
+        await opened.store(run)
+        opened.committed.runs.clear()
+        del run, connection
+        gc.collect()
+        assert gone() is None
+        assert await opened.offsets() == [0, 1, 2]
+
+    async def test_old_records_go(self, open_aged: Opened) -> None:
+        opened = open_aged
+        for step in range(3):
+            await opened.store(opened.maker.run(numbers(4), time_ms=1_000_000 + 600 * step))
+        opened.clock.now_ms = 1_001_300
+        await wait_until(lambda: opened.log.first_offset == 4)
+        assert opened.log.oldest_ms == 1_000_600
+        result = await opened.log.scan(opened.request(start=0))
+        assert (result.first_offset, offsets_of(result)) == (4, list(range(4, 12)))
+        assert await opened.offsets(order="desc") == list(range(11, 3, -1))
+        opened.clock.now_ms = 2_000_000
+        await wait_until(lambda: opened.log.first_offset == 12)
+        assert opened.log.stored_bytes == 0
+        assert opened.log.newest_ms is None
+        assert (await opened.log.scan(opened.request(start=3, end=9))).next_offset >= 9
+        assert await opened.log.offset_at(0) == 12
+        run = opened.maker.run(numbers(1), time_ms=2_000_000)
+        await opened.store(run)
+        assert (run.base_offset, await opened.offsets()) == (12, [12])
