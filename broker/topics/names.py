@@ -1,0 +1,78 @@
+"""Topic names and topic filters: what is valid, and what matches what (MQTT 5 §4.7, §4.8.2).
+
+`matches` is the plain model of matching; the tries of this package must agree with it.
+"""
+
+from __future__ import annotations
+
+from broker.codec.errors import TopicFilterInvalid, TopicNameInvalid
+from broker.codec.primitives import decode_text
+
+SHARE_PREFIX = "$share/"
+
+
+def validate_topic_name(topic: bytes) -> str:
+    """The topic name whose UTF-8 bytes these are.
+
+    Raises:
+        TopicNameInvalid: empty, or with a wildcard. [MQTT-4.7.3-1] [MQTT-3.3.2-2]
+        MalformedPacket: no UTF-8 string of MQTT. [MQTT-1.5.4-1] [MQTT-4.7.3-2]
+    """
+    topic_name = decode_text(topic)
+    if not topic_name:
+        raise TopicNameInvalid("empty topic name")
+    if "+" in topic_name or "#" in topic_name:
+        raise TopicNameInvalid("topic name with a wildcard")
+    return topic_name
+
+
+def validate_topic_filter(topic_filter: str) -> None:
+    """Accept a topic filter, also one of a shared subscription (`$share/name/filter`).
+
+    Raises:
+        TopicFilterInvalid: it breaks a rule of §4.7.1 or §4.8.2.
+    """
+    if topic_filter.startswith(SHARE_PREFIX):
+        _, topic_filter = split_shared(topic_filter)
+    if not topic_filter:
+        raise TopicFilterInvalid("empty topic filter")  # [MQTT-4.7.3-1]
+    if "\0" in topic_filter:
+        raise TopicFilterInvalid("topic filter with U+0000")  # [MQTT-4.7.3-2]
+    hash_at = topic_filter.find("#")
+    if hash_at >= 0 and (hash_at != len(topic_filter) - 1 or (hash_at > 0 and topic_filter[hash_at - 1] != "/")):
+        raise TopicFilterInvalid("# is not a last level of its own")  # [MQTT-4.7.1-1]
+    if "+" in topic_filter and any("+" in level and level != "+" for level in topic_filter.split("/")):
+        raise TopicFilterInvalid("+ shares its level")  # [MQTT-4.7.1-2]
+
+
+def split_shared(topic_filter: str) -> tuple[str, str]:
+    """Share name and topic filter of `$share/name/filter`; the share name is empty for any other filter.
+
+    Raises:
+        TopicFilterInvalid: a share without name or filter, or a wildcard in the name. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+    """
+    if not topic_filter.startswith(SHARE_PREFIX):
+        return "", topic_filter
+    share_name, slash, shared_filter = topic_filter[len(SHARE_PREFIX) :].partition("/")
+    if not share_name or not slash or not shared_filter:
+        raise TopicFilterInvalid("shared subscription without a name or a filter")
+    if "+" in share_name or "#" in share_name:
+        raise TopicFilterInvalid("share name with a wildcard")
+    return share_name, shared_filter
+
+
+def matches(topic_filter: str, topic_name: str) -> bool:
+    """Whether a valid filter takes a valid topic name.
+
+    `#` also takes the level above it, and no wildcard at the root takes a topic that begins with `$`. [MQTT-4.7.2-1]
+    """
+    if topic_name.startswith("$") and topic_filter[0] in "#+":
+        return False
+    filter_levels = topic_filter.split("/")
+    name_levels = topic_name.split("/")
+    for index, level in enumerate(filter_levels):
+        if level == "#":
+            return True
+        if index == len(name_levels) or (level != "+" and level != name_levels[index]):
+            return False
+    return len(filter_levels) == len(name_levels)
