@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
@@ -17,10 +17,7 @@ from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, pars
 from broker.config import BrokerConfig
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
-SYSTEM_TOPICS = ("$presence/#", "$server/#")
 
 Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_age_s)]
@@ -177,23 +174,28 @@ class Auth(Section):
 
 
 class Retention(Section):
-    """How long a stream is kept: to an age, to a size, or to the first that is reached."""
+    """How long a stream is kept: to an age, to a size, or to whichever is reached first. None: no such limit."""
 
-    age: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_age_ms(value))] = Field(
-        None, description="Oldest record kept.", examples=["7d"]
+    age_ms: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_age_ms(value))] = Field(
+        None, alias="age", description="Oldest record kept.", examples=["7d"]
     )
     bytes: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_size(value))] = Field(
         None, description="Bytes kept.", examples=["10GiB"]
     )
 
+    def __str__(self) -> str:
+        parts = [age_text(self.age_ms)] if self.age_ms is not None else []
+        parts += [size_text(self.bytes)] if self.bytes is not None else []
+        return " or ".join(parts) if parts else "without limit"
 
-DEFAULT_RETENTION = Retention(age=24 * HOUR_MS // 1_000, bytes=GIB)
+
+DEFAULT_RETENTION = Retention(age="24h", bytes=GIB)
 MEMORY_RETENTION = Retention(bytes=64 * MIB)
-SYSTEM_RETENTION = Retention(age=30 * DAY_MS // 1_000)
+SYSTEM_RETENTION = Retention(age="30d")
 
 
-class Stream(Section):
-    """One stream: which topics it takes and how it keeps them."""
+class StreamTable(Section):
+    """One `[[streams]]` table, as it was written."""
 
     name: str = Field(description="Letters, digits, . _ -; at most 64.", examples=["telemetry"])
     topics: tuple[str, ...] = Field(
@@ -219,45 +221,37 @@ class Stream(Section):
         "at_once", description="When MQTT subscribers get a message. (committed: not available in this version.)"
     )
 
-    @property
-    def acknowledges_on_receipt(self) -> bool:
-        """PUBACK and PUBREC leave without waiting for the commit."""
-        return (self.ack or ("received" if self.storage == "memory" else "stored")) == "received"
 
-    @property
-    def kept(self) -> Retention:
-        """The retention in force."""
-        if self.storage == "memory":
-            given = self.retention or MEMORY_RETENTION
-            return given if given.bytes is not None else given.model_copy(update={"bytes": MEMORY_RETENTION.bytes})
-        return self.retention or DEFAULT_RETENTION
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """One stream with its defaults filled in."""
 
-    @property
-    def retention_age_ms(self) -> int | None:
-        """Milliseconds; None: no limit of age."""
-        return self.kept.age
+    name: str
+    topics: tuple[str, ...]
+    storage: str
+    ack: str
+    """`received` or `stored`."""
+    retention: Retention
 
-    @property
-    def retention_bytes(self) -> int | None:
-        """None: no limit of size."""
-        return self.kept.bytes
-
-    @property
-    def retention_text(self) -> str:
-        """`24 h or 1 GiB`."""
-        parts = [age_text(self.kept.age)] if self.kept.age is not None else []
-        parts += [size_text(self.kept.bytes)] if self.kept.bytes is not None else []
-        return " or ".join(parts) if parts else "without limit"
+    @classmethod
+    def of(cls, table: StreamTable) -> Self:
+        """The stream that a table describes. A memory stream always has a size."""
+        is_memory = table.storage == "memory"
+        retention = table.retention or (MEMORY_RETENTION if is_memory else DEFAULT_RETENTION)
+        if is_memory and retention.bytes is None:
+            retention = retention.model_copy(update={"bytes": MEMORY_RETENTION.bytes})
+        ack = table.ack or ("received" if is_memory else "stored")
+        return cls(table.name, table.topics, table.storage, ack, retention)
 
 
-SYSTEM_STREAM = Stream(name="system", topics=SYSTEM_TOPICS, retention=SYSTEM_RETENTION)
-DEFAULT_STREAM = Stream(name="default", topics=("#",), retention=DEFAULT_RETENTION)
+SYSTEM_STREAM = StreamConfig("system", ("$presence/#", "$server/#"), "sqlite", "stored", SYSTEM_RETENTION)
+DEFAULT_STREAM = StreamConfig("default", ("#",), "sqlite", "stored", DEFAULT_RETENTION)
 
 
 class Config(Section):
     """All settings of one server."""
 
-    data: Path = Field(Path("data"), description="The data directory: streams, lock, logs' state.")
+    data_dir: Path = Field(Path("data"), alias="data", description="The data directory; made when it is missing.")
     default_stream: bool = Field(
         True, description="Keep topics that no stream below names in the stream `default` (# -> sqlite, 24 h or 1 GiB)."
     )
@@ -268,12 +262,13 @@ class Config(Section):
     live: Live = Live()
     store: Store = Store()
     auth: Auth = Auth()
-    streams: tuple[Stream, ...] = ()
+    stream_tables: tuple[StreamTable, ...] = Field((), alias="streams")
 
     @property
-    def all_streams(self) -> tuple[Stream, ...]:
+    def streams(self) -> tuple[StreamConfig, ...]:
         """In the order in which topics look for theirs: configured ones, `system`, then `default`."""
-        return (*self.streams, SYSTEM_STREAM, *((DEFAULT_STREAM,) if self.default_stream else ()))
+        configured = tuple(StreamConfig.of(table) for table in self.stream_tables)
+        return (*configured, SYSTEM_STREAM, *((DEFAULT_STREAM,) if self.default_stream else ()))
 
     @property
     def has_users(self) -> bool:

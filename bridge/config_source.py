@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bridge.config import Config, Retention, Stream
+from bridge.config import Config, Retention, Section, StreamTable
 from bridge.config_text import KeyPath, key_lines, line_of, section_text, unknown_key_text
+from broker.codec.errors import MqttError
+from broker.topics.names import validate_topic_filter
 
 ENVIRONMENT_PREFIX = "HEADRACE_"
 STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -139,7 +141,7 @@ def _environment_layer(environment: Mapping[str, str]) -> Layer:
     name_by_path: dict[KeyPath, str] = {}
     for variable, text in sorted(environment.items()):
         path = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-        is_ours = variable.startswith(ENVIRONMENT_PREFIX) and (len(path) > 1 or path[0] in Config.model_fields)
+        is_ours = variable.startswith(ENVIRONMENT_PREFIX) and (len(path) > 1 or path[0] in key_names(Config))
         if not is_ours:
             continue  # HEADRACE_TOKEN and the like are for other programs
         value: object = text
@@ -223,23 +225,32 @@ def _reason(kind: str, message: str, context: Mapping[str, Any]) -> str:
             return message.replace("Input should", "must")
 
 
-def _known_keys(table: KeyPath) -> list[str]:
-    model: type[BaseModel] = Config
-    inner: dict[str, type[BaseModel]] = {"streams": Stream, "retention": Retention}
-    for part in table:
+def key_names(section: type[Section]) -> list[str]:
+    """The keys of a table as they are written."""
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+UNSTORED_LEVELS = ("$share", "$replay", "$SYS")
+"""First levels that are no topics of devices."""
+
+INNER_TABLES: dict[str, type[Section]] = {"streams": StreamTable, "retention": Retention}
+
+
+def _known_keys(path: KeyPath) -> list[str]:
+    table: type[Section] = Config
+    for part in path:
         if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            model = inner.get(part) or (annotation if isinstance(annotation, type) else Config)
-    return list(model.model_fields)
+            table = INNER_TABLES.get(part) or type(getattr(Config(), part))
+    return key_names(table)
 
 
 def _inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """What no single key can show."""
     yield from _wrong_addresses(config)
-    taken = {"system": "is built in", **({"default": "is built in; to replace it set default_stream = false"})}
+    taken = {"system": "is built in", "default": "is built in; to replace it set default_stream = false"}
     if not config.default_stream:
         del taken["default"]
-    for index, stream in enumerate(config.streams):
+    for index, stream in enumerate(config.stream_tables):
         path: KeyPath = ("streams", index)
         if not STREAM_NAME.fullmatch(stream.name):
             yield (*path, "name"), f'[[streams]] name "{stream.name}": use letters, digits and . _ - , at most 64.'
@@ -254,7 +265,7 @@ def _inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield (*path, "storage"), '[[streams]] storage = "kafka" is not available in this version.'
         if stream.deliver == "committed":
             yield (*path, "deliver"), '[[streams]] deliver = "committed" is not available in this version.'
-    if sum(len(stream.name) + CURSOR_POSITION_BYTES for stream in config.all_streams) > CURSOR_NAMES_BYTES_MAX:
+    if sum(len(stream.name) + CURSOR_POSITION_BYTES for stream in config.streams) > CURSOR_NAMES_BYTES_MAX:
         yield ("streams",), "[[streams]]: so many streams do not fit into a cursor; use fewer or shorter names."
 
 
@@ -271,16 +282,10 @@ def _wrong_addresses(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def topic_filter_fault(topic_filter: str) -> str | None:
-    """Why a stream cannot have this topic filter (MQTT 5 §4.7); None when it can."""
-    levels = topic_filter.split("/")
-    if not topic_filter or "\0" in topic_filter:
-        return "it is empty or holds a NUL"
-    if len(topic_filter.encode("utf-8", "surrogatepass")) > 65_535:
-        return "it is longer than 65,535 bytes"
-    if any("#" in level and (level != "#" or position < len(levels) - 1) for position, level in enumerate(levels)):
-        return "# stands alone in the last level"
-    if any("+" in level and level != "+" for level in levels):
-        return "+ stands alone in its level"
-    if levels[0] in ("$share", "$replay", "$SYS"):
-        return f"topics below {levels[0]} are not stored"
-    return None
+    """Why a stream cannot have this topic filter; None when it can."""
+    try:
+        validate_topic_filter(topic_filter)
+    except MqttError as error:
+        return str(error)
+    first_level = topic_filter.split("/")[0]
+    return f"topics below {first_level} are not stored" if first_level in UNSTORED_LEVELS else None
