@@ -6,11 +6,12 @@ stand; a QoS 1 delivery only gets other packet ids between the slices.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from broker.codec.encode import encode_remaining_length
-from broker.codec.properties import decode_properties, encode_properties, Properties
 from broker.codec import constants
+from broker.codec.encode import encode_remaining_length
+from broker.codec.properties import Properties, decode_properties, encode_properties
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
@@ -83,7 +84,7 @@ class Delivery:
             after_id = 1 if is_v5 else 0  # the empty property length stands between packet id and payload
             starts = [position - after_id for position in run.payload_starts[self.row : self.end_row]]
             parts[0] = data[run.frame_start(self.row) : starts[0] - 2]
-            parts[2:-1:2] = [data[start : after - 2] for start, after in zip(starts, starts[1:])]
+            parts[2:-1:2] = [data[start : after - 2] for start, after in pairwise(starts)]
             parts[-1] = data[starts[-1] : run.ends[self.end_row - 1]]
             return parts
         previous_back = b""

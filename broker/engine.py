@@ -66,6 +66,8 @@ class Engine:
         self.now_ms = 0
         """Epoch milliseconds of the current read or tick, for what happens in its course."""
         self.connections: set[Connection] = set()
+        self.on_last_lost: Callable[[], None] = lambda: None
+        """Called when the last connection's transport is gone."""
         self.router = Router(config, self._open_sink_topic)
         self.sessions = SessionRegistry(config, self.metrics)
         self.retained: RetainedMessages[RetainedMessage] = RetainedMessages(
@@ -86,9 +88,7 @@ class Engine:
         self.file_timer(connection, self.config.connect_timeout_s)
         return connection
 
-    def attach(
-        self, connection: Connection, client_id: str, clean_start: bool, expiry_s: int
-    ) -> tuple[Session, bool]:
+    def attach(self, connection: Connection, client_id: str, clean_start: bool, expiry_s: int) -> tuple[Session, bool]:
         """Give the connection its session; returns it and whether it was there before. [MQTT-3.1.2-4..6]"""
         session = self.sessions.session_by_client_id.get(client_id)
         if session is not None and session.connection is not None:
@@ -194,6 +194,8 @@ class Engine:
         self.router.open_route(topic)
         route = self.router.add_route(packet.topic_name, topic)
         run = publish.make_run(packet, route, True, client_id, now_ms, origin)
+        if origin is not None:
+            run.reliable = 1  # who asks from inside wants to know of QoS 0 too when it is stored
         self.metrics.messages_received += 1
         delivered_to = self._deliver(run)
         if run.stream is not None:
@@ -207,7 +209,9 @@ class Engine:
     def publish_will(self, client_id: str, will: Will, is_v5: bool) -> None:
         """Publish a will, like a publish of its client. [MQTT-3.1.2-8]"""
         packet = Publish(will.topic_name, will.payload, will.qos, will.retain, False, 1 if will.qos else 0, None)
-        packet.properties = will.publish_properties() if is_v5 else None
+        packet.properties = will.properties if is_v5 else None
+        if packet.properties is not None:
+            packet.properties.will_delay_interval = None  # it is of the will, not of its PUBLISH (§3.1.3.2.2)
         route = self.router.open_route(packet.topic_name.encode())
         if route is None or (packet.retain and not self.can_retain(packet)):
             self.metrics.refused_publishes["reserved_topic" if route is None else "retained_full"] += 1

@@ -1,7 +1,7 @@
 """Broker: opens the listeners, ticks, drains and closes. It runs alone in any asyncio program, or under the bridge.
 
-    async with Broker(BrokerConfig(tcp_bind=("127.0.0.1", 0))) as broker:
-        print(broker.listening)
+async with Broker(BrokerConfig(tcp_bind=("127.0.0.1", 0))) as broker:
+    print(broker.listening)
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ class Broker:
         try:
             if self.config.tcp_bind is not None:
                 host, port = self.config.tcp_bind
-                server = await loop.create_server(
-                    lambda: TcpConnection(self.turn), host, port, backlog=LISTEN_BACKLOG
-                )
+                server = await loop.create_server(lambda: TcpConnection(self.turn), host, port, backlog=LISTEN_BACKLOG)
                 self._opened("mqtt", server)
             if self.config.websocket_bind is not None:
                 # Only who listens on WebSocket needs its library.
@@ -139,9 +137,13 @@ class Broker:
             self._tick = None
         self.engine.shut_down()
         self.turn.run()
-        deadline = asyncio.get_running_loop().time() + self.config.close_timeout_s
-        while self.engine.connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)  # transports report their end by callbacks, which need the loop
+        if self.engine.connections:
+            all_gone = asyncio.Event()
+            self.engine.on_last_lost = all_gone.set
+            try:
+                await asyncio.wait_for(all_gone.wait(), self.config.close_timeout_s)
+            except TimeoutError:
+                log.warning("%d peers did not take their last bytes", len(self.engine.connections))
         for connection in list(self.engine.connections):
             connection.cut()
 

@@ -328,7 +328,7 @@ class Connection:
         self.outbox.transport = None
         self.outbox.chunks.clear()
         self._end(CloseReason.CONNECTION_LOST)
-        self.engine.connections.discard(self)
+        self.engine.lost(self)
 
     def cut(self) -> None:
         """Close without waiting for the peer."""

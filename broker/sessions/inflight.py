@@ -31,7 +31,7 @@ class Flight:
 class Inflight:
     """One session's messages in flight, in the order in which they were sent."""
 
-    __slots__ = ("count", "next_id", "uncompleted", "unacknowledged", "unreceived")
+    __slots__ = ("count", "next_id", "unacknowledged", "uncompleted", "unreceived")
 
     def __init__(self) -> None:
         self.next_id = 1

@@ -1,0 +1,241 @@
+"""Node: one Headrace in this process, without its HTTP side: store, streams, live hub, intake and broker.
+
+It opens them in this order and closes them in reverse, so that nothing is handed to a part that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from bridge.ingest.intake import Intake, IntakeLimits
+from bridge.live.hub import Hub
+from bridge.live.latest import LatestValues
+from bridge.stream_map import StreamMap
+from bridge.streams.memory_log import MemoryLog
+from bridge.streams.sqlite_store import SqliteStore
+from broker.server import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from bridge.config import Config, StreamConfig
+    from bridge.streams.log import StreamLog
+    from broker.codec.properties import Properties
+    from broker.publish_run import PublishRun
+
+log = logging.getLogger("headrace.store")
+
+HTTP_CLIENT_ID = "$http"
+"""The client id that records of HTTP publishes carry."""
+
+
+class PublishRefused(Exception):
+    """A publish that the streams could not take; `reason_code` is MQTT's."""
+
+    def __init__(self, reason_code: int) -> None:
+        super().__init__(f"the log cannot take the record now (0x{reason_code:02x})")
+        self.reason_code = reason_code
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOutcome:
+    """What became of a publish."""
+
+    delivered_to: int
+    """Sessions of this node that it went to."""
+    stream: str | None
+    """None: no stream takes the topic."""
+    partition: int | None
+    offset: int | None
+    """None when the stream acknowledges on receipt and the record has no place yet."""
+
+
+class _Publisher:
+    """The origin of one publish from inside: a future that the acknowledgement ends."""
+
+    def __init__(self) -> None:
+        self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def acknowledge(self, run: PublishRun) -> None:
+        run.is_done = True
+        if not self.stored.done():
+            self.stored.set_result(None)
+
+    def refuse(self, run: PublishRun, reason_code: int) -> None:
+        if not self.stored.done():
+            self.stored.set_exception(PublishRefused(reason_code))
+
+    def pause_reading(self) -> None:
+        """Nothing to pause: who publishes this way waits for each publish."""
+
+    def resume_reading(self) -> None:
+        """See `pause_reading`."""
+
+
+class Node:
+    """`async with Node(config) as node: …`
+
+    Raises (on entry): what `SqliteStore.open` raises, and `OSError` when an address cannot be listened on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.streams: dict[str, StreamLog] = {}
+        """By name, in configured order."""
+        self.node_run = "n0"
+        self.is_ready = False
+        self.started_at_ms = 0
+        self.stream_map: StreamMap
+        self.latest: LatestValues
+        self.hub: Hub
+        self.intake: Intake
+        self.broker: Broker
+        self._store: SqliteStore | None = None
+        self._tick: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _open(self) -> None:
+        config = self.config
+        self.started_at_ms = time.time_ns() // 1_000_000
+        self._store = store = SqliteStore.open(config.data_dir)
+        store.on_failure = self._on_store_failure
+        store.on_recovered = self._on_store_recovered
+        self.node_run = store.node_run
+        placed: list[tuple[StreamLog, Sequence[str]]] = []
+        for stream in config.streams:
+            stream_log = self._open_log(store, stream)
+            self.streams[stream.name] = stream_log
+            placed.append((stream_log, stream.topics))
+        self.stream_map = StreamMap(placed)
+        live_limits = config.live_limits()
+        self.latest = LatestValues(
+            self.node_run, topics_max=live_limits.latest_topics_max, bytes_max=live_limits.latest_bytes_max
+        )
+        await self.latest.open(self.streams.values())
+        self.hub = Hub(self.streams.values(), self.node_run, self.latest, live_limits)
+        self.hub.open()
+        self.intake = Intake(
+            self.stream_map.stream_for, list(self.streams.values()), store, IntakeLimits(), time.monotonic
+        )
+        self.broker = Broker(config.broker_config(), self.intake)
+        self.intake.connect(self.hub, self._on_committed)
+        await self.broker.start()
+        self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
+        self.is_ready = True
+
+    def _open_log(self, store: SqliteStore, stream: StreamConfig) -> StreamLog:
+        on_receipt = stream.ack == "received"
+        if stream.storage == "memory":
+            return MemoryLog(
+                stream.name,
+                bytes_max=stream.retention.bytes,
+                age_ms_max=stream.retention.age_ms,
+                node_run=self.node_run,
+            )
+        return store.open_log(
+            stream.name,
+            retention_age_ms=stream.retention.age_ms,
+            retention_bytes=stream.retention.bytes,
+            acknowledges_on_receipt=on_receipt,
+        )
+
+    async def _close(self) -> None:
+        """Take nothing new, store what came, then let go."""
+        self.is_ready = False
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        if hasattr(self, "broker") and hasattr(self.broker, "turn"):
+            await self.broker.stop()
+        if hasattr(self, "hub"):
+            await self.hub.close()
+        if hasattr(self, "latest"):
+            await self.latest.close()
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+
+    # Turns
+
+    def _on_committed(self) -> None:
+        """Acknowledgements and events are ready: one write for each connection and reader."""
+        self.hub.flush()
+        self.broker.turn.schedule()
+
+    def _on_tick(self) -> None:
+        self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
+        self.intake.tick()
+
+    def _on_store_failure(self, text: str) -> None:
+        log.error(
+            "%s Nothing is acknowledged that is not stored: QoS 1 and 2 publishers wait or get 0x97. "
+            "Free space, or lower retention; this resumes by itself.",
+            text,
+        )
+
+    def _on_store_recovered(self) -> None:
+        log.info("records are stored again")
+        self.intake.tick()
+
+    # What the HTTP side asks for
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is stored at the moment; None when all is well."""
+        return next((each.failure for each in self.streams.values() if each.failure is not None), None)
+
+    def stream_for(self, topic_name: str) -> StreamLog | None:
+        """The stream that takes a topic."""
+        return self.stream_map.stream_for(topic_name)
+
+    def streams_for(self, filters: Sequence[str]) -> list[StreamLog]:
+        """The streams that can hold a topic which the filters match."""
+        return self.stream_map.streams_for(filters)
+
+    async def publish(
+        self,
+        topic_name: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> PublishOutcome:
+        """Publish like a device; returns once the record is as safe as its stream promises.
+
+        Raises:
+            MqttError: the topic name is not valid.
+            PublishRefused: the log could not take it for too long.
+        """
+        publisher = _Publisher()
+        run, delivered_to = self.broker.publish(
+            topic_name,
+            payload,
+            qos=qos,
+            retain=retain,
+            properties=properties,
+            client_id=HTTP_CLIENT_ID,
+            origin=publisher,
+        )
+        await publisher.stored
+        stream: StreamLog | None = run.stream  # type: ignore[assignment]
+        if stream is None:
+            return PublishOutcome(delivered_to, None, None, None)
+        return PublishOutcome(delivered_to, stream.name, 0, run.base_offset if run.base_offset >= 0 else None)

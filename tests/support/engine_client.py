@@ -1,0 +1,171 @@
+"""A client of an Engine in memory: packets in, packets out, no socket and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from broker.codec.decode import Decoder
+from broker.codec.encode import encode
+from broker.codec.packets import Connack, Connect, Subscribe, Subscription
+from broker.codec.properties import Properties
+
+from broker.config import BrokerConfig
+from broker.engine import Engine
+from broker.outbox import flush
+from broker.publish_run import PublishRun
+
+NOW_MS = 1_800_000_000_000
+
+
+class RecordingTransport:
+    """Keeps what was written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.is_closed = False
+        self.is_aborted = False
+        self.is_reading = True
+
+    def write(self, data: bytes) -> None:
+        assert not self.is_closed
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self.is_closed = True
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+
+class StreamDouble:
+    """What a sink's topics point at."""
+
+
+class HoldingTopic:
+    def __init__(self, name: str, stream: object) -> None:
+        self.name = name
+        self.stream = stream
+
+
+class HoldingSink:
+    """A sink that commits when it is told to."""
+
+    def __init__(self, stream_for: Callable[[str], object | None] | None = None) -> None:
+        self._default = StreamDouble()
+        self._stream_for = stream_for or (lambda topic_name: self._default)
+        self.runs: list[PublishRun] = []
+        self.released: list[tuple[str, int]] = []
+        self.done: list[Callable[[], None]] = []
+        self.forgotten: list[str] = []
+        self.stored_ids: dict[str, set[int]] = {}
+
+    def open_topic(self, topic_name: str) -> HoldingTopic | None:
+        stream = self._stream_for(topic_name)
+        return HoldingTopic(topic_name, stream) if stream is not None else None
+
+    def submit(self, runs: Sequence[PublishRun]) -> None:
+        self.runs.extend(runs)
+
+    def commit(self, count: int | None = None) -> None:
+        runs, self.runs = self.runs[:count], self.runs[count:] if count is not None else []
+        for run in runs:
+            if run.origin is not None and run.reliable:
+                run.origin.acknowledge(run)
+
+    def release(self, client_id: str, packet_id: int, done: Callable[[], None]) -> None:
+        self.released.append((client_id, packet_id))
+        self.done.append(done)
+
+    def unreleased(self, client_id: str) -> set[int]:
+        return set(self.stored_ids.get(client_id, ()))
+
+    def forget(self, client_id: str) -> None:
+        self.forgotten.append(client_id)
+
+
+class EngineClient:
+    """One client of `engine`."""
+
+    def __init__(self, engine: Engine, level: int = 4) -> None:
+        self.engine = engine
+        self.level = level
+        self.transport = RecordingTransport()
+        self.connection = engine.open(self.transport, "127.0.0.1:40000", "tcp")
+        self._decoder = Decoder(268_435_455)
+        self._decoder.protocol_level = level
+        self.now_ms = NOW_MS
+
+    def send(self, *packets: object) -> None:
+        """Send packets in one read."""
+        self.send_bytes(b"".join(encode(packet, self.level) for packet in packets))
+
+    def send_bytes(self, data: bytes) -> None:
+        self.connection.receive(data, self.now_ms)
+        turn(self.engine)
+
+    def received(self) -> list[object]:
+        """The packets written since the last call."""
+        data = b"".join(self.transport.written)
+        self.transport.written.clear()
+        packets = self._decoder.feed(data)
+        assert self._decoder.error is None, self._decoder.error
+        return packets
+
+    def writes(self) -> int:
+        """How many writes since the last `received`."""
+        return len(self.transport.written)
+
+    def connect(self, client_id: str, *, clean: bool = True, **more: object) -> Connack:
+        """CONNECT and its CONNACK; what came behind it is still to be received."""
+        self.send(connect_packet(client_id, self.level, clean=clean, **more))
+        data = b"".join(self.transport.written)
+        self.transport.written.clear()
+        packets = self._decoder.feed(data)
+        connack = packets[0]
+        assert isinstance(connack, Connack)
+        self.transport.written.extend(encode(packet, self.level) for packet in packets[1:])
+        return connack
+
+    def subscribe(self, topic_filter: str, qos: int = 0, packet_id: int = 1, **options: object) -> list[object]:
+        """SUBSCRIBE to one filter; returns what came, SUBACK first."""
+        subscription = Subscription(topic_filter, qos, **options)
+        self.send(Subscribe(packet_id, [subscription], Properties() if self.level == 5 else None))
+        return self.received()
+
+    def lose(self) -> None:
+        """The network connection breaks."""
+        self.connection.lost()
+        turn(self.engine)
+
+
+def connect_packet(client_id: str, level: int, *, clean: bool = True, **more: object) -> Connect:
+    packet = Connect()
+    packet.protocol_name = "MQIsdp" if level == 3 else "MQTT"
+    packet.protocol_level = level
+    packet.clean_start = clean
+    packet.client_id = client_id
+    packet.properties = Properties() if level == 5 else None
+    for name, value in more.items():
+        setattr(packet, name, value)
+    return packet
+
+
+def turn(engine: Engine) -> None:
+    """What `broker.turn.Turn.run` does."""
+    runs, engine.runs = engine.runs, []
+    if runs and engine.sink is not None:
+        engine.sink.submit(runs)
+    flush(engine.touched)
+
+
+def make_engine(sink: HoldingSink | None = None, **limits: int) -> Engine:
+    engine = Engine(BrokerConfig(**limits), sink)
+    engine.now_ms = NOW_MS
+    return engine
