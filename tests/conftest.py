@@ -10,6 +10,11 @@ import pytest
 from tests.support.server import ServerProcess
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--mqtt-port`: run the conformance tests against another broker, to see what it thinks of them."""
+    parser.addoption("--mqtt-port", type=int, default=0, help="MQTT port on loopback for tests/conformance")
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A server of the test's own: it may be killed, stopped and filled."""

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,7 @@ class RawClient:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         self._next_packet_id = 0
+        self._kept_back: deque[wire.Packet] = deque()
 
     # Sending
 
@@ -122,6 +124,8 @@ class RawClient:
             ConnectionEnded: there is none, the server closed.
             TimeoutError: none came.
         """
+        if self._kept_back:
+            return self._kept_back.popleft()
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         while True:
             found = self._take()
@@ -175,8 +179,12 @@ class RawClient:
             self.send(wire.acknowledgement(wire.PUBACK, found.packet_id))
         elif found.qos == 2:
             self.send(wire.acknowledgement(wire.PUBREC, found.packet_id))
-            assert self.expect(wire.PUBREL).packet_id == found.packet_id
+            others: list[wire.Packet] = []
+            while (release := self.next_packet()).packet_type != wire.PUBREL:
+                others.append(release)
+            assert release.packet_id == found.packet_id, release
             self.send(wire.acknowledgement(wire.PUBCOMP, found.packet_id))
+            self._kept_back.extend(others)
         return found
 
     def ping(self) -> None:
@@ -187,6 +195,13 @@ class RawClient:
     def expect_nothing(self) -> None:
         """The server has sent nothing, and answers: what would have come has had its chance."""
         self.ping()
+
+    def next_packet_or_end(self) -> wire.Packet | None:
+        """The next packet; None when the server closed instead."""
+        try:
+            return self.next_packet()
+        except ConnectionEnded:
+            return None
 
     def expect_closed(self, reason_code: int | None = None) -> None:
         """The server closes; in MQTT 5 it says `reason_code` in a DISCONNECT before, when one is given."""

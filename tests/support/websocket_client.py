@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -198,6 +199,7 @@ class WebSocketMqttClient(RawClient):
         self.socket = self.websocket.socket
         self._buffer = bytearray()
         self._next_packet_id = 0
+        self._kept_back = deque()
 
     def send(self, data: bytes) -> None:
         """Send raw bytes as one binary frame."""

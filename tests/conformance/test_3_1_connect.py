@@ -1,0 +1,235 @@
+"""CONNECT and CONNACK (MQTT 3.1.1 and 5, §3.1, §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conformance.conftest import Connect
+from tests.support import mqtt_wire as wire
+from tests.support.mqtt_client import ConnectionEnded, RawClient
+
+Open = Callable[..., RawClient]
+
+
+def corrupt_flags(packet: bytes, flags: int, version: int) -> bytes:
+    """The CONNECT with another connect flags byte."""
+    position = 2 + 2 + len("MQTT") + 1
+    assert packet[position - 1] == version
+    return packet[:position] + bytes((flags,)) + packet[position + 1 :]
+
+
+def test_first_packet_must_be_connect(opened: Open, version: int) -> None:
+    """[MQTT-3.1.0-1]"""
+    client = opened(version)
+    client.send(wire.publish("a", b"x", version=version))
+    client.expect_closed()
+
+
+def test_second_connect_is_a_protocol_error(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.1.0-2]"""
+    client = connected(name, version)
+    client.send(wire.connect(name, version))
+    client.expect_closed(0x82)
+
+
+def test_nothing_is_taken_after_a_protocol_error(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-4.13.1-1]"""
+    watcher = connected(version=version)
+    watcher.subscribe(f"{name}/#")
+    client = connected(version=version)
+    client.send(wire.connect(name, version) + wire.publish(f"{name}/late", b"x", version=version))
+    client.expect_closed(0x82)
+    watcher.expect_nothing()
+
+
+def test_mqtt_3_1_is_spoken(opened: Open, name: str) -> None:
+    client = opened(wire.V31)
+    client.connect(name)
+    assert client.subscribe((f"{name}/a", 1)) == [1]
+    client.publish(f"{name}/a", b"x", 1)
+    received = {client.next_packet().packet_type for _ in range(2)}
+    assert received == {wire.PUBACK, wire.PUBLISH}
+
+
+@pytest.mark.parametrize("level", [0, 6])
+def test_unknown_protocol_level_is_refused(opened: Open, name: str, level: int) -> None:
+    """[MQTT-3.1.2-2]"""
+    client = opened(wire.V311)
+    client.send(wire.connect(name, wire.V311).replace(b"MQTT\x04", b"MQTT" + bytes((level,))))
+    assert client.expect(wire.CONNACK).reason_code in (0x01, 0x84)
+    client.expect_closed()
+
+
+def test_wrong_protocol_name_is_closed(opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.1.2-1]"""
+    client = opened(version)
+    client.send(wire.connect(name, version).replace(b"MQTT", b"MQTX"))
+    expect_refused(client)
+
+
+def test_reserved_flag_must_be_zero(opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.1.2-3]"""
+    client = opened(version)
+    client.send(corrupt_flags(wire.connect(name, version), 0x03, version))
+    expect_refused(client)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        0x02 | 0x08,  # will QoS without will flag [MQTT-3.1.2-11]
+        0x02 | 0x20,  # will retain without will flag [MQTT-3.1.2-13]
+    ],
+)
+def test_will_flags_without_a_will_are_refused(opened: Open, name: str, version: int, flags: int) -> None:
+    """[MQTT-3.1.2-11] [MQTT-3.1.2-13]"""
+    client = opened(version)
+    client.send(corrupt_flags(wire.connect(name, version), flags, version))
+    expect_refused(client)
+
+
+def test_will_qos_3_is_refused(opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.1.2-12]"""
+    client = opened(version)
+    packet = wire.connect(name, version, will=wire.Will(f"{name}/will", b"x"))
+    client.send(corrupt_flags(packet, 0x02 | 0x04 | 0x18, version))
+    expect_refused(client)
+
+
+def test_bytes_after_the_payload_are_malformed(opened: Open, name: str, version: int) -> None:
+    client = opened(version)
+    packet = wire.connect(name, version)
+    client.send(bytes((packet[0], packet[1] + 1)) + packet[2:] + b"\0")
+    expect_refused(client)
+
+
+def test_truncated_fields_are_malformed(opened: Open, name: str, version: int) -> None:
+    """A remaining length that ends inside the client id."""
+    client = opened(version)
+    packet = wire.connect(name, version)
+    client.send(bytes((packet[0], packet[1] - 3)) + packet[2:-3])
+    expect_refused(client)
+
+
+def test_client_id_must_be_utf_8(opened: Open, name: str, version: int) -> None:
+    """[MQTT-1.5.4-1]"""
+    client = opened(version)
+    client.send(wire.connect("aa", version).replace(b"aa", b"\xff\xfe"))
+    expect_refused(client)
+
+
+def test_empty_client_id_with_clean_start_gets_one(opened: Open) -> None:
+    """[MQTT-3.1.3-6] [MQTT-3.2.2-16]"""
+    client = opened(wire.V5)
+    connack = client.connect("")
+    assert connack.properties[wire.ASSIGNED_CLIENT_ID]
+    again = opened(wire.V5)
+    assert again.connect("").properties[wire.ASSIGNED_CLIENT_ID] != connack.properties[wire.ASSIGNED_CLIENT_ID]
+
+
+def test_empty_client_id_without_clean_session_is_refused_in_3_1_1(opened: Open) -> None:
+    """[MQTT-3.1.3-8] of 3.1.1"""
+    client = opened(wire.V311)
+    client.send(wire.connect("", wire.V311, clean=False))
+    assert client.expect(wire.CONNACK).reason_code == 2
+    client.expect_closed()
+
+
+def test_session_present_is_zero_when_refused(opened: Open) -> None:
+    """[MQTT-3.2.2-4] of 3.1.1"""
+    client = opened(wire.V311)
+    client.send(wire.connect("", wire.V311, clean=False))
+    assert not client.expect(wire.CONNACK).session_present
+
+
+def test_duplicate_property_is_a_protocol_error(opened: Open, name: str) -> None:
+    """[MQTT-3.1.2-11.2]: Session Expiry Interval more than once"""
+    client = opened(wire.V5)
+    client.send(wire.connect(name, connect_properties={wire.SESSION_EXPIRY: [1, 2]}))
+    expect_refused(client, {0x81, 0x82})
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {wire.RECEIVE_MAXIMUM: 0},  # §3.1.2.11.3
+        {wire.MAXIMUM_PACKET_SIZE: 0},  # §3.1.2.11.4
+        {0x19: 2},  # Request Response Information is 0 or 1, §3.1.2.11.6
+        {wire.TOPIC_ALIAS: 1},  # no property of CONNECT
+        {wire.AUTHENTICATION_DATA: b"x"},  # without a method, §3.1.2.11.10
+    ],
+)
+def test_illegal_property_is_refused(opened: Open, name: str, properties: wire.Properties) -> None:
+    client = opened(wire.V5)
+    client.send(wire.connect(name, connect_properties=properties))
+    expect_refused(client, {0x81, 0x82})
+
+
+def test_unknown_authentication_method_is_refused(opened: Open, name: str) -> None:
+    """[MQTT-4.12.0-1]"""
+    client = opened(wire.V5)
+    client.send(wire.connect(name, connect_properties={wire.AUTHENTICATION_METHOD: "SCRAM-X"}))
+    expect_refused(client, {0x8C})
+
+
+def test_take_over_tells_the_first_connection(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.1.4-3]"""
+    first = connected(name, version)
+    second = connected(name, version)
+    first.expect_closed(0x8E)
+    second.ping()
+
+
+def test_packets_may_follow_connect_at_once(opened: Open, name: str, version: int) -> None:
+    """§3.1.4: clients need not wait for CONNACK"""
+    client = opened(version)
+    client.send(
+        wire.connect(name, version)
+        + wire.subscribe(1, name, version=version)
+        + wire.publish(name, b"early", version=version)
+        + wire.pingreq()
+    )
+    assert client.expect(wire.CONNACK).reason_code == 0
+    assert client.expect(wire.SUBACK).packet_id == 1
+    received = sorted(client.next_packet().packet_type for _ in range(2))
+    assert received == [wire.PUBLISH, wire.PINGRESP]
+
+
+def test_any_split_of_the_bytes_gives_the_same(opened: Open, name: str, version: int) -> None:
+    """§4.2: the transport is a stream of bytes"""
+    client = opened(version)
+    data = wire.connect(name, version) + wire.subscribe(1, name, version=version) + wire.pingreq()
+    for position in range(len(data)):
+        client.send(data[position : position + 1])
+    assert [client.next_packet().packet_type for _ in range(3)] == [wire.CONNACK, wire.SUBACK, wire.PINGRESP]
+
+
+def test_silent_client_is_closed_after_one_and_a_half_keep_alives(connected: Connect, version: int) -> None:
+    """[MQTT-3.1.2-22]"""
+    client = connected(version=version, keep_alive=1)
+    client.timeout_s = 10
+    client.expect_closed(0x8D)
+
+
+def test_packets_keep_a_client_alive(connected: Connect) -> None:
+    """[MQTT-3.1.2-20]"""
+    client = connected(keep_alive=1)
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            client.next_packet(timeout_s=0.6)
+        client.ping()
+
+
+def expect_refused(client: RawClient, reason_codes: set[int] | None = None) -> None:
+    """No session: a CONNACK with an error (or none, §4.13), then the end."""
+    try:
+        found = client.next_packet()
+    except ConnectionEnded:
+        return
+    assert found.packet_type == wire.CONNACK
+    assert found.reason_code != 0
+    if reason_codes is not None:
+        assert found.reason_code in reason_codes, hex(found.reason_code)
+    client.expect_closed()

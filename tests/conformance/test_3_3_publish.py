@@ -1,0 +1,312 @@
+"""PUBLISH and its acknowledgements, QoS 0 to 2 in both directions (§3.3 to §3.7, §4.3, §4.6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.conftest import Connect
+from tests.support import mqtt_wire as wire
+
+
+@pytest.mark.parametrize("published_qos", [0, 1, 2])
+@pytest.mark.parametrize("granted_qos", [0, 1, 2])
+def test_delivered_with_the_lower_of_both_qos(
+    connected: Connect, name: str, version: int, published_qos: int, granted_qos: int
+) -> None:
+    """[MQTT-3.8.4-8]"""
+    subscriber, publisher = connected(version=version), connected(version=version)
+    assert subscriber.subscribe((name, granted_qos)) == [granted_qos]
+    if published_qos:
+        publisher.publish_acknowledged(name, b"payload", published_qos)
+    else:
+        publisher.publish(name, b"payload")
+    found = subscriber.expect_publish(name, b"payload")
+    assert (found.qos, found.dup, found.retain) == (min(published_qos, granted_qos), False, False)
+    subscriber.expect_nothing()
+
+
+@pytest.mark.parametrize(("from_version", "to_version"), [(wire.V311, wire.V5), (wire.V5, wire.V311)])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_versions_understand_each_other(
+    connected: Connect, name: str, from_version: int, to_version: int, qos: int
+) -> None:
+    subscriber, publisher = connected(version=to_version), connected(version=from_version)
+    subscriber.subscribe((name, 2))
+    for number in range(5):
+        if qos:
+            publisher.publish_acknowledged(name, b"%d" % number, qos)
+        else:
+            publisher.publish(name, b"%d" % number)
+    for number in range(5):
+        assert subscriber.expect_publish(name, b"%d" % number).qos == qos
+
+
+def test_qos_3_is_malformed(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.3.1-4]"""
+    client = connected(version=version)
+    body = wire.string(name) + b"\0\1" + (b"\0" if version == wire.V5 else b"")
+    client.send(wire.packet(wire.PUBLISH, body, 0x06))
+    client.expect_closed(0x81)
+
+
+def test_dup_with_qos_0_is_wrong(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.3.1-2]"""
+    client = connected(version=version)
+    client.send(wire.publish(name, b"x", version=version, dup=True))
+    with_reason = client.next_packet_or_end()
+    assert with_reason is None or with_reason.reason_code in (0x81, 0x82)
+
+
+@pytest.mark.parametrize("topic", ["a/+", "#", "a/#/b", "+"])
+def test_topic_name_has_no_wildcards(connected: Connect, version: int, topic: str) -> None:
+    """[MQTT-3.3.2-2]"""
+    client = connected(version=version)
+    client.send(wire.publish(topic, b"x", version=version))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82, 0x90)
+    assert found is None or client.next_packet_or_end() is None
+
+
+@pytest.mark.parametrize("topic", [b"", b"\xff", b"a\0b", b"\xed\xa0\x80", b"\xc0\xaf"])
+def test_topic_name_is_utf_8_and_not_empty(connected: Connect, version: int, topic: bytes) -> None:
+    """[MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-4.7.3-1] [MQTT-4.7.3-2]"""
+    client = connected(version=version)
+    body = wire.string(topic) + (b"\0" if version == wire.V5 else b"")
+    client.send(wire.packet(wire.PUBLISH, body + b"x"))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82, 0x90)
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_packet_id_zero_is_wrong(connected: Connect, name: str, version: int, qos: int) -> None:
+    """[MQTT-2.2.1-3]"""
+    client = connected(version=version)
+    client.publish(name, b"x", qos, packet_id=0)
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82)
+
+
+def test_truncated_publish_is_malformed(connected: Connect, version: int) -> None:
+    """The topic's length points beyond the packet."""
+    client = connected(version=version)
+    client.send(wire.packet(wire.PUBLISH, b"\0\x20abc"))
+    client.expect_closed(0x81)
+
+
+def test_remaining_length_of_five_bytes_is_malformed(connected: Connect, version: int) -> None:
+    """§1.5.5"""
+    client = connected(version=version)
+    client.send(b"\x30\xff\xff\xff\xff\x01")
+    client.expect_closed(0x81)
+
+
+def test_packet_above_the_maximum_is_refused_before_it_is_read(connected: Connect, version: int) -> None:
+    """[MQTT-3.2.2-15]; the head alone is enough."""
+    client = connected(version=version)
+    client.send(b"\x30" + wire.variable_byte_integer(200_000_000))
+    client.expect_closed(0x95)
+
+
+def test_largest_packet_passes(connected: Connect, name: str, version: int) -> None:
+    client = connected(version=version)
+    client.subscribe(name)
+    payload = b"x" * (1024 * 1024 - 100)
+    client.publish(name, payload)
+    assert client.expect_publish(name).payload == payload
+
+
+def test_payload_may_be_empty_and_of_any_bytes(connected: Connect, name: str, version: int) -> None:
+    """§3.3.3"""
+    client = connected(version=version)
+    client.subscribe((name, 1))
+    for payload in (b"", bytes(range(256)), b"\0", b"\xff" * 127, b"\n\r\n"):
+        client.publish(name, payload)
+        assert client.expect_publish(name).payload == payload
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_acknowledgements_come_in_the_order_of_the_publishes(
+    connected: Connect, name: str, version: int, qos: int
+) -> None:
+    """[MQTT-4.6.0-2] [MQTT-4.6.0-3]"""
+    client = connected(version=version)
+    ids = [(7 * number) % 1009 + 1 for number in range(300)]
+    client.send(b"".join(wire.publish(f"{name}/{one % 3}", b"x", qos, one, version=version) for one in ids))
+    kind = wire.PUBACK if qos == 1 else wire.PUBREC
+    assert [client.expect(kind).packet_id for _ in ids] == ids
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_messages_of_a_topic_arrive_in_order(connected: Connect, name: str, version: int, qos: int) -> None:
+    """[MQTT-4.6.0-6]"""
+    subscriber, publisher = connected(version=version), connected(version=version)
+    subscriber.subscribe((f"{name}/#", 2))
+    for number in range(200):
+        if qos:
+            publisher.publish_acknowledged(f"{name}/{number % 3}", b"%d" % number, qos)
+        else:
+            publisher.publish(f"{name}/{number % 3}", b"%d" % number)
+    found = [int(subscriber.expect_publish().payload) for _ in range(200)]
+    assert found == list(range(200))
+
+
+def test_qos_2_repeat_before_pubrel_is_delivered_once(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-4.3.3-10]"""
+    subscriber, publisher = connected(version=version), connected(version=version)
+    subscriber.subscribe((name, 2))
+    publisher.publish(name, b"once", 2, packet_id=9)
+    assert publisher.expect(wire.PUBREC).packet_id == 9
+    publisher.publish(name, b"once", 2, packet_id=9, dup=True)
+    assert publisher.expect(wire.PUBREC).packet_id == 9
+    publisher.send(wire.acknowledgement(wire.PUBREL, 9))
+    assert publisher.expect(wire.PUBCOMP).packet_id == 9
+    subscriber.expect_publish(name, b"once")
+    subscriber.expect_nothing()
+
+
+def test_qos_2_packet_id_is_free_after_pubcomp(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-4.3.3-12]"""
+    subscriber, publisher = connected(version=version), connected(version=version)
+    subscriber.subscribe((name, 0))
+    for payload in (b"one", b"two"):
+        publisher.publish(name, payload, 2, packet_id=9)
+        publisher.expect(wire.PUBREC)
+        publisher.send(wire.acknowledgement(wire.PUBREL, 9))
+        publisher.expect(wire.PUBCOMP)
+        subscriber.expect_publish(name, payload)
+
+
+def test_unknown_pubrel_is_answered(connected: Connect, version: int) -> None:
+    """§3.7.2.1: 0x92 in MQTT 5"""
+    client = connected(version=version)
+    client.send(wire.acknowledgement(wire.PUBREL, 77))
+    found = client.expect(wire.PUBCOMP)
+    assert found.packet_id == 77
+    if version == wire.V5:
+        assert found.reason_code == 0x92
+
+
+@pytest.mark.parametrize("flags", [0, 1, 3, 10])
+def test_pubrel_flags_are_fixed(connected: Connect, version: int, flags: int) -> None:
+    """[MQTT-3.6.1-1]"""
+    client = connected(version=version)
+    client.send(wire.packet(wire.PUBREL, b"\0\1", flags))
+    client.expect_closed(0x81)
+
+
+@pytest.mark.parametrize("kind", [wire.CONNACK, wire.SUBACK, wire.UNSUBACK, wire.PINGRESP, 0])
+def test_packets_of_the_server_are_not_a_clients(connected: Connect, version: int, kind: int) -> None:
+    """§2.1.2"""
+    client = connected(version=version)
+    client.send(wire.packet(kind, b"\0\0"))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82)
+
+
+class TestVersion5:
+    """What only MQTT 5 has."""
+
+    def test_properties_reach_the_subscriber_unchanged(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]"""
+        subscriber, publisher = connected(), connected()
+        subscriber.subscribe((name, 1))
+        properties: wire.Properties = {
+            wire.PAYLOAD_FORMAT: 1,
+            wire.CONTENT_TYPE: "application/json",
+            wire.RESPONSE_TOPIC: "answer/here",
+            wire.CORRELATION_DATA: b"\0\1\2",
+            wire.USER_PROPERTY: [("b", "2"), ("a", "1"), ("b", "3")],
+        }
+        for qos in (0, 1):
+            publisher.publish(name, b"x", qos, properties=properties)
+            assert subscriber.expect_publish(name).properties == properties
+
+    def test_properties_are_left_out_for_3_1_1(self, connected: Connect, name: str) -> None:
+        subscriber, publisher = connected(version=wire.V311), connected()
+        subscriber.subscribe((name, 1))
+        publisher.publish(name, b"x", 1, properties={wire.CONTENT_TYPE: "a", wire.USER_PROPERTY: [("a", "b")]})
+        subscriber.expect_publish(name, b"x")
+
+    def test_topic_alias_stands_for_the_topic(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.2-12]"""
+        subscriber, publisher = connected(), connected()
+        subscriber.subscribe((f"{name}/#", 0))
+        publisher.publish(f"{name}/a", b"1", properties={wire.TOPIC_ALIAS: 1})
+        publisher.publish("", b"2", properties={wire.TOPIC_ALIAS: 1})
+        publisher.publish(f"{name}/b", b"3", properties={wire.TOPIC_ALIAS: 1})
+        publisher.publish("", b"4", 1, properties={wire.TOPIC_ALIAS: 1})
+        found = [subscriber.expect_publish() for _ in range(4)]
+        assert [(one.topic, one.payload) for one in found] == [
+            (f"{name}/a", b"1"),
+            (f"{name}/a", b"2"),
+            (f"{name}/b", b"3"),
+            (f"{name}/b", b"4"),
+        ]
+        assert not any(wire.TOPIC_ALIAS in one.properties for one in found)
+
+    @pytest.mark.parametrize("alias", [0, 65_535])
+    def test_topic_alias_outside_the_range_is_refused(self, connected: Connect, name: str, alias: int) -> None:
+        """[MQTT-3.3.2-8] [MQTT-3.3.2-9]"""
+        client = connected()
+        client.publish(name, b"x", properties={wire.TOPIC_ALIAS: alias})
+        client.expect_closed(0x94)
+
+    def test_unknown_topic_alias_is_a_protocol_error(self, connected: Connect) -> None:
+        """§3.3.2.3.4"""
+        client = connected()
+        client.publish("", b"x", properties={wire.TOPIC_ALIAS: 3})
+        client.expect_closed(0x82)
+
+    def test_no_topic_and_no_alias_is_a_protocol_error(self, connected: Connect) -> None:
+        """[MQTT-3.3.2-1]"""
+        client = connected()
+        client.publish("", b"x")
+        client.expect_closed(0x82)
+
+    def test_subscription_identifier_from_a_client_is_refused(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.4-6]"""
+        client = connected()
+        client.publish(name, b"x", properties={wire.SUBSCRIPTION_IDENTIFIER: 1})
+        client.expect_closed(0x82)
+
+    def test_receive_maximum_of_the_client_is_kept(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.4-7] [MQTT-3.3.4-9]"""
+        subscriber, publisher = connected(properties={wire.RECEIVE_MAXIMUM: 2}), connected()
+        subscriber.subscribe((name, 1))
+        for number in range(5):
+            publisher.publish_acknowledged(name, b"%d" % number)
+        first, second = subscriber.expect(wire.PUBLISH), subscriber.expect(wire.PUBLISH)
+        subscriber.expect_nothing()
+        for one, number in ((first, 2), (second, 3)):
+            subscriber.send(wire.acknowledgement(wire.PUBACK, one.packet_id))
+            assert subscriber.expect(wire.PUBLISH).payload == b"%d" % number
+        subscriber.expect_nothing()
+
+    def test_receive_maximum_of_the_server_is_announced_and_enforced(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.4-7] and 0x93"""
+        client = connected()
+        client.send(b"".join(wire.publish(name, b"x", 2, number) for number in range(1, 65_000)))
+        found = client.next_packet()
+        while found.packet_type == wire.PUBREC:
+            found = client.next_packet()
+        assert (found.packet_type, found.reason_code) == (wire.DISCONNECT, 0x93)
+
+    def test_maximum_packet_size_of_the_client_is_kept(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.1.2-24] [MQTT-3.1.2-25]"""
+        subscriber, publisher = connected(properties={wire.MAXIMUM_PACKET_SIZE: 100}), connected()
+        subscriber.subscribe((name, 1))
+        publisher.publish_acknowledged(name, b"x" * 200)
+        publisher.publish_acknowledged(name, b"small")
+        subscriber.expect_publish(name, b"small")
+
+    def test_puback_says_when_nobody_subscribes(self, connected: Connect, name: str) -> None:
+        """§3.4.2.1: 0x10 is optional, an error is not"""
+        publisher = connected()
+        publisher.publish(name, b"x", 1)
+        assert publisher.expect(wire.PUBACK).reason_code in (0x00, 0x10)
+
+    def test_payload_format_that_is_not_0_or_1_is_wrong(self, connected: Connect, name: str) -> None:
+        client = connected()
+        client.publish(name, b"x", properties={wire.PAYLOAD_FORMAT: 2})
+        found = client.next_packet_or_end()
+        assert found is None or found.reason_code in (0x81, 0x82)

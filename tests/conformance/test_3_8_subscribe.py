@@ -1,0 +1,211 @@
+"""SUBSCRIBE, UNSUBSCRIBE, topic filters (§3.8 to §3.11, §4.7)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.conftest import Connect
+from tests.support import mqtt_wire as wire
+
+NO_LOCAL, RETAIN_AS_PUBLISHED = 0x04, 0x08
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "topic", "matches"),
+    [
+        ("{n}/player1/#", "{n}/player1", True),
+        ("{n}/player1/#", "{n}/player1/ranking", True),
+        ("{n}/player1/#", "{n}/player1/score/wimbledon", True),
+        ("{n}/player1/#", "{n}/player10", False),
+        ("{n}/+", "{n}/player1", True),
+        ("{n}/+", "{n}", False),
+        ("{n}/+", "{n}/", True),
+        ("{n}/+", "{n}/a/b", False),
+        ("{n}/+/+", "{n}/a/b", True),
+        ("{n}/+/score", "{n}/a/score", True),
+        ("{n}/+/score", "{n}/score", False),
+        ("{n}//b", "{n}//b", True),
+        ("{n}/+/b", "{n}//b", True),
+        ("{n}", "{N}", False),
+        ("{n}/a", "{n}/a/", False),
+        ("{n}/ä/+", "{n}/ä/日本", True),
+        ("+/{n}", "/{n}", True),
+        ("/+/{n}", "//{n}", True),
+    ],
+)
+def test_filters_match_as_the_specification_says(
+    connected: Connect, name: str, topic_filter: str, topic: str, matches: bool
+) -> None:
+    """[MQTT-4.7.1-1] to [MQTT-4.7.3-4]"""
+    subscriber, publisher = connected(), connected()
+    places = {"n": name, "N": name.upper()}
+    subscriber.subscribe(topic_filter.format(**places))
+    publisher.publish_acknowledged(topic.format(**places), b"x")
+    if matches:
+        subscriber.expect_publish(topic.format(**places), b"x")
+    subscriber.expect_nothing()
+
+
+@pytest.mark.parametrize("topic_filter", ["#", "+/{n}", "+/+"])
+def test_wildcards_do_not_match_topics_that_begin_with_dollar(connected: Connect, name: str, topic_filter: str) -> None:
+    """[MQTT-4.7.2-1]"""
+    subscriber, publisher = connected(), connected()
+    subscriber.subscribe(topic_filter.format(n=name))
+    publisher.publish(f"$custom/{name}", b"hidden")
+    publisher.publish_acknowledged(f"plain/{name}", b"shown")
+    found = subscriber.expect_publish()
+    while found.topic != f"plain/{name}":
+        assert not found.topic.startswith("$")
+        found = subscriber.expect_publish()
+
+
+@pytest.mark.parametrize("topic_filter", ["a/#/b", "a/b#", "a+/b", "a/+b", "", "a\0b", "##", "#/"])
+def test_bad_filters_are_refused(connected: Connect, version: int, topic_filter: str) -> None:
+    """[MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1]: the connection or the filter is refused"""
+    client = connected(version=version)
+    client.send(wire.subscribe(1, topic_filter, version=version))
+    found = client.next_packet_or_end()
+    if found is not None and found.packet_type == wire.SUBACK:
+        assert found.reason_codes[0] >= 0x80
+    else:
+        assert found is None or found.reason_code in (0x81, 0x82, 0x8F)
+
+
+def test_suback_has_a_code_for_each_filter_in_order(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.8.4-6] [MQTT-3.9.3-1]"""
+    client = connected(version=version)
+    assert client.subscribe((f"{name}/a", 2), (f"{name}/b", 0), (f"{name}/c", 1)) == [2, 0, 1]
+
+
+def test_subscribe_without_filter_is_wrong(connected: Connect, version: int) -> None:
+    """[MQTT-3.8.3-2]"""
+    client = connected(version=version)
+    client.send(wire.subscribe(1, version=version))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82)
+
+
+@pytest.mark.parametrize("flags", [0, 1, 3, 10])
+def test_subscribe_flags_are_fixed(connected: Connect, name: str, version: int, flags: int) -> None:
+    """[MQTT-3.8.1-1]"""
+    client = connected(version=version)
+    packet = wire.subscribe(1, name, version=version)
+    client.send(bytes((wire.SUBSCRIBE << 4 | flags,)) + packet[1:])
+    client.expect_closed(0x81)
+
+
+@pytest.mark.parametrize("options", [0x03, 0x40, 0x80])
+def test_subscribe_options_are_checked(connected: Connect, name: str, version: int, options: int) -> None:
+    """[MQTT-3.8.3-5]"""
+    client = connected(version=version)
+    client.send(wire.subscribe(1, (name, options), version=version))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82)
+
+
+def test_subscribe_packet_id_zero_is_wrong(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-2.2.1-3]"""
+    client = connected(version=version)
+    client.send(wire.subscribe(0, name, version=version))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82)
+
+
+def test_second_subscription_replaces_the_first(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.8.4-3]"""
+    client = connected(version=version)
+    client.subscribe((name, 0))
+    client.subscribe((name, 1))
+    publisher = connected()
+    publisher.publish_acknowledged(name, b"x")
+    assert client.expect_publish(name, b"x").qos == 1
+    client.expect_nothing()
+
+
+def test_overlapping_subscriptions_get_the_highest_qos(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.3.4-2] [MQTT-3.3.5-1] of 3.1.1"""
+    subscriber, publisher = connected(version=version), connected()
+    subscriber.subscribe((f"{name}/#", 0), (f"{name}/+", 1), (f"{name}/a", 0))
+    publisher.publish_acknowledged(f"{name}/a", b"x")
+    copies = [subscriber.expect_publish(f"{name}/a", b"x")]
+    subscriber.send(wire.pingreq())
+    found = subscriber.next_packet()
+    while found.packet_type == wire.PUBLISH:
+        copies.append(found)
+        found = subscriber.next_packet()
+    assert max(one.qos for one in copies) == 1
+    assert len(copies) == 1, "one copy for a message, as most brokers send"
+
+
+def test_unsubscribe_ends_delivery(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.11.3-1]"""
+    subscriber, publisher = connected(version=version), connected()
+    subscriber.subscribe((f"{name}/a", 1), (f"{name}/+", 1))
+    codes = subscriber.unsubscribe(f"{name}/+", f"{name}/never")
+    assert codes == ([0x00, 0x11] if version == wire.V5 else [])
+    publisher.publish_acknowledged(f"{name}/b", b"no")
+    publisher.publish_acknowledged(f"{name}/a", b"yes")
+    subscriber.expect_publish(f"{name}/a", b"yes")
+    subscriber.unsubscribe(f"{name}/a")
+    publisher.publish_acknowledged(f"{name}/a", b"no more")
+    subscriber.expect_nothing()
+
+
+def test_unsubscribe_without_filter_is_wrong(connected: Connect, version: int) -> None:
+    """[MQTT-3.10.3-2]"""
+    client = connected(version=version)
+    client.send(wire.unsubscribe(1, version=version))
+    found = client.next_packet_or_end()
+    assert found is None or found.reason_code in (0x81, 0x82)
+
+
+class TestVersion5:
+    """Subscription options and identifiers."""
+
+    def test_no_local_keeps_ones_own_away(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.8.3-3]"""
+        client, other = connected(), connected()
+        client.subscribe((name, 1 | NO_LOCAL))
+        client.publish_acknowledged(name, b"own")
+        other.publish_acknowledged(name, b"other")
+        client.expect_publish(name, b"other")
+
+    def test_retain_as_published_keeps_the_flag(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.1-12] [MQTT-3.3.1-13]"""
+        keeps, clears, publisher = connected(), connected(), connected()
+        keeps.subscribe((name, RETAIN_AS_PUBLISHED))
+        clears.subscribe((name, 0))
+        publisher.publish_acknowledged(name, b"x", retain=True)
+        assert keeps.expect_publish(name).retain
+        assert not clears.expect_publish(name).retain
+        publisher.publish_acknowledged(name, b"y")
+        assert not keeps.expect_publish(name, b"y").retain
+        publisher.publish_acknowledged(name, b"", retain=True)
+
+    def test_subscription_identifiers_are_told(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.3.4-3] [MQTT-3.3.4-5]"""
+        subscriber, publisher = connected(), connected()
+        subscriber.subscribe(f"{name}/a", properties={wire.SUBSCRIPTION_IDENTIFIER: 7})
+        subscriber.subscribe(f"{name}/+", properties={wire.SUBSCRIPTION_IDENTIFIER: 268_435_455})
+        publisher.publish(f"{name}/a", b"x", 1)
+        found = [subscriber.expect_publish()]
+        if len(found[0].properties[wire.SUBSCRIPTION_IDENTIFIER]) == 1:
+            found.append(subscriber.expect_publish())
+        identifiers = [number for one in found for number in one.properties[wire.SUBSCRIPTION_IDENTIFIER]]
+        assert sorted(identifiers) == [7, 268_435_455]
+
+    def test_subscription_identifier_zero_is_a_protocol_error(self, connected: Connect, name: str) -> None:
+        """§3.8.2.1.2"""
+        client = connected()
+        client.send(wire.subscribe(1, name, subscribe_properties={wire.SUBSCRIPTION_IDENTIFIER: 0}))
+        client.expect_closed(0x82)
+
+    def test_no_local_on_a_shared_subscription_is_a_protocol_error(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.8.3-4]; a server without shared subscriptions refuses the filter (0x9E)"""
+        client = connected()
+        client.send(wire.subscribe(1, (f"$share/g/{name}", NO_LOCAL)))
+        found = client.next_packet_or_end()
+        if found is not None and found.packet_type == wire.SUBACK:
+            assert found.reason_codes == [0x9E]
+        else:
+            assert found is None or found.reason_code == 0x82

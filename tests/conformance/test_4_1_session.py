@@ -1,0 +1,225 @@
+"""Session state and its end (§3.1.2.4, §3.1.2.11.2, §4.1, §4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conformance.conftest import Connect
+from tests.support import mqtt_wire as wire
+from tests.support.mqtt_client import RawClient
+
+KEPT: wire.Properties = {wire.SESSION_EXPIRY: 300}
+
+
+def keep(client: RawClient, client_id: str) -> wire.Packet:
+    """Connect with a session that outlives the connection."""
+    return client.connect(client_id, clean=False, properties=KEPT if client.version == wire.V5 else None)
+
+
+def end_session(opened: Callable[..., RawClient], client_id: str) -> None:
+    opened(wire.V5).connect(client_id, clean=True)
+
+
+def test_session_present_tells_of_a_kept_session(opened: Callable[..., RawClient], name: str, version: int) -> None:
+    """[MQTT-3.2.2-2] [MQTT-3.2.2-3]"""
+    first = opened(version)
+    assert not keep(first, name).session_present
+    first.disconnect()
+    second = opened(version)
+    assert keep(second, name).session_present
+    second.disconnect()
+    third = opened(version)
+    assert not third.connect(name, clean=True).session_present
+    third.disconnect()
+    fourth = opened(version)
+    assert not keep(fourth, name).session_present
+    fourth.disconnect()
+    end_session(opened, name)
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("leave", ["disconnect", "close"])
+def test_kept_session_gets_what_it_missed(
+    opened: Callable[..., RawClient], connected: Connect, name: str, version: int, qos: int, leave: str
+) -> None:
+    """[MQTT-3.1.2-5] of 3.1.1, §4.1"""
+    subscriber = opened(version)
+    keep(subscriber, name)
+    subscriber.subscribe((f"{name}/#", 2))
+    getattr(subscriber, leave)()
+    publisher = connected(f"{name}-publisher")
+    for number in range(20):
+        publisher.publish_acknowledged(f"{name}/a", b"%d" % number, qos)
+    again = opened(version)
+    assert keep(again, name).session_present
+    for number in range(20):
+        found = again.expect_publish(f"{name}/a", b"%d" % number)
+        assert (found.qos, found.dup) == (qos, False)
+    again.expect_nothing()
+    again.disconnect()
+    end_session(opened, name)
+
+
+def test_unacknowledged_messages_are_sent_again(
+    opened: Callable[..., RawClient], connected: Connect, name: str, version: int
+) -> None:
+    """[MQTT-4.4.0-1] [MQTT-3.3.1-1]"""
+    subscriber = opened(version)
+    keep(subscriber, name)
+    subscriber.subscribe((f"{name}/#", 2))
+    publisher = connected(f"{name}-publisher")
+    publisher.publish_acknowledged(f"{name}/1", b"one", 1)
+    publisher.publish_acknowledged(f"{name}/2", b"two", 2)
+    first, second = subscriber.expect(wire.PUBLISH), subscriber.expect(wire.PUBLISH)
+    subscriber.close()
+    again = opened(version)
+    assert keep(again, name).session_present
+    for before in (first, second):
+        found = again.expect(wire.PUBLISH)
+        assert (found.topic, found.packet_id, found.payload, found.qos) == (
+            before.topic,
+            before.packet_id,
+            before.payload,
+            before.qos,
+        )
+        assert found.dup
+    again.disconnect()
+    end_session(opened, name)
+
+
+def test_pubrel_is_sent_again(opened: Callable[..., RawClient], connected: Connect, name: str, version: int) -> None:
+    """[MQTT-4.4.0-1]"""
+    subscriber = opened(version)
+    keep(subscriber, name)
+    subscriber.subscribe((name, 2))
+    connected(f"{name}-publisher").publish_acknowledged(name, b"x", 2)
+    packet_id = subscriber.expect(wire.PUBLISH).packet_id
+    subscriber.send(wire.acknowledgement(wire.PUBREC, packet_id))
+    assert subscriber.expect(wire.PUBREL).packet_id == packet_id
+    subscriber.close()
+    again = opened(version)
+    keep(again, name)
+    assert again.expect(wire.PUBREL).packet_id == packet_id
+    again.send(wire.acknowledgement(wire.PUBCOMP, packet_id))
+    again.expect_nothing()
+    again.disconnect()
+    end_session(opened, name)
+
+
+def test_unreleased_qos_2_survives_a_reconnect(
+    opened: Callable[..., RawClient], connected: Connect, name: str, version: int
+) -> None:
+    """[MQTT-4.3.3-10]: the packet id is remembered with the session"""
+    subscriber = connected(f"{name}-subscriber")
+    subscriber.subscribe((name, 0))
+    publisher = opened(version)
+    keep(publisher, name)
+    publisher.publish(name, b"once", 2, packet_id=5)
+    publisher.expect(wire.PUBREC)
+    publisher.close()
+    again = opened(version)
+    keep(again, name)
+    again.publish(name, b"once", 2, packet_id=5, dup=True)
+    again.expect(wire.PUBREC)
+    again.send(wire.acknowledgement(wire.PUBREL, 5))
+    assert again.expect(wire.PUBCOMP).reason_code == 0
+    subscriber.expect_publish(name, b"once")
+    subscriber.expect_nothing()
+    again.disconnect()
+    end_session(opened, name)
+
+
+def test_clean_session_forgets_everything(
+    opened: Callable[..., RawClient], connected: Connect, name: str, version: int
+) -> None:
+    """[MQTT-3.1.2-4] [MQTT-3.1.2-6] of 3.1.1"""
+    subscriber = opened(version)
+    subscriber.connect(name, clean=True)
+    subscriber.subscribe((name, 1))
+    subscriber.disconnect()
+    connected(f"{name}-publisher").publish_acknowledged(name, b"x")
+    again = opened(version)
+    assert not keep(again, name).session_present
+    again.expect_nothing()
+    again.disconnect()
+    end_session(opened, name)
+
+
+def test_take_over_keeps_the_session(
+    opened: Callable[..., RawClient], connected: Connect, name: str, version: int
+) -> None:
+    """[MQTT-3.1.4-3] with [MQTT-3.1.2-5]"""
+    first = opened(version)
+    keep(first, name)
+    first.subscribe((name, 1))
+    second = opened(version)
+    assert keep(second, name).session_present
+    first.expect_closed(0x8E)
+    connected(f"{name}-publisher").publish_acknowledged(name, b"x")
+    second.expect_publish(name, b"x")
+    second.disconnect()
+    end_session(opened, name)
+
+
+class TestVersion5:
+    """Session Expiry Interval."""
+
+    def test_session_ends_after_its_expiry(self, opened: Callable[..., RawClient], name: str) -> None:
+        """[MQTT-3.1.2-23]"""
+        first = opened(wire.V5)
+        first.connect(name, clean=False, properties={wire.SESSION_EXPIRY: 1})
+        first.disconnect()
+        watch = opened(wire.V5)
+        watch.connect()
+        for _ in range(4):
+            with pytest.raises(TimeoutError):
+                watch.next_packet(timeout_s=0.75)
+        second = opened(wire.V5)
+        assert not second.connect(name, clean=False).session_present
+
+    def test_disconnect_may_change_the_expiry(self, opened: Callable[..., RawClient], name: str) -> None:
+        """§3.14.2.2.2"""
+        first = opened(wire.V5)
+        keep(first, name)
+        first.send(wire.disconnect(0, {wire.SESSION_EXPIRY: 0}))
+        first.expect_closed()
+        second = opened(wire.V5)
+        assert not second.connect(name, clean=False).session_present
+
+    def test_disconnect_may_not_make_a_session_kept(self, opened: Callable[..., RawClient], name: str) -> None:
+        """[MQTT-3.14.2-2]"""
+        client = opened(wire.V5)
+        client.connect(name)
+        client.send(wire.disconnect(0, {wire.SESSION_EXPIRY: 10}))
+        client.expect_closed(0x82)
+
+    def test_too_long_an_expiry_is_shortened_and_told(self, opened: Callable[..., RawClient], name: str) -> None:
+        """§3.2.2.3.2"""
+        client = opened(wire.V5)
+        connack = client.connect(name, properties={wire.SESSION_EXPIRY: 0xFFFFFFFF})
+        assert connack.properties[wire.SESSION_EXPIRY] == 7 * 86_400
+        end_session(opened, name)
+
+    def test_expired_message_is_not_delivered(
+        self, opened: Callable[..., RawClient], connected: Connect, name: str
+    ) -> None:
+        """[MQTT-3.3.2-5] [MQTT-3.3.2-6]"""
+        subscriber = opened(wire.V5)
+        keep(subscriber, name)
+        subscriber.subscribe((name, 1))
+        subscriber.disconnect()
+        publisher = connected(f"{name}-publisher")
+        publisher.publish(name, b"short", 1, properties={wire.MESSAGE_EXPIRY: 1})
+        publisher.publish(name, b"long", 1, properties={wire.MESSAGE_EXPIRY: 100})
+        publisher.expect(wire.PUBACK)
+        publisher.expect(wire.PUBACK)
+        with pytest.raises(TimeoutError):
+            publisher.next_packet(timeout_s=2.1)
+        again = opened(wire.V5)
+        keep(again, name)
+        found = again.expect_publish(name, b"long")
+        assert 90 <= found.properties[wire.MESSAGE_EXPIRY] <= 98
+        again.disconnect()
+        end_session(opened, name)
