@@ -140,14 +140,14 @@ def _open_route(open_route: Callable[[bytes], RouteT | None], topic: bytes) -> R
 
 def _long_length(data: bytes, position: int) -> tuple[int, int]:
     """Remaining Length of three or four bytes, and where a PUBLISH's topic begins; one that is not so ends the run."""
-    length = data[position + 1] & 0x7F | (data[position + 2] & 0x7F) << 7
-    byte = data[position + 3]
-    length |= (byte & 0x7F) << 14
-    if 0 < byte < 128:
-        return length, position + 6
-    last = data[position + 4]
-    if byte >= 128 and 0 < last < 128:
-        return length | last << 21, position + 7
+    second, third = data[position + 2], data[position + 3]
+    if second > 127:
+        length = data[position + 1] & 0x7F | (second & 0x7F) << 7 | (third & 0x7F) << 14
+        if 0 < third < 128:
+            return length, position + 6
+        fourth = data[position + 4]
+        if third > 127 and 0 < fourth < 128:
+            return length | fourth << 21, position + 7
     raise IndexError
 
 
@@ -161,6 +161,14 @@ def next_frame(data: bytes, position: int, packet_bytes_max: int) -> tuple[int, 
         PacketTooLarge: as soon as the header says so, before the body has come.
         MalformedPacket: a Remaining Length of more than four bytes.
     """
+    extent = _frame_extent(data, position, packet_bytes_max)
+    if extent is None or extent[1] > len(data):
+        return None
+    return data[position], extent[0], extent[1]
+
+
+def _frame_extent(data: bytes, position: int, packet_bytes_max: int) -> tuple[int, int] | None:
+    """Start of the body and end of the frame, which may lie beyond the data; None while the header is not whole."""
     size = len(data)
     length = 0
     index = position + 1
@@ -174,12 +182,9 @@ def next_frame(data: bytes, position: int, packet_bytes_max: int) -> tuple[int, 
             break
     else:
         raise MalformedPacket("Remaining Length of more than four bytes")
-    end = index + length
-    if end - position > packet_bytes_max:
-        raise PacketTooLarge(f"packet of {end - position} bytes")
-    if end > size:
-        return None
-    return data[position], index, end
+    if index + length - position > packet_bytes_max:
+        raise PacketTooLarge(f"packet of {index + length - position} bytes")
+    return index, index + length
 
 
 class Decoder:
@@ -189,11 +194,13 @@ class Decoder:
     breaks a rule ends it: `error` is set, and what comes after is dropped.
     """
 
-    __slots__ = ("_packet_bytes_max", "_tail", "error", "protocol_level")
+    __slots__ = ("_needed_bytes", "_packet_bytes_max", "_tail", "error", "protocol_level")
 
     def __init__(self, packet_bytes_max: int) -> None:
         self._packet_bytes_max = packet_bytes_max
         self._tail = bytearray()
+        self._needed_bytes = 0
+        """The size of the frame that `_tail` begins, as soon as it is known: nothing is copied before it is there."""
         self.protocol_level = 0
         self.error: MqttError | None = None
 
@@ -209,21 +216,33 @@ class Decoder:
             return packets
         if self._tail:
             self._tail += data
+            if len(self._tail) < self._needed_bytes:
+                return packets
             data = bytes(self._tail)
             self._tail.clear()
-        position = 0
         try:
-            while position < len(data):
-                frame = next_frame(data, position, self._packet_bytes_max)
-                if frame is None:
-                    self._tail += data[position:]
-                    break
-                first_byte, body_start, end = frame
-                packet: Packet = decode_packet(first_byte, data[body_start:end], self.protocol_level)
-                if isinstance(packet, Connect):
-                    self.protocol_level = packet.protocol_level
-                packets.append(packet)
-                position = end
+            position = self._decode(data, packets)
         except MqttError as error:
             self.error = error
+        else:
+            self._tail += data[position:]
         return packets
+
+    def _decode(self, data: bytes, packets: list[Packet]) -> int:
+        """Append the whole packets; returns the position of the unfinished one."""
+        position = 0
+        self._needed_bytes = 0
+        while position < len(data):
+            extent = _frame_extent(data, position, self._packet_bytes_max)
+            if extent is None:
+                break
+            body_start, end = extent
+            if end > len(data):
+                self._needed_bytes = end - position
+                break
+            packet: Packet = decode_packet(data[position], data[body_start:end], self.protocol_level)
+            if isinstance(packet, Connect):
+                self.protocol_level = packet.protocol_level
+            packets.append(packet)
+            position = end
+        return position

@@ -10,12 +10,15 @@ from broker.codec.primitives import decode_text
 
 SHARE_PREFIX = "$share/"
 
+LEVELS_MAX = 200
+"""Levels of a topic name or filter, as in Mosquitto: a level costs a peer one byte and us a node in the tries."""
+
 
 def validate_topic_name(topic: bytes) -> str:
     """The topic name whose UTF-8 bytes these are.
 
     Raises:
-        TopicNameInvalid: empty, or with a wildcard. [MQTT-4.7.3-1] [MQTT-3.3.2-2]
+        TopicNameInvalid: empty, with a wildcard, or of too many levels. [MQTT-4.7.3-1] [MQTT-3.3.2-2]
         MalformedPacket: no UTF-8 string of MQTT. [MQTT-1.5.4-1] [MQTT-4.7.3-2]
     """
     topic_name = decode_text(topic)
@@ -23,6 +26,8 @@ def validate_topic_name(topic: bytes) -> str:
         raise TopicNameInvalid("empty topic name")
     if "+" in topic_name or "#" in topic_name:
         raise TopicNameInvalid("topic name with a wildcard")
+    if topic_name.count("/") >= LEVELS_MAX:
+        raise TopicNameInvalid(f"topic name of more than {LEVELS_MAX} levels")
     return topic_name
 
 
@@ -30,7 +35,7 @@ def validate_topic_filter(topic_filter: str) -> None:
     """Accept a topic filter, also one of a shared subscription (`$share/name/filter`).
 
     Raises:
-        TopicFilterInvalid: it breaks a rule of §4.7.1 or §4.8.2.
+        TopicFilterInvalid: it breaks a rule of §4.7 or §4.8.2, or has too many levels.
     """
     if topic_filter.startswith(SHARE_PREFIX):
         _, topic_filter = split_shared(topic_filter)
@@ -43,6 +48,8 @@ def validate_topic_filter(topic_filter: str) -> None:
         raise TopicFilterInvalid("# is not a last level of its own")  # [MQTT-4.7.1-1]
     if "+" in topic_filter and any("+" in level and level != "+" for level in topic_filter.split("/")):
         raise TopicFilterInvalid("+ shares its level")  # [MQTT-4.7.1-2]
+    if topic_filter.count("/") >= LEVELS_MAX:
+        raise TopicFilterInvalid(f"topic filter of more than {LEVELS_MAX} levels")
 
 
 def split_shared(topic_filter: str) -> tuple[str, str]:

@@ -1,0 +1,123 @@
+"""TopicTree: values by topic name, found by the topic filters that take the name.
+
+It agrees with `broker.topics.names.matches`, which is its test. Names and filters given to it are valid ones.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+ValueT = TypeVar("ValueT")
+
+
+class _TopicNode(Generic[ValueT]):
+    """One level of topic names."""
+
+    __slots__ = ("children", "value")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _TopicNode[ValueT]] | None = None
+        self.value: ValueT | None = None
+        """What is kept of the topic name that ends here."""
+
+
+class TopicTree(Generic[ValueT]):
+    """One value for each topic name, none of them None. The owner of the values bounds them."""
+
+    __slots__ = ("_root", "count", "node_count")
+
+    def __init__(self) -> None:
+        self._root: _TopicNode[ValueT] = _TopicNode()
+        self.count = 0
+        """Topic names with a value."""
+        self.node_count = 0
+        """Levels in all; names that begin alike share theirs."""
+
+    def add(self, topic_name: str, value: ValueT) -> None:
+        """Keep a value for a topic name, in place of the one before."""
+        node = self._root
+        for level in topic_name.split("/"):
+            if node.children is None:
+                node.children = {}
+            child = node.children.get(level)
+            if child is None:
+                child = node.children[level] = _TopicNode()
+                self.node_count += 1
+            node = child
+        if node.value is None:
+            self.count += 1
+        node.value = value
+
+    def get(self, topic_name: str) -> ValueT | None:
+        """The value of a topic name."""
+        node = self._root
+        for level in topic_name.split("/"):
+            child = node.children.get(level) if node.children is not None else None
+            if child is None:
+                return None
+            node = child
+        return node.value
+
+    def discard(self, topic_name: str) -> ValueT | None:
+        """Forget a topic name and the branches that are empty without it; returns what was kept for it."""
+        node = self._root
+        path: list[tuple[_TopicNode[ValueT], str]] = []
+        for level in topic_name.split("/"):
+            child = node.children.get(level) if node.children is not None else None
+            if child is None:
+                return None
+            path.append((node, level))
+            node = child
+        value = node.value
+        if value is None:
+            return None
+        node.value = None
+        self.count -= 1
+        while path and node.value is None and not node.children:
+            node, level = path.pop()
+            assert node.children is not None
+            del node.children[level]
+            self.node_count -= 1
+            if not node.children:
+                node.children = None
+        return value
+
+    def taken_by(self, topic_filter: str) -> list[ValueT]:
+        """The values of every topic name that the filter takes; only the branches that can match are walked."""
+        nodes = [self._root]
+        is_root = True
+        for level in topic_filter.split("/"):
+            if level == "#":
+                return _below(nodes, is_root)
+            next_nodes: list[_TopicNode[ValueT]] = []
+            for node in nodes:
+                children = node.children
+                if children is None:
+                    continue
+                if level != "+":
+                    child = children.get(level)
+                    if child is not None:
+                        next_nodes.append(child)
+                elif is_root:
+                    next_nodes.extend([child for name, child in children.items() if not name.startswith("$")])
+                else:
+                    next_nodes.extend(children.values())
+            nodes = next_nodes
+            is_root = False
+        return [node.value for node in nodes if node.value is not None]
+
+
+def _below(nodes: list[_TopicNode[ValueT]], is_root: bool) -> list[ValueT]:
+    """The values of `nodes` and of all below them; from the root, without what begins with `$`. [MQTT-4.7.2-1]"""
+    values: list[ValueT] = []
+    waiting = list(nodes)
+    if is_root:
+        children = nodes[0].children
+        waiting = [child for name, child in children.items() if not name.startswith("$")] if children else []
+    while waiting:
+        node = waiting.pop()
+        if node.value is not None:
+            values.append(node.value)
+        if node.children is not None:
+            waiting.extend(node.children.values())
+    return values
