@@ -88,6 +88,12 @@ class Engine:
         self.file_timer(connection, self.config.connect_timeout_s)
         return connection
 
+    def lost(self, connection: Connection) -> None:
+        """A connection's transport is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self.on_last_lost()
+
     def attach(self, connection: Connection, client_id: str, clean_start: bool, expiry_s: int) -> tuple[Session, bool]:
         """Give the connection its session; returns it and whether it was there before. [MQTT-3.1.2-4..6]"""
         session = self.sessions.session_by_client_id.get(client_id)

@@ -28,10 +28,26 @@ class Transport(Protocol):
         """Undo `pause_reading`."""
 
 
+class Waiting(Protocol):
+    """Who found an outbox too full."""
+
+    def send_queued(self, now_ms: int) -> None:
+        """There is room again."""
+
+
 class Outbox:
     """Chunks for one connection."""
 
-    __slots__ = ("_touched", "chunks", "closes_after_flush", "is_blocked", "is_touched", "pending_bytes", "transport")
+    __slots__ = (
+        "_touched",
+        "chunks",
+        "closes_after_flush",
+        "is_blocked",
+        "is_touched",
+        "pending_bytes",
+        "transport",
+        "waiting",
+    )
 
     def __init__(self, transport: Transport, touched: list[Outbox]) -> None:
         self.transport: Transport | None = transport
@@ -41,6 +57,8 @@ class Outbox:
         self.is_touched = False
         self.is_blocked = False
         self.closes_after_flush = False
+        self.waiting: Waiting | None = None
+        """Who has more to send once there is room."""
 
     def append(self, chunk: bytes) -> None:
         """Send `chunk` (one or many packets) with the next flush."""
@@ -62,10 +80,10 @@ class Outbox:
         self.touch()
 
 
-def flush(touched: list[Outbox]) -> int:
+def flush(touched: list[Outbox], now_ms: int) -> int:
     """Write each touched outbox once and empty the list; returns the bytes written.
 
-    One connection's failure never reaches another: a transport that raises is cut and forgotten.
+    Who waits for room may send more meanwhile; its outbox then comes once more, at the list's end. One connection's failure never reaches another: a transport that raises is cut and forgotten.
     """
     written = 0
     for outbox in touched:
@@ -85,6 +103,10 @@ def flush(touched: list[Outbox]) -> int:
                 outbox.pending_bytes = 0
                 written += len(data)
                 transport.write(data)
+            waiting = outbox.waiting
+            if waiting is not None and not outbox.is_blocked:
+                outbox.waiting = None
+                waiting.send_queued(now_ms)
             if outbox.closes_after_flush:
                 transport.close()
         except (OSError, RuntimeError):  # uvloop and asyncio raise these when a transport closed under us

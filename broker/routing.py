@@ -195,9 +195,7 @@ def _merge(session: Session, subscriptions: list[Subscription]) -> Target:
     if len(subscriptions) == 1:
         only = subscriptions[0]
         identifier = only.subscription_identifier
-        return session.target(
-            only.qos, only.no_local, only.retain_as_published, (identifier,) if identifier else ()
-        )
+        return session.target(only.qos, only.no_local, only.retain_as_published, (identifier,) if identifier else ())
     return session.target(
         max(subscription.qos for subscription in subscriptions),
         all(subscription.no_local for subscription in subscriptions),

@@ -50,4 +50,4 @@ class Turn:
             engine.runs = []
             engine.sink.submit(runs)
         if engine.touched:
-            engine.metrics.bytes_sent += flush(engine.touched)
+            engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)

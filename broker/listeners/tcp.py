@@ -51,7 +51,7 @@ class TcpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The transport has room again."""
         if self._connection is not None:
-            self._connection.resume_writing(self._turn.now_ms())
+            self._connection.resume_writing()
             self._turn.schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:

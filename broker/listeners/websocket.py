@@ -137,7 +137,7 @@ class WebSocketConnection(WSListener):
 
     def resume_writing(self) -> None:
         if self._connection is not None:
-            self._connection.resume_writing(self._turn.now_ms())
+            self._connection.resume_writing()
             self._turn.schedule()
 
     def _deliver(self) -> None:

@@ -294,12 +294,10 @@ class Connection:
         """The transport is full: what is delivered now gathers in the outbox."""
         self.outbox.is_blocked = True
 
-    def resume_writing(self, now_ms: int) -> None:
+    def resume_writing(self) -> None:
         """The transport has room again."""
         self.outbox.is_blocked = False
         self.outbox.touch()
-        if self.session is not None and self.session.queue:
-            self.session.send_queued(now_ms)
 
     # The end
 

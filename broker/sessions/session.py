@@ -207,7 +207,10 @@ class Session:
         is_special = retain or bool(identifiers) or bool(self.packet_bytes_max) or bool(delivery.run.expires_at_ms)
         while row < end_row:
             room = min(self.quota - inflight.count, inflight.room())
-            if room <= 0 or outbox.pending_bytes > self._config.outbox_reliable_bytes_max:
+            if room <= 0:
+                break
+            if outbox.pending_bytes > self._config.outbox_reliable_bytes_max:
+                outbox.waiting = self
                 break
             if is_special:
                 row += self._send_special(delivery, row, qos, retain, identifiers, now_ms)
