@@ -1,0 +1,81 @@
+"""The HTTP application: routes, errors and headers around a node that its lifespan opens and closes.
+
+    uvicorn.run(create_app(config), http=Http)
+
+It runs on any ASGI server; with `bridge.live.handover.Http` live readers cost less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from bridge import __version__, errors
+from bridge.metrics import registry_for
+from bridge.node import Node
+from bridge.routes import events, operations, pages, publish, streams, system, topics
+from bridge.routes.guard import Guard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bridge.config import Config
+
+DESCRIPTION = "Devices in by MQTT, live in the browser, everything replayable. Errors are problem+json (RFC 9457)."
+
+
+def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pages.DIST) -> FastAPI:
+    """The application for a configuration; its lifespan opens a node, unless it is given one that is open."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if node is not None:
+            _attach(app, node)
+            try:
+                yield
+            finally:
+                node.hub.close_readers()
+            return
+        async with Node(config) as opened:
+            _attach(app, opened)
+            yield
+
+    app = FastAPI(
+        title="Headrace",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        root_path=config.http.root_path,
+        lifespan=lifespan,
+    )
+    app.state.pages = pages.Pages(dashboard)
+    if node is not None:
+        _attach(app, node)
+    errors.install(app)
+    for module in (events, streams, topics, publish, system, operations, pages):
+        app.include_router(module.router)
+    app.include_router(pages.static_files(app.state.pages))
+    if config.http.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.http.allowed_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+        )
+    app.add_middleware(
+        Guard,
+        allowed_origins=config.http.allowed_origins,
+        body_bytes_max=config.live_limits().body_bytes_max,
+    )
+    return app
+
+
+def _attach(app: FastAPI, node: Node) -> None:
+    app.state.node = node
+    app.state.registry = registry_for(node)

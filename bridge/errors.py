@@ -1,0 +1,148 @@
+"""The bridge's errors and their one mapping to problem+json (RFC 9457).
+
+Whatever goes wrong behind an HTTP request leaves as `application/problem+json`: our own errors, wrong parameters, paths
+and methods that do not exist, and bugs, whose traceback is logged and of which the peer learns nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from bridge.live.hub import TooManyReaders
+from bridge.streams.log import StreamLogError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger("headrace.http")
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class BridgeError(Exception):
+    """Something that a client is told; the message is the problem's `detail`."""
+
+    status: ClassVar[int] = 500
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def members(self) -> dict[str, Any]:
+        """Further members of the problem."""
+        return {}
+
+
+class ParameterInvalid(BridgeError):
+    """A parameter or a field of the body is wrong."""
+
+    status = 400
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(detail)
+        self.parameter = parameter
+
+    def members(self) -> dict[str, Any]:
+        return {"parameter": self.parameter}
+
+
+class NotAvailable(ParameterInvalid):
+    """This server does not do that."""
+
+    def __init__(self, parameter: str, what: str | None = None) -> None:
+        super().__init__(parameter, f"{what or parameter} is not available on this server.")
+
+
+class NotFound(BridgeError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class Forbidden(BridgeError):
+    """It may not be done."""
+
+    status = 403
+
+
+class CursorGone(BridgeError):
+    """A page's cursor points into an epoch that is no more."""
+
+    status = 410
+
+
+class BodyTooLarge(BridgeError):
+    """The request's body, or the payload in it, is too large."""
+
+    status = 413
+
+
+class Unavailable(BridgeError):
+    """Not now; try again."""
+
+    status = 503
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "2"}
+
+
+def problem(
+    status: int, detail: str, instance: str, headers: Mapping[str, str] | None = None, **members: Any
+) -> Response:
+    """A problem+json response. `instance` is the path of the request."""
+    try:
+        title = HTTPStatus(status).phrase
+    except ValueError:
+        title = "Error"
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": instance}
+    no_store = {"Cache-Control": "no-store"}
+    return Response(
+        orjson.dumps(body | members), status, headers=no_store | dict(headers or {}), media_type=PROBLEM_JSON
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer every error as a problem."""
+
+    @app.exception_handler(BridgeError)
+    async def told(request: Request, error: BridgeError) -> Response:
+        return problem(error.status, str(error), request.url.path, error.headers, **error.members())
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        parameter, detail = _first_mistake(error.errors())
+        return problem(400, detail, request.url.path, parameter=parameter)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        detail = error.detail
+        if error.status_code == 404:
+            detail = f"There is nothing at {request.url.path}."
+        elif error.status_code == 405:
+            detail = f"{request.method} is not possible at {request.url.path}."
+        return problem(error.status_code, detail, request.url.path, error.headers)
+
+    @app.exception_handler(TooManyReaders)
+    async def full(request: Request, error: TooManyReaders) -> Response:
+        return problem(503, f"{error}; no more are taken.", request.url.path, {"Retry-After": "5"})
+
+    @app.exception_handler(StreamLogError)
+    async def log_failed(request: Request, error: StreamLogError) -> Response:
+        logger.error("the log could not be read for %s: %s", request.url.path, error)
+        return problem(503, "The log cannot be read at the moment.", request.url.path, {"Retry-After": "5"})
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return problem(500, "The server could not answer; its log says why.", request.url.path)
+
+
+def _first_mistake(mistakes: Sequence[Any]) -> tuple[str, str]:
+    """The name and the words of the first mistake that FastAPI found."""
+    mistake = mistakes[0]
+    path = [str(part) for part in mistake["loc"][1:] if not isinstance(part, int)]
+    name = ".".join(path) or "body"
+    return name, f"{name}: {mistake['msg']}"

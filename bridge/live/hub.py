@@ -1,0 +1,410 @@
+"""Hub: what was just committed, as events to every live reader that wants it.
+
+The node calls `committed` after each commit and `flush` at the end of the turn; nothing here waits, and a reader costs
+no task. A record is encoded once for all readers of the same streams, joined and framed once for each group.
+
+The position of the hub in a stream (`next_offset`) is one past the last record that it was given. A reader is joined to
+its group in one step, between two commits, when its own position is the hub's: so it misses none and sees none twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bridge.cursors import Cursor, StreamPosition
+from bridge.encoding import encode_rows
+from bridge.live.conflation import HeldValues
+from bridge.live.events import COMMENT, last_id, position_event
+from bridge.live.feeder import feed_reader
+from bridge.live.group import Bell, Group
+from bridge.live.limits import LiveLimits
+from bridge.live.reader import Outlet, Overflow, Place, Reader
+from bridge.records import RecordRun, Topic
+from broker.topics.subscriptions import SubscriptionTree
+
+if TYPE_CHECKING:
+    from bridge.live.latest import LatestValues
+    from bridge.streams.log import StreamLog
+    from broker.publish_run import PublishRun
+
+logger = logging.getLogger(__name__)
+
+_READERS_A_STEP = 500
+
+
+class TooManyReaders(Exception):
+    """`readers_max` is reached."""
+
+
+class Hub:
+    """All live readers of one node."""
+
+    def __init__(
+        self,
+        logs: Iterable[StreamLog],
+        node_run: str,
+        latest: LatestValues,
+        limits: LiveLimits | None = None,
+    ) -> None:
+        self.limits = limits or LiveLimits()
+        self.log_by_name = {log.name: log for log in logs}
+        self.node_run = node_run
+        self.latest = latest
+        self.next_offset = {name: log.next_offset for name, log in self.log_by_name.items()}
+        """By stream: one past the last record that the groups were given."""
+        self.readers: dict[Reader, None] = {}
+        self.polls = 0
+        self.refused = 0
+        """Readers that were one too many."""
+        self.events = 0
+        """Events encoded, each once however many readers got it."""
+        self.conflated = 0
+        """Values replaced by a newer one, of readers that have caught up since."""
+        self.behind = 0
+        """How often a reader was too slow and left its group."""
+        self._group_by_key: dict[tuple[tuple[str, ...], tuple[str, ...]], Group] = {}
+        self._listeners: SubscriptionTree[Group | Bell, None] = SubscriptionTree()
+        self._listener_count = 0
+        self._version = 0
+        """Of the listeners; `Topic.matches` is valid while its version is this one."""
+        self._touched: dict[Group, None] = {}
+        self._hungry: deque[Reader] = deque()
+        self._fed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closers: dict[Callable[[], None], None] = {}
+        self.is_closed = False
+
+    # Life
+
+    def open(self) -> None:
+        """Start the feeders and the heartbeat; needs a running loop."""
+        self._tasks = [asyncio.create_task(self._feed_readers()) for _ in range(self.limits.feeders)]
+        self._tasks.append(asyncio.create_task(self._beat()))
+
+    async def close(self) -> None:
+        """End every response and stop. The cursors that readers hold stay good."""
+        self.close_readers()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def close_readers(self) -> None:
+        """End every response; none can be opened any more."""
+        self.is_closed = True
+        for closer in tuple(self._closers):
+            closer()
+        for reader in tuple(self.readers):
+            reader.close()
+
+    def on_close(self, closer: Callable[[], None]) -> Callable[[], None]:
+        """Have `closer` called when the hub closes; returns what takes it back."""
+        self._closers[closer] = None
+        return lambda: self._closers.pop(closer, None)
+
+    # The live feed
+
+    def committed(self, log: StreamLog, runs: Sequence[PublishRun]) -> None:
+        """Take what `log` has just committed, in offset order."""
+        self.latest.committed(log, runs)
+        if self._listener_count:
+            for run in runs:
+                self._take(log, run)
+        elif runs:
+            self.next_offset[log.name] = runs[-1].base_offset + len(runs[-1])
+
+    def flush(self) -> None:
+        """End of a turn: write every group's events."""
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for group in touched:
+                group.flush()
+
+    # hot path: tests/bench/fan_out.py
+    def _take(self, log: StreamLog, run: PublishRun) -> None:
+        version = self._version
+        topics: list[Topic] = []
+        rows_by_listener: dict[object, list[int]] = {}
+        for row, route in enumerate(run.routes):
+            topic: Topic = route.sink_topic  # type: ignore[assignment]  # the sink that opened it is the bridge
+            topics.append(topic)
+            if topic.matches_version != version:
+                topic.matches = tuple(dict.fromkeys([key for key, _ in self._listeners.match(topic.name)]))
+                topic.matches_version = version
+            for listener in topic.matches:
+                rows = rows_by_listener.get(listener)
+                if rows is None:
+                    rows_by_listener[listener] = [row]
+                else:
+                    rows.append(row)
+        name = log.name
+        if not rows_by_listener:
+            self.next_offset[name] = run.base_offset + len(topics)
+            return
+        groups_by_streams: dict[tuple[str, ...], list[tuple[Group, list[int]]]] = {}
+        for listener, rows in rows_by_listener.items():
+            if isinstance(listener, Bell):
+                listener.on_ring()
+            elif isinstance(listener, Group) and name in listener.streams:
+                groups_by_streams.setdefault(listener.streams, []).append((listener, rows))
+        if groups_by_streams:
+            record_run = as_record_run(run, topics, self.node_run)
+            for streams, groups in groups_by_streams.items():
+                self._encode(log, record_run, streams, groups)
+        self.next_offset[name] = run.base_offset + len(topics)
+        for groups in groups_by_streams.values():
+            for group, _ in groups:
+                if group.pending_bytes > self.limits.chunk_bytes_max:
+                    group.flush()
+
+    def _encode(
+        self, log: StreamLog, run: RecordRun, streams: tuple[str, ...], groups: list[tuple[Group, list[int]]]
+    ) -> None:
+        """Encode the rows that any of `groups` wants, and give each its own."""
+        head, tail = self._around(log, streams)
+        wanted = groups[0][1] if len(groups) == 1 else sorted({row for _, rows in groups for row in rows})
+        events = encode_rows("event", log.name, log.epoch, run, wanted, head, tail)
+        self.events += len(events)
+        event_by_row = dict(zip(wanted, events, strict=True)) if len(groups) > 1 else {}
+        for group, rows in groups:
+            chosen = events if len(rows) == len(wanted) else [event_by_row[row] for row in rows]
+
+            def names(rows: list[int] = rows) -> list[str]:
+                return [run.topics[row].name for row in rows]
+
+            group.add(names, chosen)
+            self._touched[group] = None
+
+    def _around(self, log: StreamLog, streams: tuple[str, ...]) -> tuple[str, str]:
+        if len(streams) == 1:
+            return f"{log.name}~{log.epoch}~0.", ""
+        return self._cursor({name: self.next_offset[name] for name in streams}).around(log.name)
+
+    # Positions
+
+    def _cursor(self, offsets: dict[str, int]) -> Cursor:
+        logs = self.log_by_name
+        return Cursor({name: StreamPosition(logs[name].epoch, {0: offset}) for name, offset in offsets.items()})
+
+    def cursor_text(self, offsets: dict[str, int]) -> str:
+        """The text of a position in some streams."""
+        return str(self._cursor(offsets))
+
+    def around(self, offsets: dict[str, int], stream: str) -> tuple[str, str]:
+        """The cursor's text about the offset of `stream`."""
+        return self._cursor(offsets).around(stream)
+
+    def offsets_of(self, streams: Iterable[str]) -> dict[str, int]:
+        """The hub's own position in some streams."""
+        return {name: self.next_offset[name] for name in streams}
+
+    def position_of(self, reader: Reader) -> dict[str, int]:
+        """Where a reader stands."""
+        return reader.offsets if reader.offsets is not None else self.offsets_of(reader.group.streams)
+
+    def behind_by(self, reader: Reader) -> int:
+        """How many records were committed beyond a reader's position, matching or not."""
+        return sum(self.next_offset[name] - offset for name, offset in self.position_of(reader).items())
+
+    def is_caught_up(self, reader: Reader) -> bool:
+        """Whether the reader's own position is the hub's."""
+        return all(self.next_offset[name] == offset for name, offset in self.position_of(reader).items())
+
+    # Readers
+
+    def open_reader(
+        self, filters: tuple[str, ...], streams: tuple[str, ...], overflow: Overflow, outlet: Outlet
+    ) -> Reader:
+        """Register a reader; `Reader.start` sets it going. Raises: TooManyReaders."""
+        if self.is_closed or len(self.readers) >= self.limits.readers_max:
+            self.refused += 1
+            raise TooManyReaders(f"{len(self.readers)} live readers are connected")
+        key = (filters, streams)
+        group = self._group_by_key.get(key)
+        if group is None:
+            group = self._group_by_key[key] = Group(filters, streams)
+            self._listen(group)
+        group.readers += 1
+        reader = Reader(self, group, overflow, outlet)
+        self.readers[reader] = None
+        return reader
+
+    def _listen(self, listener: Group | Bell) -> None:
+        for topic_filter in listener.filters:
+            self._listeners.add(topic_filter, listener, None)
+        self._listener_count += 1
+        self._version += 1
+
+    def _unlisten(self, listener: Group | Bell) -> None:
+        for topic_filter in listener.filters:
+            self._listeners.remove(topic_filter, listener)
+        self._listener_count -= 1
+        self._version += 1
+
+    def hang(self, bell: Bell) -> Callable[[], None]:
+        """Have a bell rung by what matches its filters; returns what takes it down."""
+        self._listen(bell)
+        return lambda: self._unlisten(bell)
+
+    def join(self, reader: Reader) -> None:
+        """The reader's position is the hub's: from here on its group feeds it. If it is not, it is fed further."""
+        group = reader.group
+        was_parked = reader.parked is not None
+        group.flush()  # what is pending belongs to those who were members before, and to the parked
+        kept = reader.parked
+        is_exact = kept is not None if was_parked else reader.held is not None or self.is_caught_up(reader)
+        if not is_exact:  # what it kept grew over its limit in this very flush
+            self.feed(reader)
+            return
+        group.parked.discard(reader)
+        group.holders.discard(reader)
+        reader.offsets = reader.bounds = reader.parked = reader.held = None
+        reader.parked_bytes = 0
+        reader.place = Place.LIVE
+        group.members[reader] = None
+        limits = self.limits
+        high = limits.conflate_from_bytes if reader.overflow == "conflate" else limits.waiting_bytes_max
+        reader.outlet.set_water_marks(high, limits.feed_bytes_max // 4)
+        cursor = self.cursor_text(self.offsets_of(group.streams))
+        if kept:
+            reader.write(b"".join(kept))
+        reader.joined(cursor)
+
+    def leave(self, reader: Reader) -> None:
+        """A member is full: from here on it has its own position, or holds values."""
+        group = reader.group
+        group.flush()
+        group.members.pop(reader, None)
+        reader.offsets = self.offsets_of(group.streams)
+        self.behind += 1
+        if reader.overflow == "conflate":
+            reader.place = Place.HOLDING
+            reader.held = HeldValues(self.limits.waiting_bytes_max)
+            group.holders.add(reader)
+        else:
+            reader.place = Place.FULL
+            feed_bytes = self.limits.feed_bytes_max
+            reader.outlet.set_water_marks(feed_bytes, feed_bytes // 4)
+
+    def has_drained(self, reader: Reader, body: bytes) -> None:
+        """Held values were written: what is still held was committed after the last of them."""
+        text = last_id(body)
+        if text is not None:
+            positions = Cursor.parse(text).position_by_stream
+            reader.offsets = {name: position.offset_by_partition[0] for name, position in positions.items()}
+
+    def stop_holding(self, reader: Reader) -> None:
+        """More topics changed than may be held: read on from the log, from where the oldest held value stands."""
+        reader.group.holders.discard(reader)
+        if reader.held is not None:
+            self.conflated += reader.held.conflated
+        reader.held = None
+        reader.place = Place.FULL if reader.is_full else Place.FEEDING
+        feed_bytes = self.limits.feed_bytes_max
+        reader.outlet.set_water_marks(feed_bytes, feed_bytes // 4)
+        if reader.place is Place.FEEDING:
+            self.feed(reader)
+
+    def park(self, reader: Reader) -> None:
+        """Note the bound of the last piece of history, and keep what is committed from here on."""
+        reader.group.flush()
+        reader.bounds = self.offsets_of(reader.group.streams)
+        reader.parked = []
+        reader.parked_bytes = 0
+        reader.group.parked.add(reader)
+
+    def unpark(self, reader: Reader) -> None:
+        """Forget what was kept: it is in the log."""
+        reader.group.parked.discard(reader)
+        reader.bounds = reader.parked = None
+        reader.parked_bytes = 0
+
+    def feed(self, reader: Reader) -> None:
+        """Queue a reader for its next piece of history."""
+        if not reader.is_queued:
+            reader.is_queued = True
+            self._hungry.append(reader)
+            self._fed.set()
+
+    def forget(self, reader: Reader) -> None:
+        """A reader is closed; its group goes with the last one."""
+        group = reader.group
+        if self.readers.pop(reader, False) is False:
+            return
+        group.members.pop(reader, None)
+        group.parked.discard(reader)
+        group.holders.discard(reader)
+        key = (group.filters, group.streams)
+        group.readers -= 1
+        if not group.readers:
+            del self._group_by_key[key]
+            self._touched.pop(group, None)
+            self._unlisten(group)
+
+    async def _feed_readers(self) -> None:
+        while True:
+            while not self._hungry:
+                self._fed.clear()
+                await self._fed.wait()
+            reader = self._hungry.popleft()
+            try:
+                await feed_reader(self, reader)
+            except Exception:
+                logger.exception("a live reader's history could not be read; the reader is closed")
+                reader.close()
+            reader.is_queued = False  # only now: two feeders must never hold one reader
+            if reader.place is Place.FEEDING and not reader.is_full:
+                self.feed(reader)
+
+    # Heartbeat
+
+    async def _beat(self) -> None:
+        interval_s = self.limits.heartbeat_s * 0.9  # so that a late timer keeps the promise
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.beat()
+            except Exception:
+                logger.exception("a heartbeat failed")
+
+    async def beat(self) -> None:
+        """A comment to every reader, and `id:` alone where the position moved without an event."""
+        for group in tuple(self._group_by_key.values()):
+            members = tuple(group.members)
+            told = group.told
+            for first in range(0, len(members), _READERS_A_STEP):
+                self._beat_members(group, members[first : first + _READERS_A_STEP], told)
+                await asyncio.sleep(0)
+        outside = [reader for reader in self.readers if reader.place is not Place.LIVE]
+        for number, reader in enumerate(outside):
+            reader.heartbeat()
+            if number % _READERS_A_STEP == _READERS_A_STEP - 1:
+                await asyncio.sleep(0)
+
+    def _beat_members(self, group: Group, members: Sequence[Reader], told: str) -> None:
+        group.flush()
+        cursor = self.cursor_text(self.offsets_of(group.streams))
+        body = COMMENT if cursor == told else COMMENT + position_event(cursor)
+        group.told = cursor
+        group.write(body, [reader for reader in members if reader in group.members])
+
+
+def as_record_run(run: PublishRun, topics: Sequence[Topic], node_run: str) -> RecordRun:
+    """The committed run as rows that can be shown."""
+    return RecordRun(
+        run.data,
+        run.start,
+        topics,
+        run.payload_starts,
+        run.ends,
+        base_offset=run.base_offset,
+        first_number=run.first_number,
+        node_run=node_run,
+        received_at_ms=run.received_at_ms,
+        client_id=run.client_id,
+        is_v5=run.is_v5,
+    )

@@ -1,0 +1,371 @@
+"""LatestValues: the newest record of each topic, with how many there were and how often they come.
+
+A commit costs two C-speed updates of dictionaries whose keys are routes; every quarter of a second, or when it holds
+many bytes, the window that they make is settled into entries, in slices, so that no read buffer stays alive and the
+loop is never held for long. What is settled is the state at a committed position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from bridge.encoding import decode_stored, encode_rows, encode_snapshot
+from bridge.history.scan import Scan
+from bridge.records import RecordRun, Topic
+from bridge.streams.frames import decode_body, encode_record
+from bridge.streams.upkeep import LatestEntry
+from broker.topics.names import matches
+
+if TYPE_CHECKING:
+    from bridge.streams.log import StreamLog
+    from broker.publish_run import PublishRun
+    from broker.routing import Route
+
+logger = logging.getLogger(__name__)
+
+SETTLE_S = 0.25
+WINDOW_BYTES_MAX = 8 * 1024 * 1024
+SLICE_TOPICS = 300
+ENTRY_BYTES = 400
+"""What an entry costs beside its segment: object, key, dictionary slot."""
+SAVE_S = 30.0
+SAVE_RECORDS = 1_000_000
+LOAD_BYTES = 64 * 1024
+INTERVAL_WEIGHT = 0.2
+
+
+@runtime_checkable
+class SavesLatest(Protocol):
+    """A log that can keep latest values over a restart."""
+
+    def save_latest(self, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:
+        """Save entries; every record before the offset is reflected in what was saved."""
+
+    def load_latest(self) -> tuple[list[LatestEntry], int]:
+        """What was saved, and that offset."""
+
+
+class Entry:
+    """The newest record of one topic."""
+
+    __slots__ = ("count", "interval_ms", "log", "offset", "segment", "time_ms", "topic")
+
+    def __init__(self, topic: Topic, log: StreamLog) -> None:
+        self.topic = topic
+        self.log = log
+        self.offset = -1
+        self.time_ms = 0
+        self.count = 0
+        self.interval_ms = 0.0
+        """Usual time between two records; 0 until there are two."""
+        self.segment = b""
+
+    def run(self) -> RecordRun:
+        """The record as a run of one row."""
+        run = decode_body(self.segment, self.offset, {})[0]
+        run.topics = (self.topic,)
+        return run
+
+    def json(self) -> bytes:
+        """The record's object without a line end."""
+        return encode_rows("json", self.log.name, self.log.epoch, self.run())[0][:-1]
+
+    def snapshot_event(self) -> bytes:
+        """The record as an SSE `snapshot`."""
+        return encode_snapshot(self.log.name, self.log.epoch, self.run(), 0)
+
+
+class _Window:
+    """What was committed since the last settling; keeps read buffers alive, so not for long."""
+
+    __slots__ = ("bytes", "counts", "newest", "next_offset")
+
+    def __init__(self) -> None:
+        self.newest: dict[Route, tuple[PublishRun, int]] = {}
+        self.counts: Counter[Route] = Counter()
+        self.next_offset: dict[str, int] = {}
+        self.bytes = 0
+
+
+class LatestValues:
+    """Bounded: at most `topics_max` topics and `bytes_max` bytes; the one that was silent longest goes first."""
+
+    def __init__(self, node_run: str, *, topics_max: int = 200_000, bytes_max: int = 128 * 1024 * 1024) -> None:
+        self.evicted = 0
+        """How many topics were forgotten; their records are still in the log."""
+        self.records = 0
+        self.bytes = 0
+        self.next_offset: dict[str, int] = {}
+        """By stream: the entries are what the log held below this, once nothing is being settled."""
+        self._node_run = node_run
+        self._topics_max = topics_max
+        self._bytes_max = bytes_max
+        self._entry_by_topic: dict[str, Entry] = {}
+        """The most recently written is last."""
+        self._window = _Window()
+        self._settling: deque[_Window] = deque()
+        self._step: Iterator[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsaved: dict[str, dict[Topic, Entry]] = {}
+        self._unsaved_records = 0
+        self._logs: dict[str, SavesLatest] = {}
+        self._saver: asyncio.Task[None] | None = None
+        self._save_now = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._entry_by_topic)
+
+    # The live feed
+
+    # hot path: tests/bench/fan_out.py
+    def committed(self, log: StreamLog, runs: Sequence[PublishRun]) -> None:
+        """Note what was committed."""
+        window = self._window
+        for run in runs:
+            routes = run.routes
+            window.newest.update(zip(routes, zip(repeat(run), range(len(routes)))))  # noqa: B905  # one is endless
+            window.counts.update(routes)
+            window.bytes += len(run.data)
+        if runs:
+            last = runs[-1]
+            window.next_offset[log.name] = last.base_offset + len(last)
+            if window.bytes > WINDOW_BYTES_MAX:
+                self._close_window()
+            elif self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_some)
+
+    def _close_window(self) -> None:
+        if self._window.newest:
+            self._settling.append(self._window)
+            self._window = _Window()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_soon(self._settle_some)  # type: ignore[assignment]
+
+    def _settle_some(self) -> None:
+        self._timer = None
+        if not self._settling and self._window.newest:
+            self._settling.append(self._window)
+            self._window = _Window()
+        if self._settle_slice():
+            self._timer = asyncio.get_running_loop().call_soon(self._settle_some)  # type: ignore[assignment]
+
+    def _settle_slice(self) -> bool:
+        """Settle a slice; True when there is more."""
+        if self._step is None:
+            if not self._settling:
+                return False
+            self._step = self._settle(self._settling[0])
+        try:
+            next(self._step)
+        except StopIteration:
+            self._step = None
+            self._settling.popleft()
+        return bool(self._settling)
+
+    def _settle(self, window: _Window) -> Iterator[None]:
+        runs: dict[int, RecordRun] = {}
+        counts = window.counts
+        for number, (route, (run, row)) in enumerate(window.newest.items(), 1):
+            topic: Topic = route.sink_topic  # type: ignore[assignment]  # the sink that opened it is the bridge
+            record_run = runs.get(id(run))
+            if record_run is None:
+                record_run = runs[id(run)] = RecordRun(
+                    run.data,
+                    run.start,
+                    (),
+                    run.payload_starts,
+                    run.ends,
+                    base_offset=run.base_offset,
+                    first_number=run.first_number,
+                    node_run=self._node_run,
+                    received_at_ms=run.received_at_ms,
+                    client_id=run.client_id,
+                    is_v5=run.is_v5,
+                )
+            segment = encode_record(record_run, row, int(self._node_run[1:]))
+            log: StreamLog = run.stream  # type: ignore[assignment]
+            self._put(topic, log, run.base_offset + row, run.received_at_ms, counts[route], segment)
+            if number % SLICE_TOPICS == 0:
+                yield
+        self.next_offset.update(window.next_offset)
+        self._unsaved_records += counts.total()
+        if self._unsaved_records >= SAVE_RECORDS:
+            self._save_now.set()
+
+    def _put(self, topic: Topic, log: StreamLog, offset: int, time_ms: int, count: int, segment: bytes) -> None:
+        entries = self._entry_by_topic
+        older = entries.pop(topic.name, None)
+        entry = Entry(topic, log)
+        entries[topic.name] = entry
+        entry.offset, entry.time_ms, entry.count, entry.segment = offset, time_ms, count, segment
+        if older is not None:
+            self.bytes -= len(older.segment) + ENTRY_BYTES
+            entry.count += older.count
+            if older.log is log and offset < older.offset:  # two routes of one topic in one window
+                entry.offset, entry.time_ms, entry.segment = older.offset, older.time_ms, older.segment
+            sample = max(0, entry.time_ms - older.time_ms) / max(1, count)
+            weight = 1 - (1 - INTERVAL_WEIGHT) ** count
+            entry.interval_ms = (
+                older.interval_ms + weight * (sample - older.interval_ms) if older.interval_ms else sample
+            )
+        self.bytes += len(entry.segment) + ENTRY_BYTES
+        self.records += count
+        if log.name in self._logs:
+            self._unsaved.setdefault(log.name, {})[topic] = entry
+        while len(entries) > self._topics_max or self.bytes > self._bytes_max:
+            evicted = entries.pop(next(iter(entries)))
+            self.bytes -= len(evicted.segment) + ENTRY_BYTES
+            self.evicted += 1
+
+    # Reading
+
+    async def settled(self) -> None:
+        """Settle all that was committed before this call; on return the entries are those of `next_offset`."""
+        if self._window.newest:
+            self._settling.append(self._window)
+            self._window = _Window()
+        while True:
+            if not self._settle_slice():
+                return
+            await asyncio.sleep(0)
+
+    def entries(self, filters: Sequence[str]) -> list[Entry]:
+        """The entries that any filter matches, unsorted. Right after `settled`, without an await between."""
+        names = self._entry_by_topic
+        if all("+" not in topic_filter and "#" not in topic_filter for topic_filter in filters):
+            return [names[name] for name in dict.fromkeys(filters) if name in names]
+        return list(names.values()) if "#" in filters and len(filters) == 1 else self._matching(filters)
+
+    def _matching(self, filters: Sequence[str]) -> list[Entry]:
+        return [
+            entry
+            for name, entry in self._entry_by_topic.items()
+            if any(matches(topic_filter, name) for topic_filter in filters)
+        ]
+
+    # Over a restart
+
+    async def open(self, logs: Iterable[StreamLog]) -> None:
+        """Load what the logs have saved, read what came after it, and begin to save.
+
+        Raises: StreamLogError.
+        """
+        for log in logs:
+            self.next_offset[log.name] = log.next_offset
+            if isinstance(log, SavesLatest):
+                self._logs[log.name] = log
+                await self._load(log, log)
+        self._saver = asyncio.create_task(self._save_at_times())
+
+    async def _load(self, log: StreamLog, saved: SavesLatest) -> None:
+        entries, offset = saved.load_latest()
+        for number, (topic, at, time_ms, count, interval_ms, segment) in enumerate(entries, 1):
+            topic.stream = log
+            self._put(topic, log, at, time_ms, count, segment)
+            self._entry_by_topic[topic.name].interval_ms = interval_ms
+            if number % SLICE_TOPICS == 0:
+                await asyncio.sleep(0)
+        self._unsaved.pop(log.name, None)
+        topics: dict[bytes, Topic] = {}
+        offset = max(offset, log.first_offset)
+        while offset < log.next_offset:
+            result = await log.scan(
+                Scan(log.name, log.epoch, ("#", "$presence/#", "$server/#"), offset, log.next_offset, "stored",
+                     records_max=10_000, bytes_max=LOAD_BYTES)
+            )  # fmt: skip
+            for at, segment in decode_stored(result.data):
+                run = decode_body(segment, at, topics)[0]
+                topic = run.topics[0]
+                topic.stream = log
+                self._put(topic, log, at, run.received_at_ms, 1, segment)
+            if len(topics) > self._topics_max:
+                topics.clear()
+            if result.next_offset <= offset:
+                break
+            offset = result.next_offset
+
+    async def _save_at_times(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._save_now.wait(), SAVE_S)
+            except TimeoutError:
+                logger.debug("saving latest values on time")
+            self._save_now.clear()
+            await self.save()
+
+    async def save(self) -> None:
+        """Hand what has changed to the logs, which write it in small steps."""
+        await self.settled()
+        self._unsaved_records = 0
+        unsaved, self._unsaved = self._unsaved, {}
+        for name, changed in unsaved.items():
+            rows = [
+                LatestEntry(
+                    entry.topic, entry.offset, entry.time_ms, entry.count, int(entry.interval_ms), entry.segment
+                )
+                for entry in changed.values()
+            ]
+            self._logs[name].save_latest(rows, self.next_offset[name])
+
+    async def close(self) -> None:
+        """Save and stop."""
+        if self._saver is not None:
+            self._saver.cancel()
+            await asyncio.gather(self._saver, return_exceptions=True)
+            self._saver = None
+        await self.save()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Snapshot:
+    """Snapshot events of some entries, made when they are taken."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = iter(sorted(entries, key=lambda entry: (entry.time_ms, entry.offset)))
+
+    def take(self, bytes_max: int) -> bytes:
+        """Some whole events, oldest record first; empty when there are no more."""
+        events = []
+        size = 0
+        for entry in self._entries:
+            event = entry.snapshot_event()
+            events.append(event)
+            size += len(event)
+            if size >= bytes_max or len(events) >= SLICE_TOPICS:
+                break
+        return b"".join(events)
+
+
+def topic_object(entry: Entry, now_ms: int) -> bytes:
+    """One element of `topics` in the API: the record with its age, count and usual interval."""
+    interval = b"%.3f" % (entry.interval_ms / 1000) if entry.interval_ms else b"null"
+    return b'%b,"age_ms":%d,"count":%d,"interval_s":%b}' % (
+        entry.json()[:-1],
+        max(0, now_ms - entry.time_ms),
+        entry.count,
+        interval,
+    )
+
+
+def topic_nodes(entries: Iterable[Entry], depth: int, now_ms: int) -> list[dict[str, object]]:
+    """Inner nodes of the tree of topics, `depth` levels down: topics, messages a second, bytes of values."""
+    nodes: dict[str, list[float]] = {}
+    for entry in entries:
+        prefix = "/".join(entry.topic.name.split("/", depth)[:depth])
+        node = nodes.setdefault(prefix, [0, 0.0, 0])
+        node[0] += 1
+        if entry.interval_ms:
+            node[1] += 1000 / max(entry.interval_ms, now_ms - entry.time_ms)
+        node[2] += len(entry.segment)
+    return [
+        {"prefix": prefix, "topics": int(topics), "rate": round(rate, 3), "bytes": int(size)}
+        for prefix, (topics, rate, size) in sorted(nodes.items())
+    ]

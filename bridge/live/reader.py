@@ -1,0 +1,198 @@
+"""Reader: one live reader, from its first byte to its last. It is a few slots, not a task.
+
+It is in one of five places, and its own `offsets` are set in all but the second:
+
+    FEEDING   the hub's feeders read the log for it, up to the bound that it noted; near the end it parks in its group
+    LIVE      it is a member of its group, whose position is its own
+    FULL      its transport takes no more; `replay`: it goes on FEEDING from its own position when it can write again
+    HOLDING   full or draining, under `conflate`: the group gives it the latest value of each topic
+    CLOSED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from bridge.live.conflation import HeldValues
+from bridge.live.events import COMMENT, chunk, gap_event, live_event, position_event, retry_field
+
+if TYPE_CHECKING:
+    from bridge.live.group import Group
+    from bridge.live.hub import Hub
+    from bridge.live.start import SnapshotSource, Start
+
+Overflow = Literal["replay", "conflate"]
+
+
+class Place(Enum):
+    """Where a reader is."""
+
+    FEEDING = "catching up"
+    LIVE = "live"
+    FULL = "full"
+    HOLDING = "conflating"
+    CLOSED = "closed"
+
+
+class Outlet(Protocol):
+    """Where a reader's bytes go. It calls the reader's `pause`, `resume` and `close`."""
+
+    is_framed: bool
+    """Whether `write` wants HTTP chunks rather than bare event bytes."""
+
+    def write(self, data: bytes) -> None:
+        """Hand over bytes; never waits."""
+
+    def set_water_marks(self, high: int, low: int) -> None:
+        """Call `pause` when more than `high` bytes wait, `resume` when no more than `low` do."""
+
+    def close(self) -> None:
+        """End the response."""
+
+
+class Reader:
+    """One reader of one group."""
+
+    __slots__ = (
+        "bounds",
+        "group",
+        "has_told",
+        "held",
+        "hub",
+        "is_full",
+        "is_queued",
+        "offsets",
+        "outlet",
+        "overflow",
+        "parked",
+        "parked_bytes",
+        "place",
+        "says_live",
+        "sent",
+        "snapshot",
+        "subject",
+    )
+
+    def __init__(self, hub: Hub, group: Group, overflow: Overflow, outlet: Outlet, subject: str = "anonymous") -> None:
+        self.hub = hub
+        self.group = group
+        self.overflow: Overflow = overflow
+        self.outlet = outlet
+        self.subject = subject
+        self.place = Place.FEEDING
+        self.offsets: dict[str, int] | None = None
+        self.bounds: dict[str, int] | None = None
+        """Set while parked: the log is read up to here, what comes after is in `parked`."""
+        self.parked: list[bytes] | None = None
+        self.parked_bytes = 0
+        self.held: HeldValues | None = None
+        self.snapshot: SnapshotSource | None = None
+        self.says_live = False
+        self.has_told = False
+        """Whether the last event written carries the reader's position."""
+        self.is_full = False
+        self.is_queued = False
+        self.sent = 0
+
+    def start(self, start: Start) -> None:
+        """Write what stands before the first event, and take the first step. The response's head has been sent."""
+        hub = self.hub
+        self.offsets = dict(start.offsets)
+        self.says_live = start.says_live
+        self.snapshot = start.snapshot
+        first = [retry_field(hub.limits.retry_ms)]
+        first += [gap_event(gap.before, gap.after, gap.lost, gap.reason) for gap in start.gaps]
+        if start.snapshot is None and not start.gaps:
+            # Told at once, so that a reader cut before its first event loses nothing either. Not before a snapshot: a
+            # reader that is cut within one begins it again.
+            first.append(position_event(hub.cursor_text(self.offsets)))
+        self.has_told = start.snapshot is None
+        self.outlet.set_water_marks(hub.limits.feed_bytes_max, hub.limits.feed_bytes_max // 4)
+        self.write(b"".join(first))
+        if start.snapshot is None and not start.says_live and hub.is_caught_up(self):
+            hub.join(self)
+        else:
+            hub.feed(self)
+
+    def write(self, body: bytes) -> None:
+        """Write event bytes to this reader alone."""
+        if body:
+            self.outlet.write(chunk(body) if self.outlet.is_framed else body)
+
+    # What the outlet calls
+
+    def pause(self) -> None:
+        """More waits in the transport than its high-water mark."""
+        if self.is_full or self.place is Place.CLOSED:
+            return
+        self.is_full = True
+        if self.place is Place.LIVE:
+            self.hub.leave(self)
+
+    def resume(self) -> None:
+        """The transport takes more."""
+        if not self.is_full or self.place is Place.CLOSED:
+            return
+        self.is_full = False
+        if self.place is Place.HOLDING:
+            self.drain()
+        elif self.place is not Place.LIVE:
+            self.place = Place.FEEDING
+            self.hub.feed(self)
+
+    def close(self) -> None:
+        """The reader is gone, or has to go. Harmless when repeated."""
+        if self.place is Place.CLOSED:
+            return
+        self.hub.forget(self)
+        self.place = Place.CLOSED
+        self.offsets = self.bounds = self.parked = self.held = self.snapshot = None
+        self.outlet.close()
+
+    # What the group gives
+
+    def park(self, body: bytes, count: int) -> None:
+        """Keep what was flushed while the last piece of history is read."""
+        if self.parked is None:
+            return
+        self.parked.append(body)
+        self.parked_bytes += len(body)
+        self.sent += count
+        if self.parked_bytes > self.hub.limits.park_bytes_max:
+            self.hub.unpark(self)
+
+    def hold(self, topics: Sequence[str], events: Sequence[bytes]) -> None:
+        """Keep the latest of each topic while full; with more topics than may wait, fall back to the log."""
+        if self.held is not None and not self.held.hold(topics, events):
+            self.hub.stop_holding(self)
+
+    def drain(self) -> None:
+        """Write held values until full again; with none left, join the group."""
+        held = self.held
+        while held is not None and len(held) and not self.is_full:
+            body = held.take(self.hub.limits.chunk_bytes_max // 4)
+            self.hub.has_drained(self, body)
+            self.write(body)
+        if held is not None and not len(held) and not self.is_full and self.place is Place.HOLDING:
+            self.hub.conflated += held.conflated
+            self.hub.join(self)
+
+    def joined(self, cursor: str) -> None:
+        """It has all that was committed: say so once, and let it know its position."""
+        if self.says_live:
+            self.says_live = False
+            self.write(live_event(cursor))
+        elif not self.has_told:
+            self.write(position_event(cursor))
+        self.has_told = False
+
+    def heartbeat(self) -> None:
+        """For a reader outside its group: a comment, and the position when it may be told."""
+        if self.is_full or self.place is Place.CLOSED:
+            return
+        if self.offsets is not None and self.snapshot is None and self.place is Place.FEEDING:
+            self.write(COMMENT + position_event(self.hub.cursor_text(self.offsets)))
+        else:
+            self.write(COMMENT)

@@ -1,0 +1,105 @@
+"""Prometheus metrics, read from plain counters when someone asks; nothing is updated for each message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from bridge import __version__
+
+if TYPE_CHECKING:
+    from bridge.node import Node
+
+
+class NodeCollector(Collector):
+    """What a node counts."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every counter once."""
+        node = self._node
+        yield _gauge("headrace_info", "Version and run of the node", 1, version=__version__, node=node.node_run)
+        yield _gauge("headrace_ready", "1 while the node takes and stores messages", int(node.is_ready))
+        yield _gauge("headrace_uptime_seconds", "Since the start", time.time() - node.started_at_ms / 1000)
+        yield from self._broker()
+        yield from self._streams()
+        yield from self._live()
+
+    def _broker(self) -> Iterator[Metric]:
+        metrics = self._node.broker.metrics
+        plain = (
+            ("headrace_messages_received", "Publishes taken from clients", metrics.messages_received),
+            ("headrace_messages_delivered", "Publishes sent to subscribers", metrics.messages_delivered),
+            ("headrace_received_bytes", "Bytes read from MQTT clients", metrics.bytes_received),
+            ("headrace_sent_bytes", "Bytes written to MQTT clients", metrics.bytes_sent),
+            ("headrace_connections_accepted", "MQTT connections", metrics.connections_accepted),
+        )
+        for name, text, value in plain:
+            yield CounterMetricFamily(name, text, value=value)
+        yield _counter_by("headrace_connections_closed", "By reason", metrics.connections_closed)
+        yield _counter_by("headrace_dropped_messages", "Messages not delivered, by reason", metrics.dropped_messages)
+        yield _counter_by("headrace_refused_publishes", "Publishes not taken, by reason", metrics.refused_publishes)
+
+    def _streams(self) -> Iterator[Metric]:
+        pending = GaugeMetricFamily("headrace_log_pending_bytes", "Appended and not yet committed", labels=["stream"])
+        stored = GaugeMetricFamily("headrace_log_stored_bytes", "Bytes of frames kept", labels=["stream"])
+        kept = GaugeMetricFamily("headrace_log_records", "Records kept", labels=["stream"])
+        committed = CounterMetricFamily(
+            "headrace_log_offset", "One past the newest committed record", labels=["stream"]
+        )
+        failing = GaugeMetricFamily("headrace_log_failing", "1 while nothing can be committed", labels=["stream"])
+        for name, log in self._node.streams.items():
+            pending.add_metric([name], log.pending_bytes)
+            stored.add_metric([name], log.stored_bytes)
+            kept.add_metric([name], log.next_offset - log.first_offset)
+            committed.add_metric([name], log.next_offset)
+            failing.add_metric([name], int(log.failure is not None))
+        yield from (pending, stored, kept, committed, failing)
+
+    def _live(self) -> Iterator[Metric]:
+        hub, latest = self._node.hub, self._node.latest
+        by_place: dict[str, int] = {}
+        for reader in list(hub.readers):
+            by_place[reader.place.value] = by_place.get(reader.place.value, 0) + 1
+        readers = GaugeMetricFamily("headrace_live_readers", "SSE readers, by where they are", labels=["state"])
+        for place, count in by_place.items():
+            readers.add_metric([place], count)
+        yield readers
+        yield _gauge("headrace_live_polls", "Long polls that wait", hub.polls)
+        yield CounterMetricFamily("headrace_live_events", "Events encoded, each once for all readers", value=hub.events)
+        yield CounterMetricFamily("headrace_live_readers_behind", "How often a reader was too slow", value=hub.behind)
+        yield CounterMetricFamily("headrace_live_readers_refused", "Readers over the limit", value=hub.refused)
+        yield CounterMetricFamily("headrace_live_conflated", "Values replaced by newer ones", value=hub.conflated)
+        yield _gauge("headrace_latest_topics", "Topics whose latest value is in memory", len(latest))
+        yield _gauge("headrace_latest_bytes", "What these take", latest.bytes)
+        yield CounterMetricFamily("headrace_latest_evicted", "Topics forgotten over the limit", value=latest.evicted)
+
+
+def registry_for(node: Node) -> CollectorRegistry:
+    """A registry of this node's own, with the process's figures."""
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(node))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def _gauge(name: str, text: str, value: float, **labels: str) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _counter_by(name: str, text: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["reason"])
+    for reason, count in sorted(counts.items()):
+        family.add_metric([reason], count)
+    return family

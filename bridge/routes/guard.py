@@ -1,0 +1,88 @@
+"""What every request passes: origin, size of the body, and the headers that every answer carries. Plain ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bridge.errors import problem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+
+
+class BodyOverLimit(Exception):
+    """The body grew over the limit while it was read."""
+
+
+class Guard:
+    """Middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, allowed_origins: Sequence[str], body_bytes_max: int) -> None:
+        self._app = app
+        self._allowed_origins = frozenset(allowed_origins)
+        self._body_bytes_max = body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        is_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            await send(message)
+
+        path = scope["path"]
+        if b"origin" in headers and not self.is_allowed(headers[b"origin"], headers.get(b"host", b"")):
+            refusal = problem(
+                403, "Pages of other origins are refused; [http] allowed_origins in the configuration names them.", path
+            )
+            await refusal(scope, receive, send_with_headers)
+            return
+        too_large = problem(413, f"A request body may have {self._body_bytes_max} bytes.", path)
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._body_bytes_max:
+            too_large.headers["connection"] = "close"
+            await too_large(scope, receive, send_with_headers)
+            return
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._body_bytes_max:
+                    raise BodyOverLimit
+            return message
+
+        try:
+            await self._app(scope, receive_bounded, send_with_headers)
+        except BodyOverLimit:
+            if is_started:
+                raise
+            too_large.headers["connection"] = "close"
+            await too_large(scope, receive, send_with_headers)
+
+    def is_allowed(self, origin: bytes, host: bytes) -> bool:
+        """Whether a page of `origin` may ask a server that it calls `host`."""
+        text = origin.decode("latin-1")
+        if text in self._allowed_origins or "*" in self._allowed_origins:
+            return True
+        return urlsplit(text).netloc.lower() == host.decode("latin-1").lower() != ""

@@ -1,0 +1,115 @@
+"""What queries are made of: times, topic filters, cursors, and the parameters that this server does not know yet."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from fastapi import Request
+
+from bridge.cursors import Cursor, CursorInvalid
+from bridge.errors import NotAvailable, ParameterInvalid
+from bridge.live.limits import LiveLimits
+from broker.codec.errors import MqttError
+from broker.topics.names import validate_topic_filter
+
+_RELATIVE = re.compile(r"-(\d{1,9})(ms|s|m|h|d|w)")
+_EPOCH_MS = re.compile(r"\d{1,15}")
+_MS_BY_UNIT = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+_OFFSET_WITH_SPACE = re.compile(r" (\d\d:\d\d)$")
+_TIME_WORDS = "RFC 3339 (2026-11-22T19:00:00Z), epoch milliseconds, or relative (-15m, now)"
+
+
+def parse_time(parameter: str, text: str, now_ms: int | None = None) -> int:
+    """Epoch milliseconds of a time as the API writes it; a `+` that arrived as a space is forgiven.
+
+    Raises: ParameterInvalid.
+    """
+    now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    if text == "now":
+        return now
+    if relative := _RELATIVE.fullmatch(text):
+        return max(0, now - int(relative[1]) * _MS_BY_UNIT[relative[2]])
+    if _EPOCH_MS.fullmatch(text):
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(_OFFSET_WITH_SPACE.sub(r"+\1", text))
+    except ValueError as error:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no time; write {_TIME_WORDS}.") from error
+    if moment.tzinfo is None:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} has no zone; write {_TIME_WORDS}.")
+    return max(0, int(moment.timestamp() * 1000))
+
+
+def parse_filters(parameter: str, filters: Iterable[str], limits: LiveLimits) -> tuple[str, ...]:
+    """Valid topic filters, each once, in an order that makes equal sets equal.
+
+    Raises: ParameterInvalid.
+    """
+    unique = sorted(set(filters))
+    if not unique:
+        raise ParameterInvalid(parameter, f"{parameter}: at least one topic filter is needed, like {parameter}=%23.")
+    if len(unique) > limits.filters_per_reader_max:
+        raise ParameterInvalid(parameter, f"{parameter}: at most {limits.filters_per_reader_max} filters are taken.")
+    for topic_filter in unique:
+        try:
+            validate_topic_filter(topic_filter)
+        except MqttError as error:
+            raise ParameterInvalid(parameter, f"{parameter}: {topic_filter!r} is no topic filter: {error}.") from error
+        if topic_filter.startswith(("$share/", "$replay/")):
+            raise ParameterInvalid(parameter, f"{parameter}: {topic_filter!r} is for MQTT only.")
+    return tuple(unique)
+
+
+def parse_cursor(text: str, parameter: str = "cursor") -> Cursor:
+    """A cursor. Raises: ParameterInvalid."""
+    try:
+        return Cursor.parse(text)
+    except CursorInvalid as error:
+        raise ParameterInvalid(parameter, f"{parameter}: this is no cursor of this server: {error}.") from error
+
+
+def parse_choice(parameter: str, text: str, choices: tuple[str, ...], later: tuple[str, ...] = ()) -> str:
+    """One of a few words. Raises: ParameterInvalid, NotAvailable."""
+    if text in later:
+        raise NotAvailable(parameter, f"{parameter}={text}")
+    if text not in choices:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is none of {', '.join(choices)}.")
+    return text
+
+
+def parse_flag(parameter: str, text: str) -> bool:
+    """1 or 0. Raises: ParameterInvalid."""
+    return parse_choice(parameter, text.lower(), ("1", "0", "true", "false")) in ("1", "true")
+
+
+def parse_number(parameter: str, text: str, least: int, most: int) -> int:
+    """A whole number within bounds. Raises: ParameterInvalid."""
+    if re.fullmatch(r"-?\d{1,18}", text) is None:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no whole number.")
+    number = int(text)
+    if not least <= number <= most:
+        raise ParameterInvalid(parameter, f"{parameter}: {number} is not between {least} and {most}.")
+    return number
+
+
+def refuse_later(request: Request, names: Iterable[str], limits: LiveLimits) -> None:
+    """Refuse parameters that exist elsewhere and not here, and a query that is too long for proxies.
+
+    Raises: NotAvailable, ParameterInvalid.
+    """
+    for name in names:
+        if name in request.query_params:
+            raise NotAvailable(name)
+    if len(request.scope["query_string"]) > limits.query_bytes_max:
+        raise ParameterInvalid("topic", f"The query is longer than {limits.query_bytes_max} bytes.")
+
+
+def single_value(request: Request, name: str) -> str | None:
+    """The value of a parameter that is not repeatable, None when absent. Raises: ParameterInvalid when repeated."""
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise ParameterInvalid(name, f"{name} is given {len(values)} times.")
+    return values[0] if values else None

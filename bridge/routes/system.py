@@ -1,0 +1,106 @@
+"""The server itself: `/api/v1/system` and `/api/v1/session`."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from typing import Any
+
+import psutil
+from fastapi import APIRouter, Request
+
+from bridge import __version__
+from bridge.encoding import rfc3339
+from bridge.live.reader import Reader
+from bridge.node import Node
+
+router = APIRouter(prefix="/api/v1", tags=["server"])
+
+READERS_SHOWN = 1_000
+
+
+def device_urls(url: str, host: str) -> list[str]:
+    """The addresses by which devices reach a listener: every own address for one that listens on all."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return [url]
+    if not address.is_unspecified:
+        return [url]
+    shown = f"[{host}]" if ":" in host else host
+    return [url.replace(shown, each, 1) for each in _own_addresses(with_ipv6=address.version == 6)]
+
+
+def _own_addresses(*, with_ipv6: bool) -> list[str]:
+    """This computer's addresses, those that others can use first."""
+    found: list[str] = []
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            if each.family == socket.AF_INET:
+                found.append(each.address)
+            elif with_ipv6 and each.family == socket.AF_INET6 and "%" not in each.address:
+                found.append(f"[{each.address}]")
+    return sorted(found, key=lambda text: (ipaddress.ip_address(text.strip("[]")).is_loopback, text))
+
+
+def describe_reader(node: Node, reader: Reader) -> dict[str, Any]:
+    """A live reader as the API shows it."""
+    return {
+        "subject": reader.subject,
+        "kind": "sse",
+        "filters": list(reader.group.filters),
+        "policy": reader.overflow,
+        "state": reader.place.value,
+        "behind": node.hub.behind_by(reader),
+        "sent": reader.sent,
+        "conflated": reader.held.conflated if reader.held is not None else 0,
+        "dropped": 0,
+    }
+
+
+@router.get("/system", summary="The server")
+async def system(request: Request) -> dict[str, Any]:
+    """Version, node, time, addresses, limits and live readers."""
+    node: Node = request.app.state.node
+    hub, latest, config = node.hub, node.latest, node.config
+    readers = list(hub.readers)
+    listen = [
+        {"kind": each.kind, "url": each.url, "device_urls": device_urls(each.url, each.host)}
+        for each in node.broker.listening
+    ]
+    http_url = str(request.base_url).rstrip("/")
+    listen.append({"kind": "http", "url": http_url, "device_urls": [http_url]})
+    limits = [
+        {"name": "live.readers_max", "value": hub.limits.readers_max, "hits": hub.refused},
+        {"name": "live.waiting_bytes_max", "value": hub.limits.waiting_bytes_max, "hits": hub.behind},
+        {"name": "live.latest_topics_max", "value": hub.limits.latest_topics_max, "hits": latest.evicted},
+        {"name": "mqtt.packet_bytes_max", "value": config.mqtt.packet_bytes_max, "hits": None},
+    ]
+    return {
+        "version": __version__,
+        "node": node.node_run,
+        "time": rfc3339(time.time_ns() // 1_000_000),
+        "listen": listen,
+        "auth": "anonymous",
+        "limits": [each | {"last": None} for each in limits],
+        "kafka": None,
+        "spool": None,
+        "readers": [describe_reader(node, reader) for reader in readers[:READERS_SHOWN]],
+        "readers_total": len(readers),
+        "polls": hub.polls,
+    }
+
+
+@router.get("/session", summary="Who is asking, and what may they do")
+async def session(request: Request) -> dict[str, Any]:
+    """Without users everyone is anonymous and may do everything."""
+    return {
+        "subject": "anonymous",
+        "anonymous": True,
+        "expires": None,
+        "publish": ["#"],
+        "subscribe": ["#", "$SYS/#", "$presence/#", "$server/#"],
+        "manage": True,
+        "version": __version__,
+    }

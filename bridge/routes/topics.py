@@ -1,0 +1,56 @@
+"""Current state: `/api/v1/topics`, the latest record of each topic, or the inner nodes of their tree."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from bridge.live.latest import topic_nodes, topic_object
+from bridge.node import Node
+from bridge.routes.parameters import parse_filters, parse_number, refuse_later, single_value
+
+router = APIRouter(prefix="/api/v1", tags=["state"])
+
+LATER = ("q", "client_id", "at")
+LIMIT = 1_000
+LIMIT_MAX = 10_000
+DEPTH_MAX = 32
+
+
+@router.get("/topics", summary="Latest record of each topic")
+async def topics(
+    request: Request,
+    topic: Annotated[list[str] | None, Query(description="MQTT topic filter; repeatable; # without it")] = None,
+    depth: Annotated[str | None, Query(description="Inner nodes so many levels down, in place of topics")] = None,
+    limit: Annotated[str | None, Query(description="At most so many, 1000 by default")] = None,
+    after: Annotated[str | None, Query(description="Go on after this topic: the last answer's `next`")] = None,
+) -> Response:
+    """`{"topics": […], "next"}` in order of the topics' names, or with `depth` `{"nodes": […]}`."""
+    node: Node = request.app.state.node
+    refuse_later(request, LATER, node.hub.limits)
+    for name in ("depth", "limit", "after"):
+        single_value(request, name)
+    filters = parse_filters("topic", topic or ["#"], node.hub.limits)
+    count = parse_number("limit", limit, 1, LIMIT_MAX) if limit is not None else LIMIT
+    levels = parse_number("depth", depth, 1, DEPTH_MAX) if depth is not None else None
+    await node.latest.settled()
+    entries = node.latest.entries(filters)
+    now_ms = time.time_ns() // 1_000_000
+    if levels is not None:
+        nodes = topic_nodes(entries, levels, now_ms)
+        return _json(orjson.dumps({"nodes": nodes[:LIMIT_MAX]}))
+    if after is not None:
+        entries = [entry for entry in entries if entry.topic.name > after]
+    entries.sort(key=lambda entry: entry.topic.name)
+    page = entries[:count]
+    following = page[-1].topic.name if len(entries) > count else None
+    objects = b",".join([topic_object(entry, now_ms) for entry in page])
+    return _json(b'{"topics":[%b],"next":%b}' % (objects, orjson.dumps(following)))
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
