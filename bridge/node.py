@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from bridge.ingest.intake import Intake, IntakeLimits
+from bridge.ingest.intake import Intake
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.stream_map import StreamMap
@@ -132,7 +132,7 @@ class Node:
         self.hub = Hub(self.streams.values(), self.node_run, self.latest, live_limits)
         self.hub.open()
         self.intake = Intake(
-            self.stream_map.stream_for, list(self.streams.values()), store, IntakeLimits(), time.monotonic
+            self.stream_map.stream_for, list(self.streams.values()), store, config.intake_limits(), time.monotonic
         )
         self.broker = Broker(config.broker_config(), self.intake)
         self.intake.connect(self.hub, self._on_committed)

@@ -49,6 +49,3 @@ class BrokerConfig:
     subscription_topic_levels_max: int = 128
     unreleased_per_client_max: int = 10_000
     """QoS 2 packet ids of one client that wait for its PUBREL."""
-    held_bytes_max: int = 256 * 1024
-    held_publishes_max: int = 1_000
-    """What one connection may send while its log cannot follow, before reading from it pauses."""

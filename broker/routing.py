@@ -157,7 +157,7 @@ class Router:
             route.targets = targets
         return targets
 
-    # hot path: tests/bench/route.py
+    # hot path: tests/bench/receive.py
     def route(self, run: PublishRun) -> int:
         """Deliver a run; returns to how many sessions its last row went.
 
