@@ -118,7 +118,7 @@ class StreamReader:
         filter_ids = self._filter(stream_id, request.filters)
         for _ in filter_ids.learn(self._connection, stream_id):
             yield
-        collector = ScanCollector(request, start, end, filter_ids.choice)
+        collector = ScanCollector(request, (first_offset, next_offset), start, end, filter_ids.choice)
         piece = self._ascend if collector.is_ascending else self._descend
         while not collector.is_done:
             self._connection.execute("BEGIN")
@@ -127,7 +127,7 @@ class StreamReader:
             finally:
                 self._connection.execute("COMMIT")
             yield
-        return collector.result(*self._extent(stream_id))
+        return collector.result()
 
     def _snapshot(self, read: Callable[[int, int], int], stream_id: int, time_ms: int) -> int:
         """One consistent view for several statements."""
@@ -174,12 +174,12 @@ class StreamReader:
             f"SELECT {columns} FROM batch_{stream_id} WHERE base >= ? AND base < ? ORDER BY base LIMIT {PIECE_ROWS}",
             (first, collector.end),
         ).fetchall()
+        rows = [row for row in rows if row[0] + row[1] > collector.position]
+        if not rows or rows[0][0] > collector.position:
+            collector.lose(rows[0][0] if rows else collector.end)
+            return
         records_left = PIECE_RECORDS
         for base, count, time_max, topics in rows:
-            if base + count <= collector.position:
-                continue  # retention has just dropped the row that was wanted
-            if collector.position < base:
-                collector.position = base
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
                 self._read_row(stream_id, collector, base)
                 records_left -= count
@@ -187,8 +187,6 @@ class StreamReader:
                 collector.skip(base, base + count, time_max)
             if collector.is_done or records_left <= 0:
                 return
-        if not rows or rows[-1][0] + rows[-1][1] <= collector.position:
-            self._finish_if_no_row(stream_id, collector)
 
     def _descend(self, stream_id: int, collector: ScanCollector, filter_ids: FilterIds) -> None:
         """One piece of a descending scan."""
@@ -199,11 +197,11 @@ class StreamReader:
             f"SELECT base, count, time_min, topics FROM batch_{stream_id}"
             f" WHERE base < ? ORDER BY base DESC LIMIT {PIECE_ROWS}",
             (collector.position,),
-        )
+        ).fetchall()
+        if not rows:
+            collector.lose(collector.end)
         records_left = PIECE_RECORDS
-        is_empty = True
-        for base, count, time_min, topics in rows.fetchall():
-            is_empty = False
+        for base, count, time_min, topics in rows:
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
                 self._read_row(stream_id, collector, base)
                 records_left -= count
@@ -211,17 +209,6 @@ class StreamReader:
                 collector.skip(base, base + count, time_min)
             if collector.is_done or records_left <= 0:
                 return
-        if is_empty:
-            collector.position = collector.start
-
-    def _finish_if_no_row(self, stream_id: int, collector: ScanCollector) -> None:
-        """Every row in range has been dropped meanwhile."""
-        row = self._connection.execute(
-            f"SELECT 1 FROM batch_{stream_id} WHERE base + count > ? AND base < ? LIMIT 1",
-            (collector.position, collector.end),
-        ).fetchone()
-        if row is None:
-            collector.position = collector.end
 
     def _read_row(self, stream_id: int, collector: ScanCollector, base: int) -> None:
         (body,) = self._connection.execute(f"SELECT body FROM batch_{stream_id} WHERE base = ?", (base,)).fetchone()

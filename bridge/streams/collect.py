@@ -54,10 +54,12 @@ class TopicChoice:
 class ScanCollector:
     """The growing result of one scan."""
 
-    def __init__(self, request: Scan, start: int, end: int, choice: TopicChoice) -> None:
-        """`start <= offset < end` is what there is to look at: the scan's range within what the log keeps."""
+    def __init__(self, request: Scan, kept: tuple[int, int], start: int, end: int, choice: TopicChoice) -> None:
+        """`kept` is the log's first and next offset as the scan begins; `start <= o < end` is what to look at."""
         self.request = request
         self.is_ascending = request.order == "asc"
+        self._first_offset, self._next_offset = kept
+        self._is_cut = False
         self.start = start
         self.end = max(start, end)
         self.position = start if self.is_ascending else self.end
@@ -74,11 +76,25 @@ class ScanCollector:
     def is_done(self) -> bool:
         """Nothing is left to look at, or a bound is reached."""
         return (
-            self.position == (self.end if self.is_ascending else self.start)
+            self._is_cut
+            or self.position == (self.end if self.is_ascending else self.start)
             or self._records_left <= 0
             or self._bytes_left <= 0
             or self.work_left <= 0
         )
+
+    def lose(self, first_offset: int) -> None:
+        """Retention has dropped everything before `first_offset` while the scan was under way.
+
+        An ascending scan ends before such a hole, so that the next one, which begins in it, can tell of it.
+        """
+        if not self.is_ascending:
+            self.position = self.start
+        elif self.position > self.start:
+            self._is_cut = True
+        else:
+            self._first_offset = first_offset
+            self.start = self.position = min(first_offset, self.end)
 
     def skip(self, first: int, end: int, last_ms: int) -> None:
         """Offsets `first <= o < end` hold nothing of interest, as an index says; it costs one unit of work."""
@@ -160,19 +176,19 @@ class ScanCollector:
                 break
         return rows[:count]
 
-    def result(self, first_offset: int, next_offset: int) -> ScanResult:
-        """What was found; the log keeps `first_offset <= o < next_offset`."""
+    def result(self) -> ScanResult:
+        """What was found."""
         position = self.position
         if self.is_ascending:
-            if position == self.end:  # what lies behind it is too young for `until_ms`
-                position = max(position, min(self.request.end, next_offset))
+            if position == self.end and not self._is_cut:  # what lies behind it is too young for `until_ms`
+                position = max(position, min(self.request.end, self._next_offset))
         elif position == self.start:
             position = min(position, self.request.start)
         return ScanResult(
             data=b"".join(self._parts),
             count=self._count,
             next_offset=position,
-            first_offset=first_offset,
+            first_offset=self._first_offset,
             last_ms=self.last_ms,
         )
 

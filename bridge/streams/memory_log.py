@@ -154,26 +154,21 @@ class MemoryLog:
         if request.epoch != self.epoch:
             return nothing(request, self.first_offset)
         start, end = self._range(request)
-        collector = ScanCollector(request, start, end, self._choice(request.filters))
+        kept = (self.first_offset, self._next_offset)
+        collector = ScanCollector(request, kept, start, end, self._choice(request.filters))
         slice_end = time.perf_counter() + SLICE_S
         while not collector.is_done:
             # Looked up anew each time: while the loop ran, the oldest runs may have gone.
             first_offset = self.first_offset
-            if collector.is_ascending:
-                if collector.position < first_offset:
-                    collector.position = min(first_offset, collector.end)
-                    continue
-                wanted = collector.position
-            else:
-                if collector.position <= first_offset:
-                    collector.position = collector.start
-                    break
-                wanted = collector.position - 1
+            wanted = collector.position if collector.is_ascending else collector.position - 1
+            if wanted < first_offset:
+                collector.lose(first_offset)
+                continue
             collector.add(self._run(bisect_right(self._bases, wanted) - 1))
             if time.perf_counter() > slice_end:
                 await asyncio.sleep(0)
                 slice_end = time.perf_counter() + SLICE_S
-        return collector.result(self.first_offset, self._next_offset)
+        return collector.result()
 
     def _range(self, request: Scan) -> tuple[int, int]:
         """The offsets to look at. Times never fall, so a range of time is a range of offsets."""

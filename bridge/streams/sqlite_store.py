@@ -55,6 +55,7 @@ class SqliteStore:
         self.touched: list[SqliteLog] = []
         """Logs with runs that were not handed over yet."""
         self.logs: dict[str, SqliteLog] = {}
+        self.is_closed = False
         self._lock = lock
         self._loop = loop
         self._clock = clock
@@ -187,6 +188,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what is queued, then close the file and let go of the data directory."""
+        self.is_closed = True
         self.hand_over()
         await self.readers.close()
         await self.writer.stop()

@@ -149,8 +149,8 @@ class StreamTable:
         """Rows after the last chunk, oldest first."""
         self.seen_topic_ids: set[int] | None = None
         """Not None while unused topics are looked for: ids written meanwhile."""
-        self.trimmed_rows = 0
-        """Rows dropped since unused topics were last looked for."""
+        self.trimmed_bytes = 0
+        """What was dropped since unused topics were last looked for."""
         self._node_run = node_run
         self._insert = f"INSERT INTO {self.batch} VALUES (?, ?, ?, ?, ?, ?)"
         self._rows: list[StoredRow] = []

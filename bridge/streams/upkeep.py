@@ -22,7 +22,8 @@ CHUNK_ROWS = 64
 TRIM_ROWS = 10
 MERGE_LOOK_ROWS = 16
 """Open rows are looked through for merges when so many have been added."""
-SWEEP_AFTER_ROWS = 64
+SWEEP_SHARE = 16
+"""Unused topics are looked for when a 16th of a stream has been dropped since the last time."""
 SWEEP_CHUNKS = 8
 SWEEP_ROWS = 64
 SWEEP_TOPICS = 200
@@ -104,7 +105,9 @@ class TableUpkeep:
                 "UPDATE stream SET next_offset = ?, last_ms = ?, next_topic_id = ? WHERE id = ?",
                 (table.next_offset, table.last_ms, table.topic_ids.next_id, table.stream_id),
             )
-        table.stored_bytes -= sum(row.bytes for row in oldest[:count])
+        size = sum(row.bytes for row in oldest[:count])
+        table.stored_bytes -= size
+        table.trimmed_bytes += size
         if table.head_rows:
             for _ in range(count):
                 table.head_rows.popleft()
@@ -113,7 +116,6 @@ class TableUpkeep:
         if is_chunk_gone:
             table.chunks.popleft()
             table.load_head()
-        table.trimmed_rows += count
         self._on_trimmed(table.extent())
         return True
 
@@ -166,10 +168,9 @@ class TableUpkeep:
     def _sweep_step(self) -> bool:
         table = self.table
         if self._sweep is None:
-            is_empty = table.oldest_row is None
-            if not table.trimmed_rows or (table.trimmed_rows < SWEEP_AFTER_ROWS and not is_empty):
+            if not table.trimmed_bytes or table.trimmed_bytes * SWEEP_SHARE < table.stored_bytes:
                 return False
-            table.trimmed_rows = 0
+            table.trimmed_bytes = 0
             table.seen_topic_ids = set()
             self._sweep = self._drop_unused_topics()
         try:

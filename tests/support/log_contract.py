@@ -122,7 +122,7 @@ class FakeClock:
 async def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Let the loop run until `condition()` holds; a storage has no event for it."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 

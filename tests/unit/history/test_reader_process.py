@@ -1,0 +1,132 @@
+"""The reader process: restarts, its end with its parent, turns between scans, indexes at size."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bridge.history.scan import Scan
+from bridge.history.stream_reader import StreamReader
+from bridge.streams.readers import ReadFailed
+from bridge.streams.sqlite_schema import FILE_NAME
+from bridge.streams.sqlite_store import SqliteStore
+from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, numbers, wait_until
+
+
+@pytest.fixture
+async def opened(tmp_path: Path):  # type: ignore[no-untyped-def]
+    store = SqliteStore.open(tmp_path)
+    log = store.open_log("telemetry")
+    opened = Opened(log, RunMaker(log), Committed(log), FakeClock())
+    opened.store_of = store  # type: ignore[attr-defined]
+    yield opened
+    await store.close()
+
+
+def pid_of(opened: Opened) -> int:
+    (pid,) = opened.store_of.readers.pids  # type: ignore[attr-defined]
+    return int(pid)
+
+
+async def test_a_reader_that_died_is_started_again_and_asked_again(opened: Opened) -> None:
+    await opened.store(opened.maker.run(numbers(3)))
+    assert await opened.offsets() == [0, 1, 2]
+    first = pid_of(opened)
+    os.kill(first, signal.SIGSTOP)
+    asking = asyncio.create_task(opened.offsets())
+    await asyncio.sleep(0)
+    os.kill(first, signal.SIGKILL)
+    assert await asking == [0, 1, 2]
+    assert pid_of(opened) != first
+
+
+async def test_the_reader_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from bridge.streams.sqlite_store import SqliteStore\n"
+        "async def main():\n"
+        "    store = SqliteStore.open(Path(sys.argv[1]))\n"
+        "    store.open_log('telemetry')\n"
+        "    await store.readers.start()\n"
+        "    await store.readers.offset_at(1, 0)\n"
+        "    print(store.readers.pids[0], flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    reader = int(parent.stdout.readline())
+    assert Path(f"/proc/{reader}").exists()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    await wait_until(lambda: not is_running(reader))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_small_scan_does_not_wait_for_an_export(opened: Opened) -> None:
+    for _ in range(40):
+        await opened.store(opened.maker.run(numbers(2_000)))
+    await opened.offsets(records_max=1)
+    finished: list[str] = []
+
+    async def scan(name: str, records_max: int) -> None:
+        await opened.log.scan(opened.request("#", records_max=records_max, bytes_max=1 << 26))
+        finished.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(scan("export", 80_000))
+        for number in range(5):
+            group.create_task(scan(f"small {number}", 10))
+    assert finished[-1] == "export"
+
+
+async def test_a_damaged_row_is_told_to_who_asked(opened: Opened) -> None:
+    await opened.store(opened.maker.run(numbers(3)))
+    table = opened.store_of.logs["telemetry"].table  # type: ignore[attr-defined]
+    writer = opened.store_of.writer  # type: ignore[attr-defined]
+    writer.call(lambda: table.connection.execute("UPDATE batch_1 SET body = x'02' || substr(body, 2)"))
+    with pytest.raises(ReadFailed, match="newer Headrace"):
+        await opened.offsets()
+    assert await opened.log.offset_at(10**15) == 3
+
+
+@pytest.mark.slow
+async def test_the_first_record_of_a_rare_topic_is_found_among_many(opened: Opened, tmp_path: Path) -> None:
+    """10 000 topics in 2 000 rows; the rare topic is in the last of them."""
+    opened.maker.topic_names = [f"site/{number % 50}/device/{number}" for number in range(10_000)]
+    for step in range(2_000):
+        names = opened.maker.topic_names[step % 10 * 1_000 :][:1_000]
+        opened.log.append(opened.maker.run([b'{"value": 20.5}'] * 1_000, topics=names))
+        opened.log.flush()
+        if step % 50 == 0:
+            await opened.committed.wait(step * 1_000)
+    await opened.store(opened.maker.run([b"1"], topics=["rare/topic"]))
+    table = opened.store_of.logs["telemetry"].table  # type: ignore[attr-defined]
+    await wait_until(lambda: len(table.chunks) >= 7 and len(table.open_rows) <= 66, 30)
+    for topic_filter in ("rare/topic", "rare/#"):
+        reader = StreamReader(tmp_path / FILE_NAME)
+        started = time.perf_counter()
+        work = reader.scan(1, Scan("telemetry", opened.log.epoch, (topic_filter,), 0, 1 << 40, "json"))
+        try:
+            while True:
+                next(work)
+        except StopIteration as end:
+            elapsed = time.perf_counter() - started
+            assert end.value.count == 1
+        reader.close()
+        assert elapsed < 0.2

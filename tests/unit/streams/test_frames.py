@@ -1,0 +1,96 @@
+"""Stored frames come back as they went in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.records import Topic
+from bridge.streams.frames import (
+    FORMAT_VERSION,
+    StoredFormatError,
+    decode_body,
+    encode_record,
+    encode_segment,
+    segment_times,
+)
+from broker.publish_run import PublishRun
+from tests.support.log_contract import RunMaker
+
+topic_names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
+payloads = st.one_of(st.binary(max_size=40), st.integers(100, 20_000).map(bytes))
+runs = st.fixed_dictionaries(
+    {
+        "payloads": st.lists(payloads, min_size=1, max_size=6),
+        "topics": st.lists(topic_names, min_size=1, max_size=4),
+        "time_ms": st.integers(0, 1 << 45),
+        "client_id": st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+        "qos": st.sampled_from([0, 1, 2]),
+        "properties": st.one_of(st.none(), st.binary(max_size=300)),
+        "before": st.binary(max_size=5),
+    }
+)
+
+
+def body_of(*made: PublishRun, node_run: int = 7) -> bytes:
+    return b"".join([part for run in made for part in encode_segment(run, node_run)])
+
+
+@given(st.lists(runs, min_size=1, max_size=4))
+def test_round_trip(cases: list[dict[str, object]]) -> None:
+    maker = RunMaker()
+    made = [maker.run(**case) for case in cases]  # type: ignore[arg-type]
+    topics: dict[bytes, Topic] = {}
+    decoded = decode_body(body_of(*made), 100, topics)
+    assert len(decoded) == len(made)
+    offset = 100
+    for before, after in zip(made, decoded, strict=True):
+        assert after.base_offset == offset
+        offset += len(after)
+        assert (after.first_number, after.node_run) == (before.first_number, "n7")
+        assert (after.received_at_ms, after.client_id, after.is_v5) == (
+            before.received_at_ms,
+            before.client_id,
+            before.is_v5,
+        )
+        assert [topic.name for topic in after.topics] == [route.topic_name for route in before.routes]
+        for row in range(len(before)):
+            assert (
+                after.data[after.frame_start(row) : after.ends[row]]
+                == before.data[before.frame_start(row) : before.ends[row]]
+            )
+            assert (
+                after.data[after.payload_starts[row] : after.ends[row]]
+                == before.data[before.payload_starts[row] : before.ends[row]]
+            )
+    assert list(segment_times(body_of(*made))) == [(run.received_at_ms, len(run)) for run in made]
+    assert {topic.name.encode() for topic in topics.values()} == {encoded[2:] for encoded in topics}
+
+
+def test_one_record_of_a_run_is_a_segment_of_its_own() -> None:
+    run = decode_body(body_of(RunMaker().run([b"1", b"2", b"3"], properties=b"")), 0, {})[0]
+    (record,) = decode_body(encode_record(run, 1, 7), 1, {})
+    assert record.data[record.payload_starts[0] : record.ends[0]] == b"2"
+    assert (record.first_number, record.topics[0].name, record.is_v5) == (2, run.topics[1].name, True)
+
+
+def test_a_record_of_a_newer_format_is_refused() -> None:
+    body = bytes([FORMAT_VERSION + 1]) + body_of(RunMaker().run([b"1"]))[1:]
+    with pytest.raises(StoredFormatError, match="newer Headrace"):
+        decode_body(body, 0, {})
+
+
+@given(st.data())
+def test_a_damaged_body_is_said_and_never_loops(data: st.DataObject) -> None:
+    body = body_of(RunMaker().run([b"1" * 20, b"2"], properties=b"\x01\x01"))
+    cut = data.draw(st.integers(1, len(body) - 1))
+    with pytest.raises(StoredFormatError):
+        decode_body(body[:cut], 0, {})
+    index = data.draw(st.integers(0, len(body) - 1))
+    changed = bytearray(body)
+    changed[index] = data.draw(st.integers(0, 255))
+    try:
+        decode_body(bytes(changed), 0, {})
+    except (StoredFormatError, UnicodeDecodeError):
+        return
