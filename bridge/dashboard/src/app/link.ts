@@ -1,0 +1,214 @@
+/**
+ * The page's end of the worker: signals that views read, and the one view request that tells the worker what is on screen.
+ * A frame is taken once per animation frame; nothing is taken while the page is hidden.
+ */
+import { batch, signal } from "@preact/signals";
+import type {
+  ConnectionFrame,
+  Detail,
+  FieldFrame,
+  FirstMessage,
+  Frame,
+  FromWorker,
+  TailFrame,
+  ToWorker,
+  TreeFrame,
+  ViewRequest,
+} from "../stream/messages";
+import type { Gap } from "../time/gaps";
+import { HEARTBEAT_S, PLOT_POINTS_MAX } from "./limits";
+import { address, type Address } from "./router";
+
+export interface PlotBuffer {
+  times: number[];
+  values: (number | null)[];
+  states: string[];
+}
+
+export const connection = signal<ConnectionFrame | null>(null);
+export const tree = signal<TreeFrame | null>(null);
+export const tail = signal<TailFrame | null>(null);
+export const fields = signal<{ selected: string; list: FieldFrame[]; total: number } | null>(null);
+export const gaps = signal<Gap[]>([]);
+export const firstMessage = signal<FirstMessage | null>(null);
+export const detail = signal<Detail | null>(null);
+/** Rises when points came: plots then read their buffer. */
+export const plotTick = signal(0);
+/** The server's clock, once a second while the page is shown. */
+export const now = signal(Date.now());
+export const hasWorkerFailed = signal("");
+/** When this page was opened, in the browser's clock. */
+export const openedAt_ms = Date.now();
+
+const buffers = new Map<string, PlotBuffer>();
+let worker: Worker | null = null;
+let view: ViewRequest = {
+  tree: { first: 0, count: 40 },
+  tail: { first: 0, count: 40, heldAt: null, isWholeTail: false },
+  selected: "",
+  sort: "name",
+  window_ms: 0,
+};
+let ticking: ReturnType<typeof setInterval> | undefined;
+let isViewSent = true;
+
+export function plotBuffer(id: string): PlotBuffer | undefined {
+  return buffers.get(id);
+}
+
+export function serverNow(): number {
+  return Date.now() + (connection.value?.clockOffset_ms ?? 0);
+}
+
+export function start(): void {
+  worker = new Worker(new URL("../stream/worker.ts", import.meta.url), { type: "module", name: "stream" });
+  worker.onmessage = (event: MessageEvent<FromWorker>) => take(event.data);
+  worker.onerror = (event) => {
+    hasWorkerFailed.value = event.message || "the part of this page that reads the stream did not start";
+  };
+  const { terms } = address.value;
+  view = { ...view, ...viewOf(address.value) };
+  send({
+    kind: "start",
+    base: new URL("api/v1/", document.baseURI).href,
+    terms,
+    heartbeat_s: heartbeat_s(),
+    view,
+    isHidden: document.hidden,
+  });
+  address.subscribe((next) => follow(next));
+  document.addEventListener("visibilitychange", onVisibility);
+  window.addEventListener("online", reconnect);
+  tick(!document.hidden);
+}
+
+export function reconnect(): void {
+  send({ kind: "reconnect" });
+}
+
+export function setOpen(path: string, isOpen: boolean): void {
+  send({ kind: "open", path, isOpen });
+}
+
+export function retryHistory(topic: string): void {
+  send({ kind: "retry", topic });
+}
+
+export function askDetail(number: number): void {
+  send({ kind: "detail", number });
+}
+
+/** Tells the worker what is on screen; changes of one turn go together. */
+export function show(part: Partial<ViewRequest>): void {
+  view = { ...view, ...part };
+  if (!isViewSent) return;
+  isViewSent = false;
+  queueMicrotask(() => {
+    isViewSent = true;
+    send({ kind: "view", view });
+  });
+}
+
+export function tailView(): ViewRequest["tail"] {
+  return view.tail;
+}
+
+function viewOf(next: Address): Pick<ViewRequest, "selected" | "sort" | "window_ms"> {
+  return { selected: next.branch, sort: next.sort, window_ms: next.window_ms };
+}
+
+let followed = address.value;
+function follow(next: Address): void {
+  if (next === followed) return;
+  if (next.terms.join(" ") !== followed.terms.join(" ")) send({ kind: "filter", terms: next.terms });
+  followed = next;
+  show(viewOf(next));
+}
+
+function send(message: ToWorker): void {
+  worker?.postMessage(message);
+}
+
+function onVisibility(): void {
+  tick(!document.hidden);
+  send({ kind: "visibility", isHidden: document.hidden });
+}
+
+function tick(isRunning: boolean): void {
+  clearInterval(ticking);
+  if (!isRunning) return;
+  now.value = serverNow();
+  ticking = setInterval(() => {
+    now.value = serverNow();
+  }, 1000);
+}
+
+function take(message: FromWorker): void {
+  if (message.kind === "detail") {
+    detail.value = message;
+    return;
+  }
+  // A frame that was on its way when the page was hidden: its points are kept, nothing is drawn.
+  if (document.hidden) {
+    store(message);
+    send({ kind: "painted" });
+    return;
+  }
+  requestAnimationFrame(() => {
+    apply(message);
+    send({ kind: "painted" });
+  });
+}
+
+function store(frame: Frame): boolean {
+  let hasPoints = false;
+  const list = frame.values?.fields ?? [];
+  for (const field of list) {
+    let buffer = buffers.get(field.id);
+    if (!buffer) {
+      buffer = { times: [], values: [], states: [] };
+      buffers.set(field.id, buffer);
+    }
+    buffer.states = field.states;
+    if (!field.points) continue;
+    hasPoints = true;
+    if (field.points.isReset) {
+      buffer.times = field.points.times;
+      buffer.values = field.points.values;
+    } else {
+      for (const time of field.points.times) buffer.times.push(time);
+      for (const value of field.points.values) buffer.values.push(value);
+    }
+    const surplus = buffer.times.length - PLOT_POINTS_MAX;
+    if (surplus > 0) {
+      buffer.times.splice(0, surplus);
+      buffer.values.splice(0, surplus);
+    }
+  }
+  if (frame.values) {
+    const ids = new Set(list.map((field) => field.id));
+    for (const id of buffers.keys()) if (!ids.has(id)) buffers.delete(id);
+  }
+  return hasPoints;
+}
+
+function apply(frame: Frame): void {
+  batch(() => {
+    store(frame);
+    if (frame.connection) connection.value = frame.connection;
+    if (frame.tree) tree.value = frame.tree;
+    if (frame.tail) tail.value = frame.tail;
+    if (frame.gaps) gaps.value = frame.gaps;
+    if (frame.firstMessage) firstMessage.value = frame.firstMessage;
+    if (frame.values) {
+      fields.value = { selected: frame.values.selected, list: frame.values.fields, total: frame.values.total };
+      plotTick.value += 1;
+    }
+  });
+}
+
+/** `?heartbeat_s=` tells the page that its server (or a proxy before it) speaks up more often than every 15 s. */
+function heartbeat_s(): number {
+  const asked = Number(new URLSearchParams(location.search).get("heartbeat_s"));
+  return asked > 0 ? Math.min(HEARTBEAT_S, Math.max(0.2, asked)) : HEARTBEAT_S;
+}
