@@ -83,7 +83,8 @@ class Outbox:
 def flush(touched: list[Outbox], now_ms: int) -> int:
     """Write each touched outbox once and empty the list; returns the bytes written.
 
-    Who waits for room may send more meanwhile; its outbox then comes once more, at the list's end. One connection's failure never reaches another: a transport that raises is cut and forgotten.
+    Who waits for room may send more meanwhile; its outbox then comes once more, at the list's end. One connection's
+    failure never reaches another: a transport that raises is cut and forgotten.
     """
     written = 0
     for outbox in touched:

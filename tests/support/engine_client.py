@@ -8,7 +8,6 @@ from broker.codec.decode import Decoder
 from broker.codec.encode import encode
 from broker.codec.packets import Connack, Connect, Subscribe, Subscription
 from broker.codec.properties import Properties
-
 from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.outbox import flush

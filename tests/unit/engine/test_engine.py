@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from broker.codec.packets import (
-    Connack,
     Disconnect,
     Pingreq,
     Pingresp,
