@@ -1,0 +1,88 @@
+"""`headrace check-config`: the configuration in effect, as TOML, and what it means that is easily missed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from bridge.cli.serve import say
+from bridge.config import Config, Retention
+from bridge.config_source import load_config
+from bridge.quantities import Address, age_text, size_text
+from bridge.start_checks import addresses
+
+
+def run_check_config(config_file: Path | None, flags: Mapping[str, str]) -> None:
+    """Print the effective configuration.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    config = load_config(config_file, flags=flags)
+    say(f"# {config_file or 'no configuration file'}: valid. In effect:", *config_lines(config), *remarks(config))
+
+
+def config_lines(config: Config) -> Iterator[str]:
+    """The configuration as TOML, with every default written out."""
+    places = addresses(config)
+    tables: list[tuple[str, BaseModel]] = []
+    for name, field in Config.model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            tables.append((name, value))
+        elif name != "stream_tables":
+            yield f"{field.alias or name} = {toml_value(value)}"
+    for name, table in tables:
+        yield ""
+        yield f"[{name}]"
+        for key in type(table).model_fields:
+            value = getattr(table, key)
+            if key == "bind":
+                value = places[{"websocket": "mqtt-ws"}.get(name, name)]
+            yield f"{key} = {toml_value(value, is_size='bytes' in key)}"
+    for stream in config.streams:
+        yield ""
+        is_built_in = stream.name == "system" or (stream.name == "default" and config.default_stream)
+        yield "[[streams]]" + ("  # built in" if is_built_in else "")
+        yield f"name = {toml_value(stream.name)}"
+        yield f"topics = {toml_value(stream.topics)}"
+        yield f"storage = {toml_value(stream.storage)}"
+        yield f"ack = {toml_value(stream.ack)}"
+        yield f"retention = {toml_value(stream.retention)}"
+
+
+def remarks(config: Config) -> Iterator[str]:
+    """Consequences that are easily missed."""
+    yield ""
+    if not config.default_stream and not any("#" in table.topics for table in config.stream_tables):
+        yield "# A topic that no stream above matches reaches MQTT subscribers only: not the live events,"
+        yield "# not history, not the dashboard (default_stream = false)."
+    if any(table.storage == "memory" for table in config.stream_tables):
+        yield "# A memory stream is empty after each start."
+    if all(address.is_loopback for address in addresses(config).values()):
+        yield "# All addresses are loopback ones: only this computer can connect."
+    else:
+        yield "# No users exist and an address is open to the network: whoever reaches it can read and send everything."
+
+
+def toml_value(value: object, *, is_size: bool = False) -> str:
+    """A value as it may stand in the configuration file."""
+    if isinstance(value, Retention):
+        parts = [f'age = "{age_text(value.age_ms).replace(" ", "")}"'] if value.age_ms is not None else []
+        parts += [f"bytes = {toml_value(value.bytes, is_size=True)}"] if value.bytes is not None else []
+        return f"{{ {', '.join(parts)} }}" if parts else "{}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and is_size:
+        text = size_text(value)
+        return json.dumps(text.replace(" ", "")) if text.endswith("iB") else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml_value(each) for each in value)}]"
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str | Path | Address):
+        return json.dumps(str(value), ensure_ascii=False)
+    raise TypeError(f"no way to write {value!r}")

@@ -1,0 +1,215 @@
+"""The commands and how their errors look: `error:` what, why, the next step; a traceback only with `--debug`.
+
+What a command needs is imported when it runs: `headrace --help` loads neither the server nor the fleet.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+# typer carries its own copy of click in some versions; the class is the same by name.
+UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
+
+HELP = """\
+Headrace: MQTT in, a replayable log in between, a browser at the other end.
+  serve         run everything in this process          demo          serve with a simulated fleet
+  simulate      publish like N sensors                  bench         the load generator
+  check-config  validate and print the configuration
+Start here: headrace demo       Docs: http://127.0.0.1:8000/docs while it runs       headrace SUB --help explains each
+"""
+
+
+class UserError(Exception):
+    """Something a user can mend; each line of the message is printed behind `error:`."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Commands(TyperGroup):
+    """The group of all commands, whose help fits on a small screen."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The text of `headrace --help`."""
+        return HELP.rstrip()
+
+
+app = typer.Typer(
+    cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Configuration file (TOML); none: defaults.")
+]
+DataDir = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Data directory. [default: ./data]")]
+HttpBind = Annotated[
+    str | None,
+    typer.Option("--http", metavar="HOST:PORT", help="API, live events, dashboard. [default: 127.0.0.1:8000]"),
+]
+MqttBind = Annotated[
+    str | None, typer.Option("--mqtt", metavar="HOST:PORT", help="MQTT over TCP. [default: 127.0.0.1:1883]")
+]
+WsBind = Annotated[
+    str | None, typer.Option("--ws", metavar="HOST:PORT", help="MQTT over WebSocket. [default: 127.0.0.1:8083]")
+]
+LogFormat = Annotated[
+    Literal["text", "json"] | None, typer.Option("--log", help="How the log on stderr is written. [default: text]")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Log everything; show tracebacks.")]
+Devices = Annotated[int, typer.Option(min=1, max=10_000, help="Simulated devices.")]
+Rate = Annotated[float, typer.Option(min=0.001, max=1_000_000, help="Messages a second, of all devices together.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same topics and payloads.")]
+
+
+@app.callback()
+def root(context: typer.Context) -> None:
+    """MQTT in, a replayable log in between, a browser at the other end."""
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    data: DataDir = None,
+    http: HttpBind = None,
+    mqtt: MqttBind = None,
+    ws: WsBind = None,
+    log: LogFormat = None,
+    debug: Debug = False,
+) -> None:
+    """Run everything in this process, in the foreground, until Ctrl-C or SIGTERM.
+
+    Prints a line for each address, then `ready`. Port 0 takes a free port and prints it. SIGHUP reads the
+    configuration again: the log level changes at once, other changes are named and wait for a restart.
+    """
+    from bridge.cli.serve import run_serve
+
+    run_serve(config, _flags({"--data": data, "--http": http, "--mqtt": mqtt, "--ws": ws, "--log": log}), debug=debug)
+
+
+@app.command()
+def demo(
+    config: ConfigFile = None,
+    data: DataDir = None,
+    http: HttpBind = None,
+    mqtt: MqttBind = None,
+    ws: WsBind = None,
+    log: LogFormat = None,
+    debug: Debug = False,
+    devices: Devices = 50,
+    rate: Rate = 100,
+    seed: Seed = 1,
+) -> None:
+    """Serve with a simulated fleet and recorded weather, data in ./data/demo.
+
+    The fleet has an outage, a takeover and a firmware change every minute, so that each view has something to show.
+    """
+    from bridge.cli.demo import run_demo
+
+    flags = _flags({"--data": data, "--http": http, "--mqtt": mqtt, "--ws": ws, "--log": log})
+    run_demo(config, flags, devices=devices, rate=rate, seed=seed, debug=debug)
+
+
+@app.command("check-config")
+def check_config(config: ConfigFile = None, data: DataDir = None) -> None:
+    """Validate the configuration (file and environment) and print the one in effect."""
+    from bridge.cli.check_config import run_check_config
+
+    run_check_config(config, _flags({"--data": data}))
+
+
+@app.command()
+def simulate(
+    recorded: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE.csv", help="Play a recording: CSV with at least time,topic,payload."),
+    ] = None,
+    devices: Devices = 50,
+    rate: Rate = 100,
+    transport: Annotated[
+        Literal["tcp", "ws"] | None, typer.Option(help="MQTT over TCP or WebSocket. [default: as --broker says, tcp]")
+    ] = None,
+    qos: Annotated[int, typer.Option(min=0, max=2, help="QoS of the messages.")] = 1,
+    seed: Seed = 1,
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="mqtt://HOST:PORT or ws://HOST:PORT/PATH. [default: this computer]"),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long. [default: Ctrl-C]")
+    ] = None,
+) -> None:
+    """Publish like N sensors (with paho-mqtt), or play recorded data with its own timing."""
+    from bridge.cli.simulate import run_simulate
+
+    run_simulate(recorded, broker, transport, devices=devices, rate=rate, qos=qos, seed=seed, duration_s=duration)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    from bridge.config_source import ConfigError
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_debugging = "--debug" in given
+    try:
+        if given[:1] == ["bench"]:
+            return _bench(given[1:])
+        outcome = app(args=given, prog_name="headrace", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+            return EXIT_USAGE
+        return _fail(_usage_text(error), EXIT_USAGE)
+    except ConfigError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        return EXIT_FAILED
+    except Exception as error:
+        if is_debugging:
+            raise
+        return _fail(
+            f"{type(error).__name__}: {error}. This is a mistake in Headrace; --debug shows where it happened.",
+            EXIT_FAILED,
+        )
+
+
+def _bench(arguments: list[str]) -> int:
+    """`headrace bench …`: the load generator's own commands."""
+    bench: typer.Typer = import_module("devices.bench.cli").app
+    outcome = bench(args=arguments, prog_name="headrace bench", standalone_mode=False)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _flags(values: dict[str, str | None]) -> dict[str, str]:
+    return {flag: value for flag, value in values.items() if value is not None}
+
+
+def _usage_text(error: Exception) -> str:
+    message: str = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "headrace"
+    return f"{message.rstrip('.')}. See: {command} --help"
+
+
+def _fail(message: str, exit_code: int) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return exit_code
