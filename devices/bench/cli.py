@@ -30,7 +30,7 @@ Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each scenario, the s
 Seconds = Annotated[float, typer.Option(min=0.1, help="Measured seconds of each run, after half a second of warm-up.")]
 Only = Annotated[str | None, typer.Option(help="Scenarios to run, separated by commas.")]
 Peers = Annotated[str | None, typer.Option(help="Servers to run, separated by commas; all that are found by default.")]
-Payload = Annotated[int, typer.Option(min=40, help="Bytes of each payload.")]
+Payload = Annotated[int, typer.Option(min=48, help="Bytes of each payload.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.", dir_okay=False)]
 
 
