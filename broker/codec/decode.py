@@ -59,7 +59,8 @@ def decode_publishes(
 
     Plain is QoS 0 or 1, whole, without RETAIN, DUP and properties. What is anything else, breaks a rule, is larger than
     `frame_bytes_max`, has no route or one of another stream than the rows before it, is left where it is: the caller
-    takes it by `next_frame`, which also says what is wrong with it.
+    takes it by `next_frame`, which also says what is wrong with it. A `frame_bytes_max` below 129 leaves everything, so
+    that only frames with a longer header need be measured.
 
     `routes` is keyed by the topic's UTF-8 bytes. `open_route` is asked for those it does not hold; it validates the
     topic (an `MqttError` counts as no route) and may cache what it returns.
