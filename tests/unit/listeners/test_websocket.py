@@ -61,7 +61,7 @@ class Recorder:
     def pause_writing(self) -> None:
         self.is_full = True
 
-    def resume_writing(self, now_ms: int) -> None:
+    def resume_writing(self) -> None:
         self.is_full = False
 
 
