@@ -12,6 +12,7 @@ import select
 import signal
 import sqlite3
 import sys
+import traceback
 from collections import deque
 from collections.abc import Generator
 from pathlib import Path
@@ -71,6 +72,9 @@ class RequestLoop:
             self._answer(number, False, end.value)
         except (StreamLogError, sqlite3.Error) as error:
             self._answer(number, True, f"history cannot be read: {error}")
+        except Exception as error:  # a bug, or a damaged record: who asked is told, the others' scans go on
+            traceback.print_exc()
+            self._answer(number, True, f"history cannot be read: {error!r}")
         else:
             self._work.append((number, work))
 

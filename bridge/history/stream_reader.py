@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from bridge.history.scan import Scan, ScanResult
-from bridge.records import Topic
+from bridge.records import RecordRun, Topic
 from bridge.streams.collect import ScanCollector, TopicChoice, nothing
 from bridge.streams.frames import decode_body, segment_times
 from bridge.streams.sqlite_schema import open_reader
@@ -25,6 +25,8 @@ PIECE_ROWS = 256
 TOPICS_PER_PIECE = 5_000
 CHOICES_MAX = 64
 """Filter lists whose topics are remembered."""
+DECODED_ROWS_MAX = 8
+"""Rows kept decoded: some 1.5 MB each at most, but for rows of a single long run."""
 TOPICS_MAX = 200_000
 """`Topic` objects kept for decoding; beyond it they are made anew."""
 
@@ -74,6 +76,7 @@ class StreamReader:
         self._connection = open_reader(path)
         self._filter_ids: dict[tuple[int, tuple[str, ...]], FilterIds] = {}
         self._topics: dict[bytes, Topic] = {}
+        self._runs_by_row: dict[tuple[int, int, int], list[RecordRun]] = {}
 
     def close(self) -> None:
         self._connection.close()
@@ -181,7 +184,7 @@ class StreamReader:
         records_left = PIECE_RECORDS
         for base, count, time_max, topics in rows:
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
-                self._read_row(stream_id, collector, base)
+                self._read_row(stream_id, collector, base, count)
                 records_left -= count
             else:
                 collector.skip(base, base + count, time_max)
@@ -203,22 +206,33 @@ class StreamReader:
         records_left = PIECE_RECORDS
         for base, count, time_min, topics in rows:
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
-                self._read_row(stream_id, collector, base)
+                self._read_row(stream_id, collector, base, count)
                 records_left -= count
             else:
                 collector.skip(base, base + count, time_min)
             if collector.is_done or records_left <= 0:
                 return
 
-    def _read_row(self, stream_id: int, collector: ScanCollector, base: int) -> None:
-        (body,) = self._connection.execute(f"SELECT body FROM batch_{stream_id} WHERE base = ?", (base,)).fetchone()
-        if len(self._topics) > TOPICS_MAX:
-            self._topics.clear()
-        runs = decode_body(body, base, self._topics)
+    def _read_row(self, stream_id: int, collector: ScanCollector, base: int, count: int) -> None:
+        runs = self._runs(stream_id, base, count)
         for run in runs if collector.is_ascending else reversed(runs):
             collector.add(run)
             if collector.is_done:
                 return
+
+    def _runs(self, stream_id: int, base: int, count: int) -> list[RecordRun]:
+        """A row's runs. A scan often ends within a row, and the next one begins there."""
+        key = (stream_id, base, count)  # offsets are never given twice, so the same key has the same records
+        runs = self._runs_by_row.pop(key, None)
+        if runs is None:
+            (body,) = self._connection.execute(f"SELECT body FROM batch_{stream_id} WHERE base = ?", (base,)).fetchone()
+            if len(self._topics) > TOPICS_MAX:
+                self._topics.clear()
+            runs = decode_body(body, base, self._topics)
+        self._runs_by_row[key] = runs  # the most recently used is last
+        if len(self._runs_by_row) > DECODED_ROWS_MAX:
+            del self._runs_by_row[next(iter(self._runs_by_row))]
+        return runs
 
     def _skip_chunks_up(self, stream_id: int, collector: ScanCollector, bits: int) -> bool:
         """Pass over chunks from the position on that have none of the topics; True when a piece's worth was."""

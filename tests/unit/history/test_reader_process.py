@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
 
-from bridge.history.scan import Scan
+from bridge.history.scan import Scan, ScanResult
 from bridge.history.stream_reader import StreamReader
 from bridge.streams.readers import ReadFailed
 from bridge.streams.sqlite_schema import FILE_NAME
@@ -21,33 +22,36 @@ from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, n
 
 
 @pytest.fixture
-async def opened(tmp_path: Path):  # type: ignore[no-untyped-def]
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     store = SqliteStore.open(tmp_path)
-    log = store.open_log("telemetry")
-    opened = Opened(log, RunMaker(log), Committed(log), FakeClock())
-    opened.store_of = store  # type: ignore[attr-defined]
-    yield opened
+    yield store
     await store.close()
 
 
-def pid_of(opened: Opened) -> int:
-    (pid,) = opened.store_of.readers.pids  # type: ignore[attr-defined]
-    return int(pid)
+@pytest.fixture
+def opened(store: SqliteStore) -> Opened:
+    log = store.open_log("telemetry")
+    return Opened(log, RunMaker(log), Committed(log), FakeClock())
 
 
-async def test_a_reader_that_died_is_started_again_and_asked_again(opened: Opened) -> None:
+def pid_of(store: SqliteStore) -> int:
+    (pid,) = store.readers.pids
+    return pid
+
+
+async def test_a_reader_that_died_is_started_again_and_asked_again(store: SqliteStore, opened: Opened) -> None:
     await opened.store(opened.maker.run(numbers(3)))
     assert await opened.offsets() == [0, 1, 2]
-    first = pid_of(opened)
+    first = pid_of(store)
     os.kill(first, signal.SIGSTOP)
     asking = asyncio.create_task(opened.offsets())
     await asyncio.sleep(0)
     os.kill(first, signal.SIGKILL)
     assert await asking == [0, 1, 2]
-    assert pid_of(opened) != first
+    assert pid_of(store) != first
 
 
-async def test_the_reader_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_the_reader_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
@@ -68,7 +72,7 @@ async def test_the_reader_ends_when_its_parent_is_killed(tmp_path: Path) -> None
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    await wait_until(lambda: not is_running(reader))
+    asyncio.run(wait_until(lambda: not is_running(reader)))
 
 
 def is_running(pid: int) -> bool:
@@ -95,18 +99,21 @@ async def test_a_small_scan_does_not_wait_for_an_export(opened: Opened) -> None:
     assert finished[-1] == "export"
 
 
-async def test_a_damaged_row_is_told_to_who_asked(opened: Opened) -> None:
+async def test_a_damaged_row_is_told_to_who_asked(store: SqliteStore, opened: Opened) -> None:
     await opened.store(opened.maker.run(numbers(3)))
-    table = opened.store_of.logs["telemetry"].table  # type: ignore[attr-defined]
-    writer = opened.store_of.writer  # type: ignore[attr-defined]
-    writer.call(lambda: table.connection.execute("UPDATE batch_1 SET body = x'02' || substr(body, 2)"))
+    table = store.logs["telemetry"].table
+    store.writer.call(
+        lambda: table.connection.execute("UPDATE batch_1 SET body = CAST(x'02' || substr(body, 2) AS BLOB)")
+    )
     with pytest.raises(ReadFailed, match="newer Headrace"):
         await opened.offsets()
     assert await opened.log.offset_at(10**15) == 3
 
 
 @pytest.mark.slow
-async def test_the_first_record_of_a_rare_topic_is_found_among_many(opened: Opened, tmp_path: Path) -> None:
+async def test_the_first_record_of_a_rare_topic_is_found_among_many(
+    store: SqliteStore, opened: Opened, tmp_path: Path
+) -> None:
     """10 000 topics in 2 000 rows; the rare topic is in the last of them."""
     opened.maker.topic_names = [f"site/{number % 50}/device/{number}" for number in range(10_000)]
     for step in range(2_000):
@@ -116,17 +123,24 @@ async def test_the_first_record_of_a_rare_topic_is_found_among_many(opened: Open
         if step % 50 == 0:
             await opened.committed.wait(step * 1_000)
     await opened.store(opened.maker.run([b"1"], topics=["rare/topic"]))
-    table = opened.store_of.logs["telemetry"].table  # type: ignore[attr-defined]
+    table = store.logs["telemetry"].table
     await wait_until(lambda: len(table.chunks) >= 7 and len(table.open_rows) <= 66, 30)
     for topic_filter in ("rare/topic", "rare/#"):
         reader = StreamReader(tmp_path / FILE_NAME)
         started = time.perf_counter()
-        work = reader.scan(1, Scan("telemetry", opened.log.epoch, (topic_filter,), 0, 1 << 40, "json"))
-        try:
-            while True:
-                next(work)
-        except StopIteration as end:
-            elapsed = time.perf_counter() - started
-            assert end.value.count == 1
+        result = run_to_its_end(
+            reader.scan(1, Scan("telemetry", opened.log.epoch, (topic_filter,), 0, 1 << 40, "json"))
+        )
+        elapsed = time.perf_counter() - started
         reader.close()
+        assert result.count == 1
         assert elapsed < 0.2
+
+
+def run_to_its_end(work: Generator[None, None, ScanResult]) -> ScanResult:
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            assert isinstance(end.value, ScanResult)  # noqa: PT017 - the generator's result
+            return end.value

@@ -178,4 +178,4 @@ async def test_a_file_system_without_room_is_survived(
         await store.close()
         assert await check_after_crash(disk / "data", open_store, written) == written
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        await asyncio.to_thread(subprocess.run, ["umount", str(disk)], check=True)
