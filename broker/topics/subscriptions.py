@@ -41,13 +41,15 @@ class _Node(Generic[KeyT, SubscriptionT]):
 class SubscriptionTree(Generic[KeyT, SubscriptionT]):
     """Subscriptions by topic filter; a key (a session) has at most one for each filter. [MQTT-3.8.4-3]"""
 
-    __slots__ = ("_next_number", "_root", "count")
+    __slots__ = ("_next_number", "_root", "count", "node_count")
 
     def __init__(self) -> None:
         self._root: _Node[KeyT, SubscriptionT] = _Node()
         self._next_number = 0
         self.count = 0
         """Subscriptions in all."""
+        self.node_count = 0
+        """Levels in all; filters that begin alike share theirs."""
 
     def add(self, topic_filter: str, key: KeyT, subscription: SubscriptionT) -> bool:
         """Add a subscription, or replace it in its place; returns whether it is a new one."""
@@ -58,6 +60,7 @@ class SubscriptionTree(Generic[KeyT, SubscriptionT]):
             child = node.children.get(level)
             if child is None:
                 child = node.children[level] = _Node()
+                self.node_count += 1
             node = child
         if node.entries is None:
             node.entries = {}
@@ -83,16 +86,22 @@ class SubscriptionTree(Generic[KeyT, SubscriptionT]):
         if node.entries is None or node.entries.pop(key, None) is None:
             return False
         self.count -= 1
-        if node.entries:
-            return True
-        node.entries = None
-        while path and node.entries is None and not node.children:
-            node, level = path.pop()
-            assert node.children is not None
-            del node.children[level]
-            if not node.children:
-                node.children = None
+        if not node.entries:
+            node.entries = None
+            self._prune(path)
         return True
+
+    def _prune(self, path: list[tuple[_Node[KeyT, SubscriptionT], str]]) -> None:
+        """Take away the nodes at the end of `path` that lead to nothing."""
+        for parent, level in reversed(path):
+            assert parent.children is not None
+            child = parent.children[level]
+            if child.entries is not None or child.children:
+                return
+            del parent.children[level]
+            self.node_count -= 1
+            if not parent.children:
+                parent.children = None
 
     def match(self, topic_name: str) -> list[tuple[KeyT, SubscriptionT]]:
         """Every subscription whose filter takes the topic, in the order in which they were first made.

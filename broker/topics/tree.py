@@ -73,14 +73,20 @@ class TopicTree(Generic[ValueT]):
             return None
         node.value = None
         self.count -= 1
-        while path and node.value is None and not node.children:
-            node, level = path.pop()
-            assert node.children is not None
-            del node.children[level]
-            self.node_count -= 1
-            if not node.children:
-                node.children = None
+        self._prune(path)
         return value
+
+    def _prune(self, path: list[tuple[_TopicNode[ValueT], str]]) -> None:
+        """Take away the nodes at the end of `path` that lead to nothing."""
+        for parent, level in reversed(path):
+            assert parent.children is not None
+            child = parent.children[level]
+            if child.value is not None or child.children:
+                return
+            del parent.children[level]
+            self.node_count -= 1
+            if not parent.children:
+                parent.children = None
 
     def taken_by(self, topic_filter: str) -> list[ValueT]:
         """The values of every topic name that the filter takes; only the branches that can match are walked."""

@@ -12,7 +12,10 @@ from tests.support.wire_cases import properties
 
 
 def test_each_property_has_its_attribute() -> None:
-    assert {row.name for row in PROPERTY_RULES.values()} == set(Properties.__slots__)
+    empty = Properties()
+    assert all(getattr(empty, row.name) in (None, []) for row in PROPERTY_RULES.values())
+    with pytest.raises(AttributeError):
+        empty.topic_alais = 1  # type: ignore[attr-defined]
 
 
 def test_no_properties_cost_no_object() -> None:
