@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from broker.outbox import Transport
     from broker.sessions.session import Session
 
+PARTS_MAX = 64
+"""Reads of an unfinished packet kept apart; a peer that sends byte by byte must not cost an object for each."""
+
 SERVER_SHUTTING_DOWN = 0x8B
 KEEP_ALIVE_TIMEOUT = 0x8D
 SESSION_TAKEN_OVER = 0x8E
@@ -108,6 +111,8 @@ class Connection:
             self._parts.append(data)
             self._parts_bytes += len(data)
             if self._parts_bytes < self._needed_bytes:
+                if len(self._parts) >= PARTS_MAX:
+                    self._parts = [b"".join(self._parts)]
                 return
             data = b"".join(self._parts)
             self._parts = None
