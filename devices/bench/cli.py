@@ -132,6 +132,8 @@ def _require_numpy() -> None:
     if importlib.util.find_spec("numpy") is None:
         typer.echo("headrace bench needs numpy: pip install 'headrace[bench]'", err=True)
         raise typer.Exit(EXIT_USAGE)
+    # numpy's algebra library starts threads that spin for a while, on the cores that are to be measured.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _choose(only: str | None, known: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:

@@ -80,7 +80,8 @@ class Row:
             return None
         if cell.failure:
             return cell.failure
-        rate, ceiling = cell.rate.high, self.ceiling.median
+        # Medians of interleaved rounds: a machine that was busy for one of them was busy for both.
+        rate, ceiling = cell.rate.median, self.ceiling.median
         if rate is None:
             return None
         if ceiling is None:

@@ -49,7 +49,7 @@ def test_no_ratio_without_a_baseline_or_with_a_failed_one() -> None:
 
 def test_a_rate_above_two_thirds_of_the_ceiling_is_refused() -> None:
     report = Report()
-    refused = report.add_row(row(ceiling=900, headrace=cell(500, 601), mosquitto=cell(100)))
+    refused = report.add_row(row(ceiling=900, headrace=cell(601, 640), mosquitto=cell(100)))
     assert "above two thirds" in (refused.problem("headrace") or "")
     assert refused.ratio() is None
     assert len(report.problems()) == 1
