@@ -45,7 +45,7 @@ class Http(HttpToolsProtocol):
         self._is_head_open = True
         self._refusal = 400
         self._head_timer: asyncio.TimerHandle | None = None
-        self._on_shutdown: Callable[[], None] | None = None
+        self._on_end: Callable[[], None] | None = None
 
     # Bounds of a request's head
 
@@ -56,6 +56,7 @@ class Http(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_complete()
         super().connection_lost(exc)
+        self._end()  # uvicorn tells only the last of several pipelined requests
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -147,16 +148,25 @@ class Http(HttpToolsProtocol):
         self.server_state.total_requests += 1
         return self.transport
 
-    # The end of the server
+    # The end
 
-    def on_shutdown(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the server stops, so that a response without end can end."""
-        self._on_shutdown = callback
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the connection is lost or the server stops, so that a long response can end."""
+        self._on_end = callback
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._on_shutdown is not None:
-            self._on_shutdown()
+        self._end()
+
+    def _end(self) -> None:
+        callback, self._on_end = self._on_end, None
+        if callback is not None:
+            callback()
+
+
+def http_class(limits: LiveLimits) -> type[Http]:
+    """`Http` with these bounds, for `uvicorn.Config(http=…)`."""
+    return type("BoundedHttp", (Http,), {"limits": limits})
 
 
 _REFUSALS = {

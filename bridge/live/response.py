@@ -123,7 +123,7 @@ class EventStream(Response):
         outlet.reader = reader
         reader.outlet = outlet
         if isinstance(http, Http):
-            http.on_shutdown(reader.close)
+            http.on_end(reader.close)
         watcher = asyncio.create_task(_close_when_gone(receive, reader.close))
         try:
             reader.start(self._start)

@@ -159,7 +159,7 @@ class _Poll:
         take_off = hub.on_close(self._end)
         http = request.scope.get("extensions", {}).get(EXTENSION)
         if isinstance(http, Http):
-            http.on_shutdown(self._end)
+            http.on_end(self._end)
         try:
             while True:
                 self._rung.clear()
