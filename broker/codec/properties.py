@@ -6,7 +6,9 @@ depends on the connection (a topic alias above the maximum, say) is left to the 
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, ClassVar, Final
 
 from broker.codec.constants import (
     AUTH,
@@ -189,23 +191,24 @@ class Properties:
 
     def present(self) -> dict[str, object]:
         """Name and value of each property that is present, in the order of the table."""
-        found: dict[str, object] = {}
-        for name in Properties.FIELDS:
-            value = getattr(self, name)
-            if value is not None and value != []:
-                found[name] = value
-        return found
+        values = zip(Properties.FIELDS, _ALL_VALUES(self), strict=True)
+        return {name: value for name, value in values if value is not None and value != []}
 
     @property
     def is_empty(self) -> bool:
         """Nothing is present."""
-        return not self.present()
+        return _ALL_VALUES(self) == _NO_VALUES
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Properties) and self.present() == other.present()
 
     def __repr__(self) -> str:
         return f"Properties({', '.join(f'{name}={value!r}' for name, value in self.present().items())})"
+
+
+_ALL_VALUES: Final[Callable[[Properties], tuple[Any, ...]]] = attrgetter(*Properties.FIELDS)
+"""All values in the order of the table: one call where 27 look-ups by name would cost most of an encoding."""
+_NO_VALUES: Final = _ALL_VALUES(Properties())
 
 
 def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties | None, int]:
@@ -292,8 +295,7 @@ def encode_properties(properties: Properties | None, kind: int) -> bytes:
     if properties is None:
         return b"\0"
     parts: list[bytes] = []
-    for row in _TABLE:
-        value = getattr(properties, row.name)
+    for row, value in zip(_TABLE, _ALL_VALUES(properties), strict=True):
         if value is None:
             continue
         if row.wire_type == STRING_PAIR:
