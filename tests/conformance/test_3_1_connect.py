@@ -206,6 +206,7 @@ def test_any_split_of_the_bytes_gives_the_same(opened: Open, name: str, version:
     assert [client.next_packet().packet_type for _ in range(3)] == [wire.CONNACK, wire.SUBACK, wire.PINGRESP]
 
 
+@pytest.mark.slow
 def test_silent_client_is_closed_after_one_and_a_half_keep_alives(connected: Connect, version: int) -> None:
     """[MQTT-3.1.2-22]"""
     client = connected(version=version, keep_alive=1)
@@ -213,6 +214,7 @@ def test_silent_client_is_closed_after_one_and_a_half_keep_alives(connected: Con
     client.expect_closed(0x8D)
 
 
+@pytest.mark.slow
 def test_packets_keep_a_client_alive(connected: Connect) -> None:
     """[MQTT-3.1.2-20]"""
     client = connected(keep_alive=1)

@@ -51,6 +51,7 @@ def test_take_over_publishes_the_will(connected: Connect, name: str, version: in
     watcher.expect_publish(f"{name}/will", b"gone")
 
 
+@pytest.mark.slow
 def test_keep_alive_time_out_publishes_the_will(connected: Connect, name: str, version: int) -> None:
     """[MQTT-3.1.2-22] with [MQTT-3.1.2-8]"""
     watcher = connected(version=version)
@@ -120,6 +121,7 @@ class TestVersion5:
         watcher.expect_publish(f"{name}/will", b"gone")
         connected(name)
 
+    @pytest.mark.slow
     def test_return_in_time_discards_a_delayed_will(self, connected: Connect, name: str) -> None:
         """[MQTT-3.1.3-9]"""
         watcher = connected()

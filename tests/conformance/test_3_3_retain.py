@@ -122,6 +122,7 @@ class TestVersion5:
         subscriber.subscribe((retained, RETAIN_IF_NEW))
         subscriber.expect_nothing()
 
+    @pytest.mark.slow
     def test_expired_retained_message_is_gone(self, connected: Connect, name: str) -> None:
         """[MQTT-3.3.2-5]"""
         publisher = connected()

@@ -166,6 +166,7 @@ def test_take_over_keeps_the_session(
 class TestVersion5:
     """Session Expiry Interval."""
 
+    @pytest.mark.slow
     def test_session_ends_after_its_expiry(self, opened: Callable[..., RawClient], name: str) -> None:
         """[MQTT-3.1.2-23]"""
         first = opened(wire.V5)
@@ -202,6 +203,7 @@ class TestVersion5:
         assert connack.properties[wire.SESSION_EXPIRY] == 7 * 86_400
         end_session(opened, name)
 
+    @pytest.mark.slow
     def test_expired_message_is_not_delivered(
         self, opened: Callable[..., RawClient], connected: Connect, name: str
     ) -> None:
