@@ -7,7 +7,8 @@ can begin anew. Between pieces rows may be merged or dropped: each piece finds i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from bridge.history.scan import Scan, ScanResult
@@ -20,11 +21,12 @@ from broker.topics.names import matches
 
 PIECE_RECORDS = 4_000
 """Records looked at before another scan gets its turn: some 10 ms."""
-PIECE_ROWS = 256
-"""Rows or chunks passed over in one piece."""
+PIECE_ROWS = 64
+"""Rows or chunks passed over in one piece: as many rows as a chunk has, so that later chunks are looked at first."""
 TOPICS_PER_PIECE = 5_000
-CHOICES_MAX = 64
-"""Filter lists whose topics are remembered."""
+FILTERS_MAX = 64
+FILTER_IDS_MAX = 1_000_000
+"""Filter lists whose topics are remembered, and how many topic ids they may have in all."""
 DECODED_ROWS_MAX = 8
 """Rows kept decoded: some 1.5 MB each at most, but for rows of a single long run."""
 TOPICS_MAX = 200_000
@@ -159,8 +161,9 @@ class StreamReader:
         key = (stream_id, filters)
         filter_ids = self._filter_ids.pop(key, None) or FilterIds(filters)
         self._filter_ids[key] = filter_ids  # the most recently used is last
-        if len(self._filter_ids) > CHOICES_MAX:
-            del self._filter_ids[next(iter(self._filter_ids))]
+        ids = sum([len(each.ids) for each in self._filter_ids.values()])
+        while len(self._filter_ids) > FILTERS_MAX or (ids > FILTER_IDS_MAX and len(self._filter_ids) > 1):
+            ids -= len(self._filter_ids.pop(next(iter(self._filter_ids))).ids)
         return filter_ids
 
     # hot path: tests/bench/sqlite_log.py
@@ -169,49 +172,58 @@ class StreamReader:
         execute = self._connection.execute
         if not filter_ids.takes_all and self._skip_chunks_up(stream_id, collector, filter_ids.bits):
             return
-        columns = "base, count, time_max, topics"
         before = f"SELECT base FROM batch_{stream_id} WHERE base <= ? ORDER BY base DESC LIMIT 1"
         found = execute(before, (collector.position,)).fetchone()
-        first = found[0] if found is not None else 0
         rows = execute(
-            f"SELECT {columns} FROM batch_{stream_id} WHERE base >= ? AND base < ? ORDER BY base LIMIT {PIECE_ROWS}",
-            (first, collector.end),
-        ).fetchall()
-        rows = [row for row in rows if row[0] + row[1] > collector.position]
-        if not rows or rows[0][0] > collector.position:
-            collector.lose(rows[0][0] if rows else collector.end)
-            return
-        records_left = PIECE_RECORDS
-        for base, count, time_max, topics in rows:
-            if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
-                self._read_row(stream_id, collector, base, count)
-                records_left -= count
-            else:
-                collector.skip(base, base + count, time_max)
-            if collector.is_done or records_left <= 0:
-                return
+            f"SELECT base, count, time_max, {'NULL' if filter_ids.takes_all else 'topics'} FROM batch_{stream_id}"
+            f" WHERE base >= ? AND base < ? ORDER BY base LIMIT {PIECE_ROWS}",
+            (found[0] if found is not None else 0, collector.end),
+        )
+        with closing(rows):  # read one by one: most pieces end early
+            self._read_piece(rows, stream_id, collector, filter_ids)
 
     def _descend(self, stream_id: int, collector: ScanCollector, filter_ids: FilterIds) -> None:
         """One piece of a descending scan."""
-        execute = self._connection.execute
         if not filter_ids.takes_all and self._skip_chunks_down(stream_id, collector, filter_ids.bits):
             return
-        rows = execute(
-            f"SELECT base, count, time_min, topics FROM batch_{stream_id}"
+        rows = self._connection.execute(
+            f"SELECT base, count, time_min, {'NULL' if filter_ids.takes_all else 'topics'} FROM batch_{stream_id}"
             f" WHERE base < ? ORDER BY base DESC LIMIT {PIECE_ROWS}",
             (collector.position,),
-        ).fetchall()
-        if not rows:
-            collector.lose(collector.end)
+        )
+        with closing(rows):
+            self._read_piece(rows, stream_id, collector, filter_ids)
+
+    def _read_piece(
+        self,
+        rows: Iterable[tuple[int, int, int, bytes]],
+        stream_id: int,
+        collector: ScanCollector,
+        filter_ids: FilterIds,
+    ) -> None:
+        """Rows in the order of the scan, until a piece's worth of records was decoded."""
         records_left = PIECE_RECORDS
-        for base, count, time_min, topics in rows:
+        for base, count, time_ms, topics in rows:
+            if collector.is_ascending and base + count <= collector.position:
+                continue
+            if collector.is_ascending and base > collector.position:
+                collector.lose(base)
+                return
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
                 self._read_row(stream_id, collector, base, count)
                 records_left -= count
             else:
-                collector.skip(base, base + count, time_min)
+                collector.skip(base, base + count, time_ms)
             if collector.is_done or records_left <= 0:
                 return
+        if records_left == PIECE_RECORDS and not self._has_rows(stream_id, collector):
+            collector.lose(collector.end)
+
+    def _has_rows(self, stream_id: int, collector: ScanCollector) -> bool:
+        """Something of what is left to look at is still kept."""
+        low, high = (collector.position, collector.end) if collector.is_ascending else (0, collector.position)
+        sql = f"SELECT 1 FROM batch_{stream_id} WHERE base + count > ? AND base < ? ORDER BY base DESC LIMIT 1"
+        return self._connection.execute(sql, (low, high)).fetchone() is not None
 
     def _read_row(self, stream_id: int, collector: ScanCollector, base: int, count: int) -> None:
         runs = self._runs(stream_id, base, count)

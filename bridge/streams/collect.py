@@ -15,7 +15,7 @@ from bridge.history.scan import Scan, ScanResult
 from bridge.records import RecordRun, Topic
 from broker.topics.names import matches
 
-TOPICS_KNOWN_MAX = 200_000
+TOPICS_KNOWN_MAX = 50_000
 """A `TopicChoice` that has seen more topics than this begins anew."""
 
 

@@ -188,6 +188,7 @@ class SqliteWriter:
                 return True
             self._put_back(group)
             if not is_stopping:
+                self._upkeep_step()  # retention may make the room that is missing
                 self._sleep(RETRY_S)
                 return True
         if is_stopping:
