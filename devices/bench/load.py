@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import psutil
+
 from devices.bench.checks import (
     CheckFailed,
     EventScanner,
@@ -261,6 +263,8 @@ class LoadResult:
     seconds: float
     server_cpu_s: float
     load_cpu_s: float
+    other_cpu_s: float
+    """CPU time that the machine spent on neither of them: what makes a figure doubtful."""
     sent: int
     """All messages sent, warm-up and all; each of them arrived."""
 
@@ -276,6 +280,30 @@ class LoadResult:
     @property
     def load_cores(self) -> float:
         return self.load_cpu_s / self.seconds
+
+    @property
+    def other_cores(self) -> float:
+        return self.other_cpu_s / self.seconds
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """All counters at one moment."""
+
+    time_s: float
+    delivered: int
+    server_cpu_s: float
+    load_cpu_s: float
+    machine_cpu_s: float
+
+
+def machine_cpu_s() -> float:
+    """CPU time that all cores together have spent on processes, or that a hypervisor took from them.
+
+    Without interrupts, which loopback traffic causes and no process is charged for.
+    """
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "steal", 0.0))
 
 
 class Load:
@@ -309,20 +337,28 @@ class Load:
         for publisher in self._publishers:
             publisher.pump()
         self._turn_until(time.perf_counter() + warm_up_s, messages_max)
-        start, start_count, start_cpu, start_load = self._snapshot(server_cpu_s)
-        self._turn_until(start + seconds, messages_max)
-        end, end_count, end_cpu, end_load = self._snapshot(server_cpu_s)
+        start = self._snapshot(server_cpu_s)
+        self._turn_until(start.time_s + seconds, messages_max)
+        end = self._snapshot(server_cpu_s)
         self.drain()
+        server, load = end.server_cpu_s - start.server_cpu_s, end.load_cpu_s - start.load_cpu_s
         return LoadResult(
-            messages=end_count - start_count,
-            seconds=end - start,
-            server_cpu_s=end_cpu - start_cpu,
-            load_cpu_s=end_load - start_load,
+            messages=end.delivered - start.delivered,
+            seconds=end.time_s - start.time_s,
+            server_cpu_s=server,
+            load_cpu_s=load,
+            other_cpu_s=max(0.0, end.machine_cpu_s - start.machine_cpu_s - server - load),
             sent=sum(publisher.sent for publisher in self._publishers),
         )
 
-    def _snapshot(self, server_cpu_s: Callable[[], float]) -> tuple[float, int, float, float]:
-        return time.perf_counter(), self.delivered(), server_cpu_s(), time.process_time()
+    def _snapshot(self, server_cpu_s: Callable[[], float]) -> _Snapshot:
+        return _Snapshot(
+            time_s=time.perf_counter(),
+            delivered=self.delivered(),
+            server_cpu_s=server_cpu_s(),
+            load_cpu_s=time.process_time(),
+            machine_cpu_s=machine_cpu_s(),
+        )
 
     def _turn_until(self, deadline: float, messages_max: int | None) -> None:
         clock = time.perf_counter

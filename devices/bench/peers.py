@@ -244,9 +244,7 @@ def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     )
     return [
         sys.executable,
-        "-c",
-        "from bridge.cli import main; main()",
-        "serve",
+        *("-m", "bridge.cli", "serve"),
         *("-c", str(configuration)),
         *("--data", str(directory / "data")),
         *("--mqtt", f"127.0.0.1:{ports.mqtt}"),

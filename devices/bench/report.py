@@ -37,6 +37,11 @@ def print_report(report: Report, console: Console, *, is_complete: bool) -> None
     verdicts = [verdict for verdict in judge(report) if is_complete or verdict.is_met is not None]
     if verdicts:
         console.print(_goals(verdicts))
+    doubts = report.doubts()
+    if doubts:
+        console.print(
+            f"[yellow]the machine was busy with other things[/], see others: {len(doubts)} rates are doubtful"
+        )
     problems = report.problems()
     for problem in problems:
         console.print(f"[red]failed[/] {escape(problem)}")
@@ -44,12 +49,12 @@ def print_report(report: Report, console: Console, *, is_complete: bool) -> None
 
 def _rates(report: Report) -> Table:
     table = Table(
-        title="Messages a second (CPU: of the server for each message; generator: cores used by it)",
+        title="Messages a second (CPU: of the server for each message; generator, others: cores used)",
         title_justify="left",
     )
     table.add_column("scenario", overflow="fold", max_width=36)
     table.add_column("server", overflow="fold")
-    for heading in ("median", "lowest – highest", "× Mosq.", "CPU µs", "generator", "ceiling"):
+    for heading in ("median", "lowest – highest", "× Mosq.", "CPU µs", "generator", "others", "ceiling"):
         table.add_column(heading, justify="right")
     for row in report.rows.values():
         for number, (label, cell) in enumerate(row.cells.items()):
@@ -61,7 +66,7 @@ def _rates(report: Report) -> Table:
 def _cell(row: Row, label: str, cell: Cell) -> tuple[str, ...]:
     problem = row.problem(label)
     if cell.failure:
-        return f"[red]{escape(cell.failure.splitlines()[0])}[/]", "", "", "", "", ""
+        return f"[red]{escape(cell.failure.splitlines()[0])}[/]", "", "", "", "", "", ""
     ratio = row.ratio(label)
     return (
         rate_text(cell.rate.median) + (" [red]invalid[/]" if problem else ""),
@@ -69,6 +74,7 @@ def _cell(row: Row, label: str, cell: Cell) -> tuple[str, ...]:
         "–" if ratio is None or label == BASELINE else f"{ratio:.2f}",
         "–" if cell.cpu_us.median is None else f"{cell.cpu_us.median:.2f}",
         "–" if cell.load_cores.median is None else f"{cell.load_cores.median:.2f}",
+        "–" if cell.other_cores.median is None else f"{cell.other_cores.median:.2f}",
         rate_text(row.ceiling.median),
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from devices.bench.load import LoadResult
 
 CEILING_SHARE_MAX = 2 / 3
+OTHER_CORES_MAX = 0.15
 BASELINE = "mosquitto"
 SUBJECT = "headrace"
 
@@ -46,6 +47,8 @@ class Cell:
     """CPU time of the server for each of them, µs."""
     load_cores: Series = field(default_factory=Series)
     """How much of a core the generator used."""
+    other_cores: Series = field(default_factory=Series)
+    """How much of the machine's cores others used meanwhile."""
     failure: str | None = None
 
     def add(self, result: LoadResult) -> None:
@@ -53,6 +56,7 @@ class Cell:
         self.rate.values.append(result.rate)
         self.cpu_us.values.append(result.cpu_us)
         self.load_cores.values.append(result.load_cores)
+        self.other_cores.values.append(result.other_cores)
 
 
 @dataclass
@@ -126,6 +130,16 @@ class Report:
         figure = self.figures.get(key)
         return figure.series.median if figure and not figure.failure else None
 
+    def doubts(self) -> list[str]:
+        """What makes figures less than certain though nothing failed."""
+        found = []
+        for row in self.rows.values():
+            for label, cell in row.cells.items():
+                others = cell.other_cores.high
+                if others is not None and others > OTHER_CORES_MAX:
+                    found.append(f"{row.title}, {label}: other processes used up to {others:.1f} cores meanwhile")
+        return found
+
     def problems(self) -> list[str]:
         """What makes the run fail. A further peer that loses messages is shown but is not our failure."""
         found = list(self.failures)
@@ -152,4 +166,5 @@ class Report:
         for key, figure in self.figures.items():
             document["figures"][key]["median"] = figure.series.median
         document["problems"] = self.problems()
+        document["doubts"] = self.doubts()
         return document

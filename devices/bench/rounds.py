@@ -67,6 +67,6 @@ def measure_row(
             cell.add(result)
             plan.report(
                 f"{row.title} · round {number + 1} · {column.label}: {result.rate:,.0f}/s, "
-                f"{result.cpu_us:.2f} µs CPU, generator {result.load_cores:.2f} cores"
+                f"{result.cpu_us:.2f} µs CPU, generator {result.load_cores:.2f} cores, others {result.other_cores:.2f}"
             )
     return row

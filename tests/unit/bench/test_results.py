@@ -17,7 +17,11 @@ from devices.bench.results import Cell, Report, Row, Series
 def cell(*rates: float) -> Cell:
     filled = Cell()
     for rate in rates:
-        filled.add(LoadResult(messages=int(rate), seconds=1.0, server_cpu_s=0.5, load_cpu_s=0.25, sent=int(rate)))
+        filled.add(
+            LoadResult(
+                messages=int(rate), seconds=1.0, server_cpu_s=0.5, load_cpu_s=0.25, other_cpu_s=0.1, sent=int(rate)
+            )
+        )
     return filled
 
 
@@ -67,6 +71,15 @@ def test_a_further_peer_that_loses_messages_does_not_fail_the_run() -> None:
     assert report.problems() == []
     shown.cells["headrace"].failure = "loss: 5"
     assert report.problems() == ["QoS 0 1→1, headrace: loss: 5"]
+
+
+def test_a_busy_machine_is_said_without_failing_the_run() -> None:
+    report = Report()
+    doubtful = report.add_row(row(headrace=cell(10), mosquitto=cell(10)))
+    assert report.doubts() == []
+    doubtful.cells["mosquitto"].other_cores.values.append(0.7)
+    assert report.doubts() == ["QoS 0 1→1, mosquitto: other processes used up to 0.7 cores meanwhile"]
+    assert report.problems() == []
 
 
 def verdicts(report: Report) -> dict[str, bool | None]:
