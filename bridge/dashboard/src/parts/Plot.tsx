@@ -306,6 +306,7 @@ function drawStates(plot: uPlot, source: Source): void {
   ctx.save();
   ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
   ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
   let index = 0;
   while (index < line.values.length) {
     const value = line.values[index];

@@ -55,8 +55,9 @@ function treeRow(model: Model, node: TopicNode, siblingRates: Map<TopicNode, num
     spark: profile ? profile.spark.slice() : [],
     rate,
     share: siblingRate > 0 && parent.children.size > 1 ? rate / siblingRate : 0,
-    lastTime_ms: node.lastTime_ms,
-    interval_ms: node.children.size === 0 ? (node.latest?.interval_ms ?? Number.NaN) : Number.NaN,
+    // Beside a value stands the value's age, beside a level that of its newest topic.
+    lastTime_ms: record ? Date.parse(record.time) : node.lastTime_ms,
+    interval_ms: node.latest?.interval_ms ?? Number.NaN,
     position: node.position,
     siblings: parent.children.size,
   };

@@ -22,6 +22,8 @@ interface WorkerScope {
 const TICK_MS = 200;
 /** Clock and thinning are asked for so often. */
 const SYSTEM_MS = 15_000;
+/** Plots wait so long for the log to say which fields change, so that they need not be chosen twice. */
+const FIELDS_KNOWN_MS = 1_000;
 /** Answers that a repeat of the same request will not change. */
 const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 410, 414, 431]);
 
@@ -43,6 +45,7 @@ class StreamWorker {
   private isOtherFilter = true;
   private wasSkipped = false;
   private opened = 0;
+  private openedAt_ms = 0;
   private delay_ms: number | null = null;
   private conflated = 0;
   private conflatedLately = 0;
@@ -170,6 +173,7 @@ class StreamWorker {
 
   private hasOpened(isFresh: boolean): void {
     this.opened += 1;
+    this.openedAt_ms = Date.now();
     if (this.isOtherFilter) {
       this.model.reset(this.plan);
       this.history.reset();
@@ -297,7 +301,7 @@ class StreamWorker {
     if (this.dirty.tree) frame.tree = treeFrame(this.model, view, now_ms);
     if (this.dirty.tail) frame.tail = tailFrame(this.model, view, now_ms);
     if (this.dirty.gaps) frame.gaps = this.model.gaps.map((gap) => ({ ...gap }));
-    const isValues = this.dirty.values && isPlotTime && this.model.isComplete;
+    const isValues = this.dirty.values && isPlotTime && this.areFieldsKnown(local_ms);
     if (isValues) {
       frame.values = this.values.frame(this.model, view);
       this.shownPlots = frame.values.fields.length;
@@ -316,6 +320,11 @@ class StreamWorker {
     this.framedAt_ms = local_ms;
     this.isPainting = true;
     this.scope.postMessage(frame);
+  }
+
+  /** Which fields change is known from the log; a slow answer is not waited for. */
+  private areFieldsKnown(local_ms: number): boolean {
+    return this.model.isComplete && (this.model.tailHistory !== "loading" || local_ms - this.openedAt_ms > FIELDS_KNOWN_MS);
   }
 
   private connectionFrame(): NonNullable<Frame["connection"]> {

@@ -223,7 +223,7 @@ function TopicName({ topic, branch }: { topic: string; branch: string }) {
   return (
     <span class="topic" title={topic}>
       <span class="parents">{shown.slice(0, cut)}</span>
-      {shown.slice(cut)}
+      <span class="level">{shown.slice(cut)}</span>
     </span>
   );
 }

@@ -168,7 +168,7 @@ function Row({ id, row, isActive, isSelected, onSelect }: RowProps) {
       onClick={onSelect}
       onDblClick={() => row.hasChildren && setOpen(row.path, !row.isOpen)}
     >
-      <span class="name" style={{ paddingLeft: `${row.level * 16}px` }}>
+      <span class="name" style={{ paddingLeft: `${row.level * 14}px` }}>
         <button
           class={`twisty ${row.isOpen ? "is-open" : ""}`}
           tabIndex={-1}

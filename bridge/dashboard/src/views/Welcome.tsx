@@ -53,7 +53,7 @@ export function Welcome({ isWaiting }: { isWaiting: boolean }) {
           <section>
             <h2>No device at hand?</h2>
             <p>Fifty simulated sensors, on this computer:</p>
-            <Copyable text="headrace simulate --devices 50" isLine />
+            <Copyable text={simulateLine(system.value)} isLine />
           </section>
           <section>
             <h2>A program?</h2>
@@ -67,6 +67,15 @@ export function Welcome({ isWaiting }: { isWaiting: boolean }) {
   );
 }
 
+/** The simulator looks for the usual port by itself. */
+function simulateLine(system: SystemInfo | null): string {
+  const address = system ? deviceAddresses(system, location.hostname)[0] : undefined;
+  const line = "headrace simulate --devices 50";
+  return address === undefined || address.port === 1883 ? line : `${line} --broker mqtt://${address.host}:${address.port}`;
+}
+
+const OPEN_TO_NETWORK = "HEADRACE_MQTT__BIND=0.0.0.0:1883 HEADRACE_AUTH__ALLOW_ANONYMOUS=true headrace serve";
+
 function Ways({ system }: { system: SystemInfo }) {
   const chosen = useSignal<SampleId>("shell");
   const place = useSignal(0);
@@ -79,9 +88,10 @@ function Ways({ system }: { system: SystemInfo }) {
       {isReachable(system.listen) ? null : (
         <div class="only-here">
           <p>
-            <b>This server listens on this computer only.</b> An ESP32 cannot reach it. To open it to your network, with a password:
+            <b>This server listens on this computer only.</b> An ESP32 cannot reach it. To open MQTT to your network, where everyone may then
+            connect:
           </p>
-          <Copyable text="headrace serve --lan" isLine />
+          <Copyable text={OPEN_TO_NETWORK} isLine />
         </div>
       )}
       <div class="ways">
