@@ -25,6 +25,9 @@ LEVEL_NAMES = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "W
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 END_COLOUR = "\x1b[0m"
 OWN_PREFIX = "headrace."
+LIBRARY_PARTS = {"uvicorn.error": "http", "uvicorn": "http", "asyncio": "loop"}
+MISLEADING = "No supported WebSocket library"
+"""Begins uvicorn's advice to install what this server does not need: it speaks WebSocket by itself."""
 
 
 def _time_text(seconds: float) -> str:
@@ -34,6 +37,10 @@ def _time_text(seconds: float) -> str:
 
 def _level_text(level: int) -> str:
     return LEVEL_NAMES.get(level, "ERROR" if level > logging.ERROR else "DEBUG")
+
+
+def _part(record: logging.LogRecord) -> str:
+    return LIBRARY_PARTS.get(record.name) or record.name.removeprefix(OWN_PREFIX)
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:
@@ -59,7 +66,7 @@ class TextFormatter(logging.Formatter):
         level = f"{_level_text(record.levelno):5}"
         if self._has_colour and record.levelno in COLOURS:
             level = f"{COLOURS[record.levelno]}{level}{END_COLOUR}"
-        part = record.name.removeprefix(OWN_PREFIX)
+        part = _part(record)
         sentence = record.getMessage().replace("\n", " ")
         fields = " ".join(f"{name}={_field_text(value)}" for name, value in _fields(record).items())
         line = f"{_time_text(record.created)} {level} {part}  {sentence}" + (f"  {fields}" if fields else "")
@@ -74,7 +81,7 @@ class JsonFormatter(logging.Formatter):
         entry: dict[str, object] = {
             "time": _time_text(record.created),
             "level": _level_text(record.levelno).lower(),
-            "part": record.name.removeprefix(OWN_PREFIX),
+            "part": _part(record),
             "message": record.getMessage(),
             **_fields(record),
         }
@@ -147,8 +154,13 @@ def install_logging(level: str, line_format: str, stream: TextIO | None = None) 
     writer.setFormatter(JsonFormatter() if line_format == "json" else TextFormatter(has_colour=has_colour))
     root = logging.getLogger()
     root.handlers[:] = [writer]
+    logging.getLogger("uvicorn.error").addFilter(_is_not_misleading)
     set_level(level)
     return writer
+
+
+def _is_not_misleading(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(MISLEADING)
 
 
 def set_level(level: str) -> None:
