@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from bridge import __version__, errors
@@ -54,6 +55,7 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
         root_path=config.http.root_path,
         lifespan=lifespan,
     )
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.pages = pages.Pages(dashboard)
     if node is not None:
         _attach(app, node)
@@ -79,3 +81,22 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
 def _attach(app: FastAPI, node: Node) -> None:
     app.state.node = node
     app.state.registry = registry_for(node)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, in which mistakes are what they are here: 400 as problem+json."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                if operation["responses"].pop("422", None) is not None:
+                    operation["responses"]["400"] = {
+                        "description": "A parameter is wrong; `parameter` names it.",
+                        "content": {errors.PROBLEM_JSON: {"schema": errors.PROBLEM_SCHEMA}},
+                    }
+        for name in ("HTTPValidationError", "ValidationError"):
+            schema.get("components", {}).get("schemas", {}).pop(name, None)
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headrace.http")
 
 PROBLEM_JSON = "application/problem+json"
+PROBLEM_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "parameter": {"type": "string"},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
 
 
 class BridgeError(Exception):

@@ -57,11 +57,22 @@ class Guard:
             return
         too_large = problem(413, f"A request body may have {self._body_bytes_max} bytes.", path)
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._body_bytes_max:
+        received = 0
+
+        async def refuse_body() -> None:
+            """Answer behind the body, of which a little more is read: a client that still sends hears nothing."""
+            nonlocal received
+            while received <= 4 * self._body_bytes_max:
+                message = await receive()
+                received += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
             too_large.headers["connection"] = "close"
             await too_large(scope, receive, send_with_headers)
+
+        if length.isdigit() and int(length) > self._body_bytes_max:
+            await refuse_body()
             return
-        received = 0
 
         async def receive_bounded() -> Message:
             nonlocal received
@@ -77,8 +88,7 @@ class Guard:
         except BodyOverLimit:
             if is_started:
                 raise
-            too_large.headers["connection"] = "close"
-            await too_large(scope, receive, send_with_headers)
+            await refuse_body()
 
     def is_allowed(self, origin: bytes, host: bytes) -> bool:
         """Whether a page of `origin` may ask a server that it calls `host`."""
