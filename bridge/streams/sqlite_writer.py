@@ -24,6 +24,8 @@ IDLE_S = 1.0
 """How often retention by age is looked at when nothing is written."""
 GROUPS_PER_STEP = 8
 """While groups wait, one step of upkeep is done after so many of them: retention must go on under load."""
+URGENT_STEPS = 16
+"""Steps after each group while a stream is well over its bounds: more rows than the largest groups bring."""
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -283,8 +285,11 @@ class SqliteWriter:
 
     def _after_group(self) -> None:
         self._groups_since_step += 1
-        if self._groups_since_step >= GROUPS_PER_STEP or self._upkeep.is_urgent():
+        if self._groups_since_step >= GROUPS_PER_STEP:
             self._upkeep_step()
+        for _ in range(URGENT_STEPS):
+            if not self._upkeep.is_urgent() or not self._upkeep_step():
+                break
 
     def _upkeep_step(self) -> bool:
         self._groups_since_step = 0

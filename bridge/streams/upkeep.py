@@ -20,6 +20,8 @@ from bridge.streams.topic_index import chunk_bits, decode_ids, encode_ids
 
 CHUNK_ROWS = 64
 TRIM_ROWS = 10
+TRIM_BYTES = 1024 * 1024
+"""Dropping long rows takes 2 ms a megabyte: each of their pages is read."""
 MERGE_LOOK_ROWS = 16
 """Open rows are looked through for merges when so many have been added."""
 SWEEP_SHARE = 16
@@ -90,7 +92,7 @@ class TableUpkeep:
         if table.age_ms_max is None and table.bytes_max is None:
             return False
         table.load_head()
-        oldest = list(islice(table.head_rows or table.open_rows, TRIM_ROWS))
+        oldest = self._oldest_rows()
         count = rows_to_drop(oldest, table.stored_bytes, table.clock(), table.age_ms_max, table.bytes_max)
         if not count:
             return False
@@ -118,6 +120,17 @@ class TableUpkeep:
             table.load_head()
         self._on_trimmed(table.extent())
         return True
+
+    def _oldest_rows(self) -> list[Row]:
+        """As many as one step may drop."""
+        oldest: list[Row] = []
+        size = 0
+        for row in islice(self.table.head_rows or self.table.open_rows, TRIM_ROWS):
+            size += row.bytes
+            if oldest and size > TRIM_BYTES:
+                break
+            oldest.append(row)
+        return oldest
 
     # Merging and sealing
 

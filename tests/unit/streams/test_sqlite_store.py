@@ -330,3 +330,31 @@ async def test_a_torn_write_ahead_log_loses_only_its_tail(open_store: OpenStore,
     before = torn.log.next_offset
     await torn.store(run)
     assert run.base_offset == before
+
+
+async def test_retention_keeps_up_with_a_publisher_that_never_pauses(open_store: OpenStore) -> None:
+    limit = 3_000_000
+    opened = opened_log(open_store(), retention_bytes=limit)
+    template = opened.maker.run([b"x" * 200] * 300)
+    peak = 0
+    for _ in range(600):
+        opened.log.append(opened.maker.again(template))
+        opened.log.flush()
+        await wait_until(lambda: opened.log.pending_bytes < 500_000)
+        peak = max(peak, opened.log.stored_bytes)
+    assert opened.committed.count > 100_000
+    assert peak < limit * 1.05 + 2_000_000  # a group or two
+
+
+async def test_the_file_does_not_grow_when_as_much_is_dropped_as_comes(
+    open_store: OpenStore, tmp_path: Path, quick_upkeep: None
+) -> None:
+    opened = opened_log(open_store(), retention_bytes=1_000_000)
+    template = opened.maker.run([b"x" * 100] * 100)
+    pages = []
+    for step in range(400):
+        await opened.store(opened.maker.again(template))
+        if step % 200 == 199:
+            await wait_until(lambda: opened.log.stored_bytes <= 1_000_000)
+            pages.append(int(str(query(tmp_path, "PRAGMA page_count")[0][0])))
+    assert pages[1] <= pages[0] * 1.1
