@@ -14,6 +14,8 @@ from devices.bench.load import LoadResult
 
 CEILING_SHARE_MAX = 2 / 3
 OTHER_CORES_MAX = 0.15
+LATE_SUFFIX = "_late_p99_ms"
+LATE_MS_MAX = 1.0
 BASELINE = "mosquitto"
 SUBJECT = "headrace"
 
@@ -138,6 +140,10 @@ class Report:
                 others = cell.other_cores.high
                 if others is not None and others > OTHER_CORES_MAX:
                     found.append(f"{row.title}, {label}: other processes used up to {others:.1f} cores meanwhile")
+        for key, figure in self.figures.items():
+            late_ms = figure.series.median
+            if key.endswith(LATE_SUFFIX) and late_ms is not None and late_ms > LATE_MS_MAX:
+                found.append(f"{figure.title}: {late_ms:.1f} ms")
         return found
 
     def problems(self) -> list[str]:

@@ -16,7 +16,7 @@ from devices.bench.latency import Latency, bare_fsync, connect_publishers, run_p
 from devices.bench.load import Load, LoadResult, Publisher
 from devices.bench.mqtt import Scenario, new_publisher, run_ceiling, run_scenario
 from devices.bench.peers import HEADRACE, PEERS, Server, data_root, running
-from devices.bench.results import BASELINE, Report, Row
+from devices.bench.results import BASELINE, LATE_SUFFIX, Report, Row
 from devices.bench.rounds import Plan, contenders, measure_row
 from devices.bench.wire import PeerFailed, connect_mqtt, get_json
 
@@ -131,5 +131,5 @@ def _add(report: Report, plan: Plan, name: str, title: str, p50_ms: float, p99_m
 
 def _add_latency(report: Report, plan: Plan, name: str, title: str, latency: Latency) -> None:
     _add(report, plan, name, title, latency.p50_ms, latency.p99_ms)
-    late = report.add_figure(f"{name}_late_p99_ms", f"{title}, of which the generator's own lateness, p99", "ms")
+    late = report.add_figure(f"{name}{LATE_SUFFIX}", f"{title}, of which the generator's own lateness, p99", "ms")
     late.series.values.append(latency.late_p99_ms)
