@@ -49,6 +49,21 @@ HANDLERS: dict[int, Callable[[Connection, Any, int], None]] = {
 }
 
 
+HINTS = {
+    "TLS": "TLS is not available in this version: connect without it, or put a TLS proxy in front.",
+    "HTTP": "The dashboard has a port of its own, which the server prints when it starts.",
+}
+
+
+def other_protocol(data: bytes) -> str:
+    """What a peer speaks whose first bytes are no CONNECT, when it can be told; else an empty text."""
+    if data[:2] == b"\x16\x03":  # a TLS record of type handshake
+        return "TLS"
+    if data.startswith((b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"PRI ")):
+        return "HTTP"
+    return ""
+
+
 class Engine:
     """One broker's state."""
 
@@ -65,6 +80,8 @@ class Engine:
         """Seconds since the start, counted by `tick`."""
         self.now_ms = 0
         """Epoch milliseconds of the current read or tick, for what happens in its course."""
+        self.port_by_transport: dict[str, int] = {}
+        """The port of each listener, by `Connection.transport_kind`: for messages to people."""
         self.connections: set[Connection] = set()
         self.on_last_lost: Callable[[], None] = lambda: None
         """Called when the last connection's transport is gone."""
@@ -270,8 +287,13 @@ class Engine:
 
     # What goes wrong
 
-    def on_protocol_error(self, connection: Connection, error: MqttError) -> None:
-        """Say once, for people, why a connection is closed."""
+    def on_protocol_error(self, connection: Connection, error: MqttError, data: bytes) -> None:
+        """Say once, for people, why a connection is closed; `data` is the read with the mistake in it."""
+        if connection.state == states.AWAITING_CONNECT and (other := other_protocol(data)):
+            port = self.port_by_transport.get(connection.transport_kind, 0)
+            host = connection.peer.rpartition(":")[0]
+            log.warning("%s spoke %s to port %d, which is plain MQTT. %s", host, other, port, HINTS[other])
+            return
         log.warning(
             "device broke the protocol",
             extra={

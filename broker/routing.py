@@ -26,6 +26,14 @@ RESERVED_PREFIXES = ("$SYS/", "$presence/", "$server/", "$replay/")
 """Topics that only the server itself publishes to."""
 
 
+WALKED_NODES_MAX = 4_000
+"""A filter that touches more of the cached topics than this resets them all: 10 ms for 250,000 routes where finding
+them takes up to 500 (`#` below a busy root)."""
+
+LEVELS_PER_ROUTE = 4
+"""Nodes of the tree of cached topics for each route; names of many levels make the cache forget earlier."""
+
+
 class Targets:
     """The sessions that take a topic, by the way in which they take it."""
 
@@ -85,6 +93,7 @@ class Router:
         self.routes: dict[bytes, Route] = {}
         """By the topic's UTF-8 bytes; at most `routes_max`, the oldest leaves."""
         self._route_tree = RouteTree[Route]()
+        self._nodes_max = LEVELS_PER_ROUTE * config.routes_max
         self.subscriptions: SubscriptionTree[Session, Subscription] = SubscriptionTree()
         self._targets_by_key: dict[tuple[Target, ...], Targets] = {}
 
@@ -104,7 +113,7 @@ class Router:
         route = self.routes.get(topic)
         if route is not None:
             return route
-        if len(self.routes) >= self._config.routes_max:
+        while len(self.routes) >= self._config.routes_max or self._route_tree.node_count > self._nodes_max:
             oldest = next(iter(self.routes))
             dropped = self.routes.pop(oldest)
             self._route_tree.discard(dropped.topic_name)
@@ -126,8 +135,14 @@ class Router:
         self._reset(topic_filter)
 
     def _reset(self, topic_filter: str) -> None:
-        for route in self._route_tree.affected(topic_filter):
-            self._release_targets(route)
+        affected = self._route_tree.affected(topic_filter, WALKED_NODES_MAX)
+        if affected is not None:
+            for route in affected:
+                self._release_targets(route)
+            return
+        for route in self.routes.values():
+            route.targets = None
+        self._targets_by_key.clear()
 
     def _release_targets(self, route: Route) -> None:
         targets = route.targets

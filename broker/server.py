@@ -91,6 +91,7 @@ class Broker:
         for listening_socket in server.sockets:  # type: ignore[attr-defined]
             host, port = listening_socket.getsockname()[:2]
             self.listening.append(Listening(kind, host, port))
+            self.engine.port_by_transport["websocket" if kind == "mqtt-ws" else "tcp"] = port
 
     def _on_tick(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from broker.codec import constants
 from broker.codec.decode import PublishColumns, decode_packet, decode_publishes, next_frame
-from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_disconnect, encode_puback, encode_pubrec
-from broker.codec.errors import MqttError, ProtocolError, ReceiveMaximumExceeded
-from broker.codec.packets import Disconnect, Puback, Pubrec
+from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_connack, encode_disconnect, encode_puback, encode_pubrec
+from broker.codec.errors import MqttError, ProtocolError, ReceiveMaximumExceeded, UnsupportedProtocolVersion
+from broker.codec.packets import Connack, Disconnect, Puback, Pubrec
+from broker.codec.reason_codes import connack_code_3_1_1
 from broker.outbox import Outbox
 from broker.protocol import state as states
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
@@ -119,7 +120,7 @@ class Connection:
         try:
             self._receive(data, now_ms)
         except MqttError as error:
-            self.fail(error)
+            self.fail(error, data)
         except Exception:  # ours, not the peer's: said once in the log, nothing about it to the peer
             engine.on_internal_error(self)
             self.close(CloseReason.INTERNAL_ERROR, 0x83)
@@ -141,16 +142,18 @@ class Connection:
                     if reached > position:
                         position = reached
                         continue
+            packet_type = data[position] >> 4
+            if packet_type not in states.LEGAL_PACKETS[self.state]:
+                if self.state == states.CLOSED:
+                    return
+                raise ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
             frame = next_frame(data, position, packet_bytes_max)
             if frame is None:
                 self._keep_tail(data, position)
                 return
             first_byte, body_start, end = frame
-            packet_type = first_byte >> 4
-            if packet_type not in states.LEGAL_PACKETS[self.state]:
-                if self.state == states.CLOSED:
-                    return
-                raise ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
+            if self.state == states.AWAITING_CONNECT:
+                self.protocol_level = connect_level(data, body_start, end)
             packet = decode_packet(first_byte, data[body_start:end], self.protocol_level)
             self.engine.handlers[packet_type](self, packet, now_ms)
             position = end
@@ -306,11 +309,20 @@ class Connection:
 
     # The end
 
-    def fail(self, error: MqttError) -> None:
-        """The peer broke the protocol: it is told the reason where its version has a way to say it."""
+    def fail(self, error: MqttError, data: bytes) -> None:
+        """The peer broke the protocol in `data`: it is told the reason where its version has a way to say it."""
         reason = BY_REASON_CODE.get(error.reason_code, CloseReason.PROTOCOL_ERROR)
-        self.engine.on_protocol_error(self, error)
+        self.engine.on_protocol_error(self, error, data)
+        if self.state == states.AWAITING_CONNECT:
+            self._answer_bad_connect(error)
         self.close(reason, error.reason_code)
+
+    def _answer_bad_connect(self, error: MqttError) -> None:
+        """A CONNECT that cannot be taken: 3.1.1 has an answer for a wrong version only. [MQTT-3.1.2-2]"""
+        if isinstance(error, UnsupportedProtocolVersion):
+            self.outbox.append(encode_connack(Connack(False, connack_code_3_1_1(error.reason_code)), 4))
+        elif self.protocol_level == constants.LEVEL_5:
+            self.outbox.append(encode_connack(Connack(False, error.reason_code), 5))
 
     def close(self, reason: CloseReason, reason_code: int = 0) -> None:
         """End the connection from our side, with DISCONNECT in MQTT 5 after CONNACK. [MQTT-3.14.0-1]"""
@@ -347,6 +359,12 @@ class Connection:
         self._parts = None
         self.inbound_aliases = None
         self.engine.ended(self)
+
+
+def connect_level(data: bytes, body_start: int, end: int) -> int:
+    """The protocol level of a CONNECT that may be wrong in every other way; 0: it does not come so far."""
+    at = body_start + 2 + int.from_bytes(data[body_start : body_start + 2], "big")
+    return data[at] if at < end else 0
 
 
 def frame_bytes(tail: bytes) -> int:

@@ -154,6 +154,9 @@ class RouteTree(TopicTree[RouteT]):
 
     __slots__ = ()
 
-    def affected(self, topic_filter: str) -> list[RouteT]:
-        """The routes whose subscribers change with a subscription to `topic_filter`."""
-        return self.taken_by(topic_filter)
+    def affected(self, topic_filter: str, nodes_max: int) -> list[RouteT] | None:
+        """The routes whose subscribers change with a subscription to `topic_filter`.
+
+        None when finding them is a walk over more than `nodes_max` nodes: resetting all routes costs less then.
+        """
+        return self.taken_by_few(topic_filter, nodes_max)

@@ -90,11 +90,18 @@ class TopicTree(Generic[ValueT]):
 
     def taken_by(self, topic_filter: str) -> list[ValueT]:
         """The values of every topic name that the filter takes; only the branches that can match are walked."""
+        values = self.taken_by_few(topic_filter, self.node_count)
+        assert values is not None
+        return values
+
+    def taken_by_few(self, topic_filter: str, nodes_max: int) -> list[ValueT] | None:
+        """As `taken_by`, but None when that would be a walk over more than `nodes_max` nodes."""
         nodes = [self._root]
         is_root = True
+        walked = 0
         for level in topic_filter.split("/"):
             if level == "#":
-                return _below(nodes, is_root)
+                return _below(nodes, is_root, nodes_max - walked)
             next_nodes: list[_TopicNode[ValueT]] = []
             for node in nodes:
                 children = node.children
@@ -110,20 +117,31 @@ class TopicTree(Generic[ValueT]):
                     next_nodes.extend(children.values())
             nodes = next_nodes
             is_root = False
+            walked += len(nodes)
+            if walked > nodes_max:
+                return None
         return [node.value for node in nodes if node.value is not None]
 
 
-def _below(nodes: list[_TopicNode[ValueT]], is_root: bool) -> list[ValueT]:
-    """The values of `nodes` and of all below them; from the root, without what begins with `$`. [MQTT-4.7.2-1]"""
+def _below(nodes: list[_TopicNode[ValueT]], is_root: bool, nodes_max: int) -> list[ValueT] | None:
+    """The values of `nodes` and of all below them; from the root, without what begins with `$`. [MQTT-4.7.2-1]
+
+    None when there are more than `nodes_max` nodes below.
+    """
     values: list[ValueT] = []
     waiting = list(nodes)
     if is_root:
         children = nodes[0].children
         waiting = [child for name, child in children.items() if not name.startswith("$")] if children else []
+    nodes_max += len(nodes)
+    walked = 0
     while waiting:
         node = waiting.pop()
+        walked += 1
         if node.value is not None:
             values.append(node.value)
         if node.children is not None:
             waiting.extend(node.children.values())
+            if walked + len(waiting) > nodes_max:
+                return None
     return values

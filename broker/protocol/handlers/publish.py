@@ -27,8 +27,11 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
         TopicAliasInvalid: the alias is above what was announced.
         ProtocolError: the alias stands for no topic yet.
     """
-    if packet.properties is not None and packet.properties.topic_alias is not None:
-        _resolve_alias(connection, packet)
+    if packet.properties is not None:
+        if packet.properties.subscription_identifiers:  # [MQTT-3.3.4-6]
+            raise ProtocolError("a subscription identifier in a publish of a client")
+        if packet.properties.topic_alias is not None:
+            _resolve_alias(connection, packet)
     topic = packet.topic_name.encode()
     router = connection.engine.router
     route = router.routes.get(topic) or router.open_route(topic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.codec.packets import (
+    Connack,
     Disconnect,
     Pingreq,
     Pingresp,
@@ -643,3 +644,61 @@ def test_packets_of_any_split() -> None:
         for start in range(0, len(data), size):
             publisher.send_bytes(data[start : start + size])
         assert [len(p) for p in payloads(subscriber.received())] == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        (b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x00\x00\x01a", [Connack(False, 1)]),
+        (b"\x10\x0e\x00\x04MQTT\x05\x03\x00\x00\x00\x00\x01a", [Connack(False, 0x81)]),
+        (b"\x10\x0d\x00\x04MQTT\x04\x03\x00\x00\x00\x01a", []),
+        (b"\x10\x0d\x00\x05MQTTX\x04\x02\x00\x00\x00\x00", None),
+    ],
+)
+def test_bad_connect_is_answered_where_its_version_has_an_answer(data: bytes, answer: list[object] | None) -> None:
+    """[MQTT-3.1.2-2], [MQTT-3.1.2-3]"""
+    client = EngineClient(make_engine(), 5 if answer and answer[0].reason_code > 0x80 else 4)
+    client.send_bytes(data)
+    assert client.transport.is_closed
+    assert answer is None or client.received() == answer
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"\x16\x03\x01\x02\x00\x01\x00", "spoke TLS"), (b"GET / HTTP/1.1", "spoke HTTP")]
+)
+def test_a_peer_that_speaks_something_else_is_named_in_the_log(
+    data: bytes, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = EngineClient(make_engine())
+    client.send_bytes(data)
+    assert client.transport.is_closed
+    assert words in caplog.text
+
+
+def test_a_filter_over_many_cached_topics_resets_them_all() -> None:
+    engine = make_engine()
+    publisher, subscriber = EngineClient(engine), EngineClient(engine)
+    publisher.connect("p")
+    subscriber.connect("s")
+    for start in range(0, 6_000, 1_000):
+        publisher.send(*(publish(f"site/{start + i}") for i in range(1_000)))
+    subscriber.subscribe("site/#")
+    publisher.send(publish("site/1"), publish("site/5999"), publish("other"))
+    assert [p.topic_name for p in subscriber.received()] == ["site/1", "site/5999"]
+    subscriber.send(Unsubscribe(3, ["site/#"]))
+    subscriber.received()
+    publisher.send(publish("site/1"))
+    assert subscriber.received() == []
+
+
+def test_route_cache_is_bounded_and_forgotten_topics_still_arrive() -> None:
+    engine = make_engine(routes_max=100)
+    publisher, subscriber = EngineClient(engine), EngineClient(engine)
+    publisher.connect("p")
+    subscriber.connect("s")
+    subscriber.subscribe("#")
+    publisher.send(*(publish(f"t/{i}") for i in range(1_000)), publish("t/0"))
+    assert len(payloads(subscriber.received())) == 1_001
+    assert len(engine.router.routes) <= 100
+    publisher.send(publish("/".join("x" * 150)))
+    assert len(payloads(subscriber.received())) == 1
