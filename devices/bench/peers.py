@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from devices.bench.wire import PeerFailed, free_port, wait_for_port
+from devices.bench.wire import PeerFailed, free_ports, wait_for_port
 
 HEADRACE = "headrace"
 MOSQUITTO = "mosquitto"
@@ -105,7 +105,7 @@ def running(peer: Peer, *, storage: str = "memory", directory: Path | None = Non
         place = directory or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=data_root()))
         )
-        ports = Ports(mqtt=free_port(), http=free_port())
+        ports = Ports(*free_ports(2))
         output_path = place / "output.txt"
         with output_path.open("wb") as output:
             process = subprocess.Popen(

@@ -39,9 +39,7 @@ def print_report(report: Report, console: Console, *, is_complete: bool) -> None
         console.print(_goals(verdicts))
     doubts = report.doubts()
     if doubts:
-        console.print(
-            f"[yellow]the machine was busy with other things[/], see others: {len(doubts)} rates are doubtful"
-        )
+        console.print(f"[yellow]the machine was busy with other things[/]: {len(doubts)} doubtful figures")
     problems = report.problems()
     for problem in problems:
         console.print(f"[red]failed[/] {escape(problem)}")

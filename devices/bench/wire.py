@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import random
 import socket
 import time
 from typing import Any
@@ -12,6 +14,7 @@ from devices.bench.frames import encode_connect, encode_subscribe
 
 HANDSHAKE_TIMEOUT_S = 20.0
 RECEIVE_BUFFER_BYTES = 256 * 1024
+LISTEN_PORTS = range(20_000, 32_000)
 HTTP_HEAD_BYTES_MAX = 64 * 1024
 
 
@@ -141,9 +144,16 @@ def wait_for_port(port: int, is_alive: Any, timeout_s: float = 20.0) -> None:
     raise PeerFailed(f"port {port} did not open in {timeout_s:.0f} s")
 
 
-def free_port() -> int:
-    """A loopback port that nothing listens on right now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nothing listens on right now.
+
+    From below the range that the kernel takes for outgoing connections, so that none of those gets there first.
+    """
+    free: list[int] = []
+    for port in random.sample(LISTEN_PORTS, len(LISTEN_PORTS)):
+        if len(free) == count:
+            return free
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+    raise PeerFailed(f"no free ports in {LISTEN_PORTS}")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from devices.bench.cli import app
 from devices.bench.idle import raise_descriptor_limit
+from devices.bench.results import Report
+from devices.bench.rounds import Plan
+from devices.bench.wire import free_ports
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -34,6 +39,23 @@ def test_without_numpy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     exit_code, output = run("sse")
     assert exit_code == 2
     assert "pip install 'headrace[bench]'" in output
+
+
+def test_a_failed_check_exits_1_and_is_in_the_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(plan: Plan, report: Report, keys: tuple[str, ...]) -> None:
+        report.failures.append("subscriber 0: loss: 3 came where 2 was due")
+
+    monkeypatch.setattr("devices.bench.mqtt.bench_mqtt", measure)
+    exit_code, output = run("mqtt", "--peers", "headrace", "--json", str(tmp_path / "result.json"))
+    assert exit_code == 1
+    assert "failed subscriber 0: loss" in output
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert document["problems"] == ["subscriber 0: loss: 3 came where 2 was due"]
+    assert "headrace" in document["facts"]["servers"]
+
+
+def test_ports_for_servers_are_different() -> None:
+    assert len(set(free_ports(20))) == 20
 
 
 def test_the_descriptor_limit_leaves_room_for_what_was_asked() -> None:

@@ -82,6 +82,15 @@ def test_a_busy_machine_is_said_without_failing_the_run() -> None:
     assert report.problems() == []
 
 
+def test_a_generator_that_was_late_itself_makes_a_latency_doubtful() -> None:
+    report = Report()
+    late = report.add_figure("ack_late_p99_ms", "the generator's own lateness, p99", "ms")
+    late.series.values.append(0.4)
+    assert report.doubts() == []
+    late.series.values += [3.0, 4.0]
+    assert report.doubts() == ["the generator's own lateness, p99: 3.0 ms"]
+
+
 def verdicts(report: Report) -> dict[str, bool | None]:
     return {verdict.goal: verdict.is_met for verdict in judge(report)}
 
