@@ -30,6 +30,15 @@ ROW_BYTES = 16
 SLACK_BYTES = 16 * 1024
 """A run whose read holds so much more than the run's frames gets bytes of its own."""
 
+SHORT_ROWS = 8
+
+KeptRun = tuple[bytes, int, tuple[Topic, ...], Sequence[int], Sequence[int], int, int, str, bool]
+"""data, start, topics, payload starts, ends, first number, time, client id, is v5: a `RecordRun` in the making."""
+
+
+def _pack(column: Sequence[int]) -> Sequence[int]:
+    return array("I", column)
+
 
 def clock_ms() -> int:
     """Epoch milliseconds."""
@@ -69,7 +78,7 @@ class MemoryLog:
         self._append_offset = 0
         self._last_ms = 0
         # Kept runs, oldest first, with the offset of each one's first record; those before `_head` are dropped.
-        self._runs: list[RecordRun | None] = []
+        self._runs: list[KeptRun | None] = []
         self._bases: list[int] = []
         self._head = 0
         self._next_offset = 0
@@ -102,11 +111,11 @@ class MemoryLog:
     @property
     def oldest_ms(self) -> int | None:
         self._drop_old()
-        return self._run(self._head).received_at_ms if self._head < len(self._runs) else None
+        return self._time(self._head) if self._head < len(self._runs) else None
 
     @property
     def newest_ms(self) -> int | None:
-        return self._run(-1).received_at_ms if self._head < len(self._runs) else None
+        return self._time(-1) if self._head < len(self._runs) else None
 
     # hot path: tests/bench/sqlite_log.py
     def append(self, run: PublishRun) -> None:
@@ -189,13 +198,32 @@ class MemoryLog:
 
     def _offset_at(self, time_ms: int) -> int:
         self._drop_old()
-        index = lowest_at(time_ms, self._head, len(self._runs), lambda index: self._run(index).received_at_ms)
+        index = lowest_at(time_ms, self._head, len(self._runs), self._time)
         return self._bases[index] if index < len(self._bases) else self._next_offset
 
+    def _kept(self, index: int) -> KeptRun:
+        kept = self._runs[index]
+        assert kept is not None, "a dropped run was asked for"
+        return kept
+
+    def _time(self, index: int) -> int:
+        return self._kept(index)[6]
+
     def _run(self, index: int) -> RecordRun:
-        run = self._runs[index]
-        assert run is not None, "a dropped run was asked for"
-        return run
+        data, start, topics, payload_starts, ends, first_number, received_at_ms, client_id, is_v5 = self._kept(index)
+        return RecordRun(
+            data,
+            start,
+            topics,
+            payload_starts,
+            ends,
+            base_offset=self._bases[index],
+            first_number=first_number,
+            node_run=self._node_run,
+            received_at_ms=received_at_ms,
+            client_id=client_id,
+            is_v5=is_v5,
+        )
 
     def _keep(self, run: PublishRun) -> None:
         data, start, ends = run.data, run.start, run.ends
@@ -206,20 +234,20 @@ class MemoryLog:
             payload_starts = [payload_start - start for payload_start in payload_starts]
             ends = [end - start for end in ends]
             start = 0
-        topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]
+        topics = [route.sink_topic for route in run.routes]
+        # An array is a fifth of a list of ints, and nothing for the collector to walk; a tuple is made sooner.
+        pack = tuple if len(ends) <= SHORT_ROWS else _pack
         self._runs.append(
-            RecordRun(
+            (
                 data,
                 start,
-                topics,
-                array("I", payload_starts),  # a fifth of a list of ints, and nothing for the collector to walk
-                array("I", ends),
-                base_offset=run.base_offset,
-                first_number=run.first_number,
-                node_run=self._node_run,
-                received_at_ms=run.received_at_ms,
-                client_id=run.client_id,
-                is_v5=run.is_v5,
+                tuple(topics),  # type: ignore[arg-type]
+                pack(payload_starts),
+                pack(ends),
+                run.first_number,
+                run.received_at_ms,
+                run.client_id,
+                run.is_v5,
             )
         )
         self._bases.append(run.base_offset)
@@ -229,14 +257,14 @@ class MemoryLog:
         if self._age_ms_max is None:
             return
         limit_ms = self._clock() - self._age_ms_max
-        while self._head < len(self._runs) and self._run(self._head).received_at_ms < limit_ms:
+        while self._head < len(self._runs) and self._time(self._head) < limit_ms:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        run = self._run(self._head)
-        frames_bytes = run.ends[-1] - run.start
+        _, start, _, _, ends, *_ = self._kept(self._head)
+        frames_bytes = ends[-1] - start
         self._stored_bytes -= frames_bytes
-        self._kept_bytes -= frames_bytes + RUN_BYTES + ROW_BYTES * len(run.ends)
+        self._kept_bytes -= frames_bytes + RUN_BYTES + ROW_BYTES * len(ends)
         self._runs[self._head] = None
         self._head += 1
         if self._head * 2 > len(self._runs) and self._head > 1_000:
