@@ -110,7 +110,7 @@ def all_scenarios(
     records: Annotated[int, typer.Option(min=1000, help="Records of the long log.")] = HISTORY_RECORDS,
     json_file: Json = None,
 ) -> None:
-    """Everything that has a goal: some five minutes with the defaults, and 2 GB of disk for a while."""
+    """Everything that has a goal: some eight minutes with the defaults, and 2 GB of disk for a while."""
     _require_numpy()
     from devices.bench.history import bench_history
     from devices.bench.idle import bench_idle
