@@ -90,6 +90,8 @@ export const PLOTS_MAX = 24;
 export const PLOTS_UNASKED = 6;
 /** Records of one history request: about 300 KB of JSON, parsed in 2 ms. */
 export const HISTORY_PAGE = 1_000;
+/** The newest points first: what is seen at once need not wait for what is far to the left. */
+export const HISTORY_FIRST_PAGE = 250;
 export const HISTORY_PAGES_MAX = 5;
 /** HTTP/1.1 gives a page six connections; the stream has one, and other tabs want some. */
 export const HISTORY_REQUESTS_MAX = 2;

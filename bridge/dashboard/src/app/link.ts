@@ -23,6 +23,8 @@ export interface PlotBuffer {
   times: number[];
   values: (number | null)[];
   states: string[];
+  /** Rises with every change of the points. */
+  version: number;
 }
 
 export const connection = signal<ConnectionFrame | null>(null);
@@ -166,12 +168,13 @@ function store(frame: Frame): boolean {
   for (const field of list) {
     let buffer = buffers.get(field.id);
     if (!buffer) {
-      buffer = { times: [], values: [], states: [] };
+      buffer = { times: [], values: [], states: [], version: 0 };
       buffers.set(field.id, buffer);
     }
     buffer.states = field.states;
     if (!field.points) continue;
     hasPoints = true;
+    buffer.version += 1;
     if (field.points.isReset) {
       buffer.times = field.points.times;
       buffer.values = field.points.values;

@@ -5,11 +5,11 @@
 import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { gaps, plotBuffer, plotTick } from "../app/link";
+import { gaps, plotBuffer, plotTick, type PlotBuffer } from "../app/link";
 import { colour, theme } from "../app/theme";
 import type { FieldFrame } from "../stream/messages";
 import { clockTime, measured } from "../time/format";
-import { breakLine, type Line } from "../time/gaps";
+import { breakLine, type Gap, type Line } from "../time/gaps";
 import { isYes } from "../payload/classify";
 
 export interface Domain {
@@ -29,6 +29,7 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
   const line = useRef<Line>({ times: [], values: [], breaks: 0, silences: [] });
   const range = useRef(domain);
   range.current = domain;
+  const drawn = useRef<{ made: uPlot; buffer: PlotBuffer; version: number; domain: Domain; gaps: readonly Gap[] } | null>(null);
   const isState = field.kind === "boolean" || field.kind === "enum";
   const cursorText = useSignal("");
   const summary = useSignal("");
@@ -70,6 +71,11 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
     const made = plot.current;
     const buffer = plotBuffer(field.id);
     if (!made || !buffer) return;
+    const drawing = { made, buffer, version: buffer.version, domain: range.current, gaps: gaps.value };
+    const last = drawn.current;
+    const isSame = last && (Object.keys(drawing) as (keyof typeof drawing)[]).every((key) => last[key] === drawing[key]);
+    if (isSame) return;
+    drawn.current = drawing;
     const start = firstFrom(buffer.times, range.current.from_ms);
     const times = buffer.times.slice(start);
     line.current = breakLine(times, buffer.values.slice(start), gaps.value);
@@ -115,6 +121,7 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
       }}
     >
       <div class="canvas" ref={box} aria-hidden="true" />
+      {field.history === "loading" ? <span class="earlier late">Loading earlier</span> : null}
       {cursorText.value && !isTable.value ? <div class="cursor-value">{cursorText.value}</div> : null}
       <span class="visually-hidden" aria-live="polite">
         {isFocused(box.current) ? cursorText.value : ""}

@@ -4,6 +4,8 @@
 import type { ApiClient } from "../api/client";
 import type { RecordData } from "../api/types";
 import {
+  CLASSIFY_MESSAGES,
+  HISTORY_FIRST_PAGE,
   HISTORY_PAGE,
   HISTORY_PAGES_MAX,
   HISTORY_REQUESTS_MAX,
@@ -45,11 +47,15 @@ export class HistoryLoader {
     this.from_ms.set(topic, from_ms);
     this.enqueue(async (signal) => {
       try {
-        const records = await this.pages(stream, topic, from_ms, signal);
-        if (model.series.get(topic) !== series) return;
-        series.addHistory(records);
+        let isFirst = true;
+        for await (const records of this.pages(stream, topic, from_ms, signal)) {
+          if (model.series.get(topic) !== series) return;
+          series.addHistory(records);
+          if (isFirst) model.learn(topic, records.slice(0, CLASSIFY_MESSAGES).reverse());
+          isFirst = false;
+          this.changed();
+        }
         series.historyState = "loaded";
-        model.learn(topic, records.slice(0, 200).reverse());
       } catch (error) {
         if (signal.aborted) return;
         series.historyState = "failed";
@@ -88,18 +94,19 @@ export class HistoryLoader {
     });
   }
 
-  private async pages(stream: string, topic: string, from_ms: number, signal: AbortSignal): Promise<RecordData[]> {
-    const records: RecordData[] = [];
+  /** Pages of a topic's records, newest first; the first is small, so that a plot has its right end at once. */
+  private async *pages(stream: string, topic: string, from_ms: number, signal: AbortSignal): AsyncGenerator<RecordData[]> {
     let cursor: string | undefined;
-    for (let page = 0; page < HISTORY_PAGES_MAX && records.length < PLOT_POINTS_MAX; page += 1) {
-      const limit = Math.min(HISTORY_PAGE, PLOT_POINTS_MAX - records.length);
+    let count = 0;
+    for (let page = 0; page < HISTORY_PAGES_MAX && count < PLOT_POINTS_MAX; page += 1) {
+      const limit = Math.min(page === 0 ? HISTORY_FIRST_PAGE : HISTORY_PAGE, PLOT_POINTS_MAX - count);
       const from = new Date(from_ms).toISOString();
       const answer = await this.api.latestRecords(stream, [topic], limit, cursor === undefined ? { from, signal } : { from, cursor, signal });
-      records.push(...answer.records);
+      count += answer.records.length;
+      yield answer.records;
       if (answer.complete || !answer.cursor) break;
       cursor = answer.cursor;
     }
-    return records;
   }
 
   private enqueue(task: (signal: AbortSignal) => Promise<void>): void {

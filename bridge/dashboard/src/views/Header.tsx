@@ -1,5 +1,5 @@
 /** Brand, filter bar, rate, state of the connection, time zone, theme, keys. */
-import { useSignal } from "@preact/signals";
+import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { bindKey, boundKeys } from "../app/keys";
 import { connection, gaps, now, reconnect, tree } from "../app/link";
@@ -49,16 +49,15 @@ function Mark() {
 
 function FilterBar() {
   const input = useRef<HTMLInputElement>(null);
-  const shown = address.value.terms.map((term) => (term.includes(" ") ? `"${term}"` : term)).join(" ");
-  const text = useSignal(shown);
-  const sent = useRef(shown);
-  // Back and forward change the terms from outside.
-  useEffect(() => {
-    if (shown !== sent.current) {
-      sent.current = shown;
-      text.value = shown;
-    }
-  }, [shown]);
+  const text = useSignal(termsText(address.value.terms));
+  const sent = useRef(text.value);
+  // Back, forward and other views change the terms from outside; what is being typed is left alone.
+  useSignalEffect(() => {
+    const shown = termsText(address.value.terms);
+    if (shown === sent.current) return;
+    sent.current = shown;
+    text.value = shown;
+  });
   useEffect(
     () =>
       bindKey({
@@ -74,7 +73,7 @@ function FilterBar() {
   const change = (value: string): void => {
     text.value = value;
     const terms = splitTerms(value);
-    sent.current = terms.map((term) => (term.includes(" ") ? `"${term}"` : term)).join(" ");
+    sent.current = termsText(terms);
     go({ terms }, "replace");
   };
   return (
@@ -109,6 +108,10 @@ function FilterBar() {
   );
 }
 
+function termsText(terms: readonly string[]): string {
+  return terms.map((term) => (term.includes(" ") ? `"${term}"` : term)).join(" ");
+}
+
 function ConnectionStatus() {
   const isOpen = useSignal(false);
   const state = connection.value;
@@ -129,7 +132,7 @@ function ConnectionStatus() {
         {status.words}
         {status.canRetry ? <b>· Now</b> : null}
       </button>
-      <Spoken words={status.words.replace(/ (?:<|[\d.]).*$/, "")} />
+      <Spoken words={status.words.replace(/,? (?:<|\d).*$/, "")} />
       {isOpen.value && state ? (
         <section class="popover" aria-label="Connection">
           <h2>This page's stream</h2>

@@ -18,6 +18,8 @@ export function TailPanel() {
   const { branch, terms } = address.value;
   const rowHeight = useRowHeight();
   const active = useSignal(0);
+  /** The row that keys moved to; a wheel moves the list without it. */
+  const revealed = useSignal<number | undefined>(undefined);
   const chosen = useSignal<number | null>(null);
   const isWhole = useSignal(false);
   const heldAt = useSignal<number | null>(null);
@@ -33,6 +35,7 @@ export function TailPanel() {
     chosen.value = null;
     detail.value = null;
     active.value = 0;
+    revealed.value = undefined;
     heldAt.value = null;
     resets.value += 1;
     show({ tail: { ...tailView(), first: 0, heldAt: null } });
@@ -70,6 +73,7 @@ export function TailPanel() {
       event.preventDefault();
       hold(newest);
       active.value = Math.max(0, Math.min((frame?.total ?? 1) - 1, active.value + step));
+      revealed.value = active.value;
       const row = rowAt(active.value);
       if (chosen.value !== null && row?.kind === "message") choose(row.number);
     } else if (event.key === "Enter") {
@@ -121,7 +125,7 @@ export function TailPanel() {
           first={frame.first}
           rowHeight={rowHeight}
           activeId={rowAt(active.value) ? `message-${active.value}` : undefined}
-          reveal={isHeld ? active.value : undefined}
+          reveal={revealed.value}
           resetOn={resets.value}
           onKey={onKey}
           onWindow={(first, count) => show({ tail: { ...tailView(), first, count } })}
@@ -162,7 +166,7 @@ function Empty() {
   const frame = tail.value;
   if (!frame || frame.history === "loading") return <p class="reason late">Loading the latest messages</p>;
   if (frame.history === "failed") return <p class="reason">Older messages did not load: {frame.fault}. New ones appear here.</p>;
-  return <p class="reason">No message yet. New ones appear here.</p>;
+  return <p class="reason">{address.value.terms.length ? "No message for this filter yet." : "No message yet."} New ones appear here.</p>;
 }
 
 interface RowProps {

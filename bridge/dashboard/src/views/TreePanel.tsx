@@ -19,6 +19,10 @@ const SORT_WORDS: Record<Sort, string> = {
   silent: "longest silent",
 };
 
+const INDENT_PX = 14;
+/** Twisty and some letters stay readable however deep a level is. */
+const NAME_PX_MIN = 88;
+
 export function TreePanel() {
   const frame = tree.value;
   const { sort, branch, terms } = address.value;
@@ -168,7 +172,7 @@ function Row({ id, row, isActive, isSelected, onSelect }: RowProps) {
       onClick={onSelect}
       onDblClick={() => row.hasChildren && setOpen(row.path, !row.isOpen)}
     >
-      <span class="name" style={{ paddingLeft: `${row.level * 14}px` }}>
+      <span class="name" style={{ paddingLeft: `${row.level * INDENT_PX}px`, minWidth: `${row.level * INDENT_PX + NAME_PX_MIN}px` }}>
         <button
           class={`twisty ${row.isOpen ? "is-open" : ""}`}
           tabIndex={-1}
@@ -198,20 +202,21 @@ function topicsWords(topics: number): string {
   return topics === 1 ? "1 topic" : `${grouped(topics)} topics`;
 }
 
-/** How often a value may flash: twice a second, or a busy row never stops. */
-const FLASH_MS = 500;
+/** A value that changes all the time does not flash: it would never rest, and each flash repaints its row 24 times. */
+const FLASH_MS = 2_000;
 
 /** The value fades from accent when it changes. */
 function Value({ text }: { text: string }) {
   const element = useRef<HTMLSpanElement>(null);
   const shown = useRef(text);
-  const flashedAt = useRef(0);
+  const changedAt = useRef(0);
   useLayoutEffect(() => {
     if (shown.current === text) return;
     shown.current = text;
     const at = performance.now();
-    if (at - flashedAt.current < FLASH_MS || window.matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    flashedAt.current = at;
+    const rested_ms = at - changedAt.current;
+    changedAt.current = at;
+    if (rested_ms < FLASH_MS || window.matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const accent = getComputedStyle(document.documentElement).getPropertyValue("--accent");
     element.current?.animate([{ color: accent }, {}], { duration: 400, easing: "ease-out" });
   }, [text]);

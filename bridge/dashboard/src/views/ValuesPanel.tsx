@@ -1,6 +1,7 @@
 /** Small multiples: the fields of the selected branch, or six that change. All of them show the same span of time. */
 import { useComputed } from "@preact/signals";
-import { fields, gaps, now, plotBuffer, plotTick, retryHistory, serverNow } from "../app/link";
+import { useRef } from "preact/hooks";
+import { fields, gaps, now, plotBuffer, plotTick, retryHistory, serverNow, tree } from "../app/link";
 import { address, go } from "../app/router";
 import { Plot, firstFrom, type Domain } from "../parts/Plot";
 import { isDrawn } from "../store/profiles";
@@ -11,27 +12,35 @@ import { WINDOWS, windowWords } from "../time/windows";
 
 /** A plot of the first seconds of a new server still has a time axis worth the name. */
 const SPAN_MS_MIN = 30_000;
+/** The right edge moves in steps of about a pixel: between them a plot without a new point is not drawn again. */
+const STEPS = 400;
+const STEP_MS_MIN = 100;
 
 /** From the oldest point that any plot has (or the window's start) to now: one timeline for all. */
-function domainOf(list: readonly FieldFrame[], window_ms: number): Domain {
-  const to_ms = serverNow();
-  const from_ms = to_ms - window_ms;
-  let oldest_ms = to_ms - SPAN_MS_MIN;
+function domainOf(list: readonly FieldFrame[], window_ms: number, before: Domain | null): Domain {
+  const now_ms = serverNow();
+  const from_ms = now_ms - window_ms;
+  let oldest_ms = now_ms - SPAN_MS_MIN;
   for (const field of list) {
     const buffer = plotBuffer(field.id);
     const time = buffer?.times[firstFrom(buffer.times, from_ms)];
     if (time !== undefined && time < oldest_ms) oldest_ms = time;
   }
-  return { from_ms: Math.max(from_ms, oldest_ms), to_ms };
+  const start_ms = Math.max(from_ms, oldest_ms);
+  const step_ms = Math.max(STEP_MS_MIN, (now_ms - start_ms) / STEPS);
+  const isSame = before && now_ms <= before.to_ms && now_ms > before.to_ms - 2 * step_ms && Math.abs(start_ms - before.from_ms) < 2 * step_ms;
+  return isSame ? before : { from_ms: start_ms, to_ms: now_ms + step_ms };
 }
 
 export function ValuesPanel() {
   const values = fields.value;
   const { branch, window_ms } = address.value;
+  const before = useRef<Domain | null>(null);
   const domain = useComputed(() => {
     plotTick.value;
     now.value;
-    return domainOf(fields.value?.list ?? [], address.value.window_ms);
+    before.current = domainOf(fields.value?.list ?? [], address.value.window_ms, before.current);
+    return before.current;
   });
   const list = values?.list ?? [];
   return (
@@ -81,6 +90,7 @@ function countWords(shown: number, total: number, isBranch: boolean): string {
 
 function Empty({ isLoading, branch }: { isLoading: boolean; branch: string }) {
   if (isLoading) return <p class="reason late">Loading values</p>;
+  if (!branch && tree.value?.isEmpty) return <p class="reason">No values for this filter.</p>;
   if (!branch) return <p class="reason">No message has a number or a state to plot yet. The messages are below.</p>;
   return (
     <div class="reason">
