@@ -144,9 +144,8 @@ def _address_text(error: OSError, kind: str, address: Address, command: str) -> 
         owner = _port_owner(address)
         return f"port {address.port} on {address.host} is in use{f' by {owner}' if owner else ''}. Stop it, or {choose}"
     if error.errno == errno.EADDRNOTAVAIL:
-        return (
-            f"{address.host} is not an address of this computer. Use one that is, or 127.0.0.1: {FLAGS[kind]} {other}"
-        )
+        here = f"{FLAGS[kind]} 127.0.0.1:{address.port}"
+        return f"{address.host} is not an address of this computer. Choose one that is: {here}"
     if error.errno == errno.EACCES:
         free = Address(address.host, address.port + 8_000)
         return (

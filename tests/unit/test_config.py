@@ -1,0 +1,308 @@
+"""Configuration: layers, defaults, and mistakes told with their place."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.check_config import config_lines, remarks
+from bridge.config import Config, Section
+from bridge.config_source import ConfigError, key_names, load_config
+from bridge.config_text import key_lines
+from bridge.ingest.intake import IntakeLimits
+from bridge.live.limits import LiveLimits
+from bridge.quantities import Address, age_text, parse_age_ms, parse_size, size_text
+from broker.config import BrokerConfig
+from scripts import write_default_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def problems(tmp_path: Path, text: str, **environment: str) -> list[str]:
+    """What is wrong with a file, without its directory."""
+    file = tmp_path / "headrace.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, environment)
+    return [each.replace(f"{tmp_path}/", "") for each in caught.value.problems]
+
+
+def load(tmp_path: Path, text: str, environment: dict[str, str] | None = None, **flags: str) -> Config:
+    """A configuration from a file's text."""
+    file = tmp_path / "headrace.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_config(file, environment or {}, {f"--{name}": value for name, value in flags.items()})
+
+
+def test_nothing_configured_listens_on_loopback_and_keeps_everything() -> None:
+    """Contract §1, §3."""
+    config = load_config(None, {})
+    assert config.mqtt_address == Address("127.0.0.1", 1883)
+    assert config.websocket_address == Address("127.0.0.1", 8083)
+    assert config.http_address == Address("127.0.0.1", 8000)
+    assert [stream.name for stream in config.streams] == ["system", "default"]
+    default = config.streams[-1]
+    assert (default.topics, default.storage, default.ack) == (("#",), "sqlite", "stored")
+    assert (default.retention.age_ms, default.retention.bytes) == (24 * 3_600_000, 1 << 30)
+
+
+def test_environment_beats_the_file_and_a_flag_beats_both(tmp_path: Path) -> None:
+    text = '[mqtt]\nbind = "127.0.0.1:1"\npacket_bytes_max = "2MiB"\n'
+    config = load(tmp_path, text, {"HEADRACE_MQTT__BIND": "127.0.0.1:2"})
+    assert (config.mqtt_address.port, config.mqtt.packet_bytes_max) == (2, 2 << 20)
+    config = load(tmp_path, text, {"HEADRACE_MQTT__BIND": "127.0.0.1:2"}, mqtt="127.0.0.1:3")
+    assert config.mqtt_address.port == 3
+
+
+def test_environment_takes_tables_and_lists_as_toml() -> None:
+    config = load_config(
+        None,
+        {
+            "HEADRACE_STREAMS": '[{name = "a", topics = ["x/#"], retention = {age = "7d"}}]',
+            "HEADRACE_HTTP__ALLOWED_ORIGINS": '["https://a.example"]',
+            "HEADRACE_DEFAULT_STREAM": "false",
+            "HEADRACE_TOKEN": "somebody else's",
+        },
+    )
+    assert [stream.name for stream in config.streams] == ["a", "system"]
+    assert config.streams[0].retention.age_ms == 7 * 86_400_000
+    assert config.streams[0].retention.bytes is None
+    assert config.broker_config().allowed_origins == ("https://a.example",)
+
+
+def test_unknown_key_is_named_with_line_and_nearest_key(tmp_path: Path) -> None:
+    text = 'default_stream = true\n\n[[streams]]\nname = "t"\ntopics = ["a/#"]\n\nretension = { age = "7d" }\n'
+    assert problems(tmp_path, text) == [
+        'headrace.toml line 7: [[streams]] has no key "retension". Did you mean "retention"?'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[mqt]\na = 1\n", 'headrace.toml line 1: the configuration has no section [mqt]. Did you mean "mqtt"?'),
+        ("defalt_stream = true\n", 'headrace.toml line 1: the configuration has no key "defalt_stream". Did you'),
+        (
+            '[[streams]]\nname="a"\ntopics=["a"]\nretention = {agee="1d"}',
+            'line 4: [[streams]] retention has no key "agee"',
+        ),
+        ("[mqtt.tls]\nbind = 'x'\n", "headrace.toml line 1: [mqtt.tls] is not available in this version."),
+        ("[kafka]\nrequired = true\n", "headrace.toml line 1: [kafka] is not available in this version."),
+        ("[[acl]]\nwho = '*'\n", "headrace.toml line 1: [acl] is not available in this version."),
+        ('[auth]\npassword_file = "x"\n', '[auth] key "password_file" is not available in this version.'),
+        (
+            '[mqtt]\npacket_bytes_max = "1 megabyte"\n',
+            'line 2: [mqtt] packet_bytes_max: "1 megabyte" is not a size',
+        ),
+        ("[mqtt]\npacket_bytes_max = 10\n", "line 2: [mqtt] packet_bytes_max: must be at least 1,024."),
+        ('[mqtt]\nbind = "1883"\n', 'line 2: [mqtt] bind: "1883" is not an address; write HOST:PORT'),
+        ('[log]\nlevel = "loud"\n', 'line 2: [log] level: must be "debug", "info", "warn" or "error".'),
+        ("[mqtt\n", "headrace.toml line 1: not valid TOML: "),
+        ('[[streams]]\ntopics = ["a"]\n', "line 1: [[streams]] name: is missing."),
+    ],
+)
+def test_mistake_is_told_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+    found = problems(tmp_path, text)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        ('topics = ["a/#/b"]', "is not a topic filter: "),
+        ('topics = ["$SYS/#"]', "topics below $SYS are not stored"),
+        ('topics = ["a"]\nstorage = "kafka"', 'storage = "kafka" is not available in this version.'),
+        ('topics = ["a"]\ndeliver = "committed"', 'deliver = "committed" is not available in this version.'),
+    ],
+)
+def test_stream_that_cannot_be(tmp_path: Path, stream: str, expected: str) -> None:
+    found = problems(tmp_path, f'[[streams]]\nname = "a"\n{stream}\n')
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a b", "use letters, digits"),
+        ("system", "is built in"),
+        ("default", "set default_stream = false"),
+    ],
+)
+def test_stream_name_that_cannot_be(tmp_path: Path, name: str, expected: str) -> None:
+    assert expected in problems(tmp_path, f'[[streams]]\nname = "{name}"\ntopics = ["a"]\n')[0]
+
+
+def test_stream_named_twice(tmp_path: Path) -> None:
+    text = '[[streams]]\nname = "a"\ntopics = ["a"]\n\n[[streams]]\nname = "a"\ntopics = ["b"]\n'
+    assert problems(tmp_path, text) == ['headrace.toml line 6: [[streams]] name "a" is used twice.']
+
+
+def test_default_may_be_replaced(tmp_path: Path) -> None:
+    text = 'default_stream = false\n[[streams]]\nname = "default"\ntopics = ["#"]\nstorage = "memory"\n'
+    assert [stream.name for stream in load(tmp_path, text).streams] == ["default", "system"]
+
+
+def test_more_streams_than_a_cursor_holds(tmp_path: Path) -> None:
+    text = "".join(f'[[streams]]\nname = "{"s" * 50}{number}"\ntopics = ["{number}"]\n' for number in range(30))
+    assert "do not fit into a cursor" in problems(tmp_path, text)[0]
+
+
+def test_unknown_environment_variable_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {"HEADRACE_MQTT__BNID": "127.0.0.1:1"})
+    assert caught.value.problems == ['environment HEADRACE_MQTT__BNID: [mqtt] has no key "bnid". Did you mean "bind"?']
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1883", "192.168.1.20:1883", "[::]:1883", "broker.example:1883"])
+def test_address_open_to_others_without_users_is_an_error(address: str) -> None:
+    """Contract §3."""
+    with pytest.raises(ConfigError, match=r"^--mqtt: .*allow_anonymous"):
+        load_config(None, {}, {"--mqtt": address})
+    allowed = load_config(None, {"HEADRACE_AUTH__ALLOW_ANONYMOUS": "true"}, {"--mqtt": address})
+    assert not allowed.mqtt_address.is_loopback
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.9.9.9:1883", "[::1]:1883", "localhost:1883"])
+def test_loopback_addresses_need_no_users(address: str) -> None:
+    assert load_config(None, {}, {"--mqtt": address}).mqtt_address.is_loopback
+
+
+def test_empty_bind_means_the_default() -> None:
+    assert load_config(None, {"HEADRACE_MQTT__BIND": ""}).mqtt_address == Address("127.0.0.1", 1883)
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*nothing\.toml: no such file"):
+        load_config(tmp_path / "nothing.toml", {})
+
+
+def test_memory_stream_acknowledges_on_receipt_and_keeps_64_mib(tmp_path: Path) -> None:
+    """Contract §1."""
+    stream = load(tmp_path, '[[streams]]\nname = "m"\ntopics = ["m/#"]\nstorage = "memory"\n').streams[0]
+    assert (stream.ack, stream.retention.bytes, stream.retention.age_ms) == ("received", 64 << 20, None)
+
+
+@pytest.mark.parametrize("settings", [BrokerConfig, LiveLimits, IntakeLimits])
+def test_every_limit_of_the_parts_is_a_key_with_the_same_default(settings: type) -> None:
+    config = Config()
+    made = {BrokerConfig: config.broker_config, LiveLimits: config.live_limits, IntakeLimits: config.intake_limits}
+    keys = {key for name in Config.model_fields for key in _keys(getattr(config, name))}
+    for field in fields(settings):
+        if field.name not in {"tcp_bind", "websocket_bind"}:
+            assert field.name in keys, f"{settings.__name__}.{field.name} has no configuration key"
+            assert getattr(made[settings](), field.name) == getattr(settings(), field.name), field.name
+
+
+def _keys(value: object) -> list[str]:
+    return key_names(type(value)) if isinstance(value, Section) else []
+
+
+def test_documented_file_is_what_the_settings_say() -> None:
+    assert write_default_config.FILE.read_text(encoding="utf-8") == write_default_config.text(), (
+        "config/headrace.toml is not up to date: .venv/bin/python scripts/write_default_config.py"
+    )
+
+
+def test_documented_file_is_valid_as_it_is_and_with_every_line_uncommented(tmp_path: Path) -> None:
+    text = write_default_config.text()
+    assert load_config(write_default_config.FILE, {}) == Config()
+    uncommented = "\n".join(
+        line.removeprefix("# ") if line.startswith("# [[") or (" = " in line and not line.endswith(".")) else line
+        for line in text.splitlines()
+    )
+    values = tomllib.loads(uncommented)
+    assert set(values) == set(key_names(Config))
+    values["auth"]["allow_anonymous"] = True  # the defaults that are shown for `bind` are those with users
+    config = Config.model_validate(values)
+    assert config.streams[0].retention.age_ms == 7 * 86_400_000
+    for name in Config.model_fields:
+        section, default = getattr(config, name), getattr(Config(), name)
+        if isinstance(section, Section):
+            changed = {key for key in type(section).model_fields if getattr(section, key) != getattr(default, key)}
+            assert changed <= {"bind", "allow_anonymous"}, f"[{name}] shows another default than the settings have"
+
+
+@pytest.mark.parametrize("name", ["laptop.toml", "lan.toml"])
+def test_examples_are_valid(name: str) -> None:
+    load_config(ROOT / "config" / name, {})
+
+
+def test_effective_configuration_can_be_read_back(tmp_path: Path) -> None:
+    config = load(tmp_path, '[mqtt]\nbind = "127.0.0.1:1884"\n[[streams]]\nname = "a"\ntopics = ["a/#"]\n')
+    text = "\n".join(line for line in config_lines(config))
+    own = text.split("[[streams]]  # built in")[0]
+    assert load(tmp_path, own).streams == config.streams
+    assert load(tmp_path, own).mqtt == config.mqtt
+
+
+def test_check_config_says_what_has_no_stream(tmp_path: Path) -> None:
+    config = load(tmp_path, 'default_stream = false\n[[streams]]\nname = "a"\ntopics = ["a/#"]\n')
+    assert any("A topic that no stream above matches reaches MQTT subscribers only" in line for line in remarks(config))
+
+
+def test_line_finder_knows_tables_arrays_and_long_strings() -> None:
+    text = '[a]\nb = """\nc = 1\n"""\nd.e = 2\n[[f]]\ng = 1\n[[f]]\n"h i" = 2\n[f.j]\nk = 1\n'
+    assert key_lines(text) == {
+        ("a",): 1,
+        ("a", "b"): 2,
+        ("a", "d", "e"): 5,
+        ("f",): 6,
+        ("f", 0): 6,
+        ("f", 0, "g"): 7,
+        ("f", 1): 8,
+        ("f", 1, "h i"): 9,
+        ("f", 1, "j"): 10,
+        ("f", 1, "j", "k"): 11,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1MiB", 1 << 20), ("10 GiB", 10 << 30), (5, 5), ("7", 7), ("1.5KiB", 1536), ("2MB", 2_000_000)]
+)
+def test_sizes(text: object, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-1", "1 apple", True, None, 1.5, "1.3B"])
+def test_what_is_no_size(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "age_ms"), [("7d", 7 * 86_400_000), ("24h", 86_400_000), ("30m", 1_800_000), (90, 90_000), ("500ms", 500)]
+)
+def test_ages(text: object, age_ms: int) -> None:
+    assert parse_age_ms(text) == age_ms
+
+
+@pytest.mark.parametrize("text", ["", "d", "1 fortnight", True, None, "-5s"])
+def test_what_is_no_age(text: object) -> None:
+    with pytest.raises(ValueError, match="is not an age"):
+        parse_age_ms(text)
+
+
+def test_quantities_as_people_read_them() -> None:
+    assert [size_text(size) for size in (1 << 30, 64 << 20, 1_000, 1536)] == [
+        "1 GiB",
+        "64 MiB",
+        "1,000 bytes",
+        "1,536 bytes",
+    ]
+    assert [age_text(age) for age in (86_400_000, 7 * 86_400_000, 90_000, 5)] == ["24 h", "7 d", "90 s", "5 ms"]
+
+
+@pytest.mark.parametrize("text", ["", "1883", ":1883", "host:", "host:port", "host:70000", "::1:1883", None])
+def test_what_is_no_address(text: object) -> None:
+    with pytest.raises(ValueError, match="is not an address"):
+        Address.parse(text)
+
+
+def test_addresses_are_written_as_they_are_read() -> None:
+    for text in ("127.0.0.1:1883", "[::1]:0", "localhost:65535"):
+        assert str(Address.parse(text)) == text
