@@ -49,9 +49,8 @@ class FilterIds:
 
     def learn(self, connection: sqlite3.Connection, stream_id: int) -> Iterator[None]:
         """Look at the topics that are new since the last time; each `next` is one piece of work."""
-        found: list[int] = []
         for name in self._exact:
-            found += [row[0] for row in connection.execute(f"SELECT id FROM topic_{stream_id} WHERE name = ?", (name,))]
+            self._take(row[0] for row in connection.execute(f"SELECT id FROM topic_{stream_id} WHERE name = ?", (name,)))
         while self._wild:
             rows = connection.execute(
                 f"SELECT id, name FROM topic_{stream_id} WHERE id > ? ORDER BY id LIMIT {TOPICS_PER_PIECE}",
@@ -60,15 +59,18 @@ class FilterIds:
             if not rows:
                 break
             wild = self._wild
-            found += [row[0] for row in rows if any([matches(topic_filter, row[1]) for topic_filter in wild])]
+            # Before the other scans get their turn: one with the same filters believes what is marked as seen.
+            self._take(row[0] for row in rows if any([matches(topic_filter, row[1]) for topic_filter in wild]))
             self._seen_id = rows[-1][0]
             self._seen_count += len(rows)
             yield
+        self.takes_all = bool(self._wild) and len(self.ids) >= self._seen_count
+
+    def _take(self, found: Iterable[int]) -> None:
         new = set(found) - self.ids
         if new:
             self.ids |= new
             self.bits |= bits_of(new)
-        self.takes_all = bool(self._wild) and len(self.ids) >= self._seen_count
 
 
 class StreamReader:

@@ -144,3 +144,15 @@ def run_to_its_end(work: Generator[None, None, ScanResult]) -> ScanResult:
         except StopIteration as end:
             assert isinstance(end.value, ScanResult)  # noqa: PT017 - the generator's result
             return end.value
+
+
+async def test_scans_that_take_turns_all_know_the_topics(tmp_path: Path, opened: Opened) -> None:
+    """A scan that begins while another with the same filters still learns the topics misses none of its records."""
+    await opened.store(opened.maker.run(numbers(5)))
+    reader = StreamReader(tmp_path / FILE_NAME)
+    request = Scan("telemetry", opened.log.epoch, ("#",), 0, 5, "json")
+    first, second = reader.scan(1, request), reader.scan(1, request)
+    next(first)
+    assert run_to_its_end(second).count == 5
+    assert run_to_its_end(first).count == 5
+    reader.close()
