@@ -50,7 +50,9 @@ class FilterIds:
     def learn(self, connection: sqlite3.Connection, stream_id: int) -> Iterator[None]:
         """Look at the topics that are new since the last time; each `next` is one piece of work."""
         for name in self._exact:
-            self._take(row[0] for row in connection.execute(f"SELECT id FROM topic_{stream_id} WHERE name = ?", (name,)))
+            self._take(
+                row[0] for row in connection.execute(f"SELECT id FROM topic_{stream_id} WHERE name = ?", (name,))
+            )
         while self._wild:
             rows = connection.execute(
                 f"SELECT id, name FROM topic_{stream_id} WHERE id > ? ORDER BY id LIMIT {TOPICS_PER_PIECE}",

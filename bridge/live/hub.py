@@ -271,6 +271,7 @@ class Hub:
         reader.outlet.set_water_marks(high, limits.feed_bytes_max // 4)
         cursor = self.cursor_text(self.offsets_of(group.streams))
         if kept:
+            reader.sent += reader.parked_count
             reader.write(b"".join(kept))
         reader.joined(cursor)
 
@@ -314,7 +315,7 @@ class Hub:
         reader.group.flush()
         reader.bounds = self.offsets_of(reader.group.streams)
         reader.parked = []
-        reader.parked_bytes = 0
+        reader.parked_bytes = reader.parked_count = 0
         reader.group.parked.add(reader)
 
     def unpark(self, reader: Reader) -> None:

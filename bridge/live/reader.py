@@ -68,6 +68,7 @@ class Reader:
         "overflow",
         "parked",
         "parked_bytes",
+        "parked_count",
         "place",
         "says_live",
         "sent",
@@ -87,6 +88,7 @@ class Reader:
         """Set while parked: the log is read up to here, what comes after is in `parked`."""
         self.parked: list[bytes] | None = None
         self.parked_bytes = 0
+        self.parked_count = 0
         self.held: HeldValues | None = None
         self.snapshot: SnapshotSource | None = None
         self.says_live = False
@@ -159,7 +161,7 @@ class Reader:
             return
         self.parked.append(body)
         self.parked_bytes += len(body)
-        self.sent += count
+        self.parked_count += count
         if self.parked_bytes > self.hub.limits.park_bytes_max:
             self.hub.unpark(self)
 

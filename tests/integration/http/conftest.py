@@ -30,6 +30,10 @@ class SseClient:
         self.head = ""
         self.body = bytearray()
         self.is_ended = False
+        self._events: list[Event] = []
+        self._parsed_bytes = 0
+        self.message_count = 0
+        """Messages in `events`, as far as these were looked at."""
 
     async def read_head(self) -> int:
         """The response's head; returns the status."""
@@ -53,7 +57,13 @@ class SseClient:
     @property
     def events(self) -> list[Event]:
         """What has come, whole events only."""
-        return parse_sse(self.body[: self.body.rfind(b"\n\n") + 2].decode())
+        end = self.body.rfind(b"\n\n", self._parsed_bytes) + 2
+        if end > 1:
+            new = parse_sse(self.body[self._parsed_bytes : end].decode())
+            self._events += new
+            self.message_count += sum(event.name == "message" for event in new)
+            self._parsed_bytes = end
+        return self._events
 
     async def until(self, condition: Callable[[list[Event]], Any], timeout_s: float = 10) -> Any:
         """Read until something is true of the events; returns it."""
@@ -66,7 +76,7 @@ class SseClient:
     async def messages(self, count: int, timeout_s: float = 10) -> list[Event]:
         """Read until there are so many messages."""
         async with asyncio.timeout(timeout_s):
-            while self.body.count(b"event: message\n") < count:
+            while len(self.events) < count or self.message_count < count:
                 assert await self.read_chunk(), f"the stream ended after {self.body[-500:]!r}"
         return [event for event in self.events if event.name == "message"]
 
