@@ -30,10 +30,15 @@ find_node() {
     fi
 }
 
+quietly() {
+    local output
+    output=$(cd $page && "$@" 2>&1) || { echo "$output" >&2; return 1; }
+}
+
 install_packages() {
     if [ ! -f $page/node_modules/.package-lock.json ] ||
         [ $page/package-lock.json -nt $page/node_modules/.package-lock.json ]; then
-        (cd $page && npm ci --no-audit --no-fund --loglevel=error) || give_up "npm could not install its packages; what it said is above."
+        quietly npm ci --no-audit --no-fund --loglevel=error || give_up "npm could not install its packages; what it said is above."
         touch $page/node_modules/.package-lock.json
     fi
 }
@@ -43,7 +48,7 @@ build)
     [ -f $page/package.json ] || give_up "its sources are not in this copy."
     find_node
     install_packages
-    (cd $page && npm run --silent build) || { echo "error: the page does not build; what Vite said is above." >&2; exit 1; }
+    quietly npm run --silent build || { echo "error: the page does not build; what Vite said is above." >&2; exit 1; }
     touch $page/dist/.stamp
     ;;
 test)
