@@ -71,7 +71,7 @@ class TestSlowReaders:
     def test_stopped_subscriber(self, server: ServerProcess) -> None:
         payload = b"x" * 10_000
         with RawClient(server.mqtt_port) as stopped, RawClient(server.mqtt_port) as publisher:
-            stopped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stopped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             stopped.connect("stopped")
             stopped.subscribe("load/#")
             publisher.connect("publisher")
@@ -102,7 +102,7 @@ class TestSlowReaders:
 
     def test_stopped_subscriber_keeps_qos_1_in_its_session(self, server: ServerProcess) -> None:
         with RawClient(server.mqtt_port) as stopped, RawClient(server.mqtt_port) as publisher:
-            stopped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stopped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             stopped.connect("stopped")
             stopped.subscribe(("load/#", 1))
             publisher.connect("publisher")
@@ -114,7 +114,7 @@ class TestSlowReaders:
     def test_stopped_sse_reader(self, server: ServerProcess) -> None:
         """Its socket fills up; another reader and the publisher do not notice."""
         stopped = socket.create_connection(("127.0.0.1", server.http_port))
-        stopped.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stopped.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         stopped.sendall(b"GET /api/v1/events?topic=%23 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
         with SseReader(server.http_url, [("topic", "load/#")]) as reader, RawClient(server.mqtt_port) as publisher:
             publisher.connect()
@@ -148,11 +148,13 @@ class TestBrokenNetwork:
             publisher.connect()
             for number in range(2_000):
                 publisher.publish_acknowledged(f"cut/{number % 7}", b"%d" % number)
-                if number % 100 == 50:
+                if number == 0:
+                    eventually(lambda: bool(reader.last_event_id))  # before, it has no place to come back to
+                elif number % 100 == 50:
                     proxy.cut_after(number % 1_000 + 1)
                 elif number % 100 == 0:
                     proxy.cut(with_reset=number % 200 == 0)
-            eventually(lambda: len(reader.messages) >= 2_000, timeout_s=30)
+            eventually(lambda: len(reader.messages) >= 2_000, timeout_s=30, what=reader)
             assert [event["payload"] for event in reader.messages] == list(range(2_000))
             assert proxy.connections_total > 15
 

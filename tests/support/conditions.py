@@ -20,12 +20,12 @@ class ConditionNeverHeld(AssertionError):
 
 
 def eventually(
-    predicate: Callable[[], T], timeout_s: float = 10.0, what: str = "", interval_s: float = POLL_INTERVAL_S
+    predicate: Callable[[], T], timeout_s: float = 10.0, what: object = "", interval_s: float = POLL_INTERVAL_S
 ) -> T:
-    """Call `predicate` until it returns something true, and return that.
+    """Call `predicate` until it returns something true, and return that; `what` is said when it never does.
 
     Raises:
-        ConditionNeverHeld: after `timeout_s`, with the last value seen and `what` was waited for.
+        ConditionNeverHeld: after `timeout_s`, with `what` and the last value seen.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -40,7 +40,7 @@ def eventually(
 async def eventually_async(
     predicate: Callable[[], T | Awaitable[T]],
     timeout_s: float = 10.0,
-    what: str = "",
+    what: object = "",
     interval_s: float = POLL_INTERVAL_S,
 ) -> T:
     """`eventually` for a test that runs in an event loop; `predicate` may be a coroutine function."""

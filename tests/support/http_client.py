@@ -69,6 +69,7 @@ class SseReader:
     statuses: list[int] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    failure: str = ""
     _open: http.client.HTTPConnection | None = None
 
     def start(self) -> Self:
@@ -77,6 +78,12 @@ class SseReader:
         self._thread.start()
         eventually(lambda: bool(self.statuses), TIMEOUT_S, "an answer to the events request")
         return self
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.events)} events, cursor {self.last_event_id!r}, {self.connections} connections, "
+            f"answers {self.statuses[-3:]}, last failure {self.failure}, last events {self.events[-2:]}"
+        )
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -102,6 +109,10 @@ class SseReader:
                 headers = {"Accept": "text/event-stream"}
                 if self.last_event_id:
                     headers["Last-Event-ID"] = self.last_event_id
+                connection.connect()
+                if connection.sock.getsockname() == connection.sock.getpeername():
+                    # Nobody listened, and TCP connected the socket to itself (RFC 9293 §3.5, simultaneous open).
+                    raise ConnectionRefusedError
                 connection.request("GET", "/api/v1/events?" + urlencode(self.query), headers=headers)
                 answer = connection.getresponse()
                 self.connections += 1
@@ -112,7 +123,8 @@ class SseReader:
                     if event.event_id:
                         self.last_event_id = event.event_id
                     self.events.append(event)
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
+                self.failure = repr(error)
                 self._stopped.wait(0.02)
             finally:
                 connection.close()

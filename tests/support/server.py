@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 
+PORT_IN_USE = re.compile(r"port \d+ on \S+ is in use|address already in use", re.IGNORECASE)
 ADDRESS_LINE = re.compile(r"^(mqtt|mqtt-ws|dashboard)\s+(\S+)")
 
 
@@ -110,24 +111,31 @@ class ServerProcess:
         Raises:
             ServerDidNotStart: it ended or was not ready within `timeout_s`.
         """
-        self.spawn()
         deadline = time.monotonic() + timeout_s
+        while True:
+            logged_before = len(self.stderr_text)
+            if self._is_ready_before(deadline):
+                self._read_addresses()
+                return self
+            exit_code = self.process.poll()
+            if exit_code is None:
+                self.kill()
+            self._join_readers()
+            if self.mqtt_port and PORT_IN_USE.search(self.stderr_text[logged_before:]):
+                continue  # while it was down, some client of the tests got its port as an ephemeral one
+            fate = "was not ready in time" if exit_code is None else f"ended with code {exit_code}"
+            printed = "\n".join(self.stdout_lines)
+            raise ServerDidNotStart(f"the server {fate}\n-- stdout\n{printed}\n-- stderr\n{self.stderr_text}")
+
+    def _is_ready_before(self, deadline: float) -> bool:
+        self.spawn()
         with self._has_news:
             while "ready" not in self.stdout_lines:
                 remaining_s = deadline - time.monotonic()
                 if not self.is_running or remaining_s <= 0:
                     break
                 self._has_news.wait(min(remaining_s, 0.05))
-        if "ready" not in self.stdout_lines:
-            exit_code = self.process.poll()
-            if exit_code is None:
-                self.kill()
-            self._join_readers()
-            fate = "was not ready in time" if exit_code is None else f"ended with code {exit_code}"
-            printed = "\n".join(self.stdout_lines)
-            raise ServerDidNotStart(f"the server {fate}\n-- stdout\n{printed}\n-- stderr\n{self.stderr_text}")
-        self._read_addresses()
-        return self
+        return "ready" in self.stdout_lines
 
     def spawn(self) -> subprocess.Popen[str]:
         """Start without waiting (for starts that are meant to fail: see `wait`)."""
