@@ -15,7 +15,7 @@ from bridge.ingest.intake import Intake
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.stream_map import StreamMap
-from bridge.streams.memory_log import MemoryLog
+from bridge.streams.memory_log import BYTES_MAX, MemoryLog
 from bridge.streams.sqlite_store import SqliteStore
 from broker.server import Broker
 
@@ -123,6 +123,7 @@ class Node:
             stream_log = self._open_log(store, stream)
             self.streams[stream.name] = stream_log
             placed.append((stream_log, stream.topics))
+        await store.readers.start()  # now, or the first who asks for history waits for a process to start
         self.stream_map = StreamMap(placed)
         live_limits = config.live_limits()
         self.latest = LatestValues(
@@ -145,7 +146,7 @@ class Node:
         if stream.storage == "memory":
             return MemoryLog(
                 stream.name,
-                bytes_max=stream.retention.bytes,
+                bytes_max=stream.retention.bytes or BYTES_MAX,
                 age_ms_max=stream.retention.age_ms,
                 node_run=self.node_run,
             )

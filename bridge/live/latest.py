@@ -126,11 +126,19 @@ class LatestValues:
     def committed(self, log: StreamLog, runs: Sequence[PublishRun]) -> None:
         """Note what was committed."""
         window = self._window
+        newest, counts = window.newest, window.counts
         for run in runs:
             routes = run.routes
-            window.newest.update(zip(routes, zip(repeat(run), range(len(routes)))))  # noqa: B905  # one is endless
-            window.counts.update(routes)
             window.bytes += len(run.data)
+            if len(routes) == 1:
+                route = routes[0]
+                newest[route] = (run, 0)
+                counts[route] += 1
+                continue
+            # The last row of each route; a pair is made for each topic of the run, not for each record.
+            rows = dict(zip(routes, range(len(routes)), strict=True))
+            newest.update(zip(rows, zip(repeat(run), rows.values())))  # noqa: B905  # one is endless
+            counts.update(routes)
         if runs:
             last = runs[-1]
             window.next_offset[log.name] = last.base_offset + len(last)
