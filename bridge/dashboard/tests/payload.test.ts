@@ -75,6 +75,8 @@ describe("fields", () => {
 describe("units and summaries", () => {
   test("units come from the name, the text, or a field beside it", () => {
     expect(unitOfName("temp_c")).toEqual({ label: "temp", unit: "°C" });
+    expect(unitOfName("wind_ms")).toEqual({ label: "wind", unit: "m/s" });
+    expect(unitOfName("delay_ms")).toEqual({ label: "delay", unit: "ms" });
     expect(unitOfName("door")).toEqual({ label: "door", unit: "" });
     expect(numberOfText("48 %")).toEqual({ value: 48, unit: "%" });
     expect(numberOfText("12 monkeys")).toBeNull();

@@ -222,7 +222,7 @@ function optionsOf(element: HTMLElement, isState: boolean, source: Source): uPlo
       y: { range: (_plot, low, high) => (isState ? [0, 1] : padded(low, high)) },
     },
     axes: [
-      { stroke: muted, font: FONT, size: 22, gap: 4, space: 64, grid: none, ticks: none, values: (_plot, splits) => timeLabels(splits) },
+      { stroke: muted, font: FONT, size: 22, gap: 4, space: 64, grid: none, ticks: none, values: timeLabels },
       isState
         ? { show: false }
         : { stroke: muted, font: FONT, size: (_plot, labels) => axisWidth(labels), gap: 6, space: 20, ticks: none, grid: { stroke: grid, width: 1 }, values: (_plot, splits) => splits.map(measured) },
@@ -253,9 +253,15 @@ function axisWidth(labels: string[] | null): number {
   return 12 + longest * 6.5;
 }
 
-function timeLabels(splits: number[]): string[] {
+/** Seconds only where they differ; no label that the right edge would cut. */
+function timeLabels(plot: uPlot, splits: number[]): string[] {
   const step = (splits[1] ?? 0) - (splits[0] ?? 0);
-  return splits.map((split) => (step > 0 && step < 60_000 ? clockTime(split, false) : clockTime(split, false).slice(0, 5)));
+  const hasSeconds = step > 0 && step < 60_000;
+  const room = hasSeconds ? 16 : 8;
+  return splits.map((split) => {
+    if (plot.valToPos(split, "x") > plot.bbox.width / devicePixelRatio - room) return "";
+    return hasSeconds ? clockTime(split, false) : clockTime(split, false).slice(0, 5);
+  });
 }
 
 /** Points are drawn when they are far apart: a line of two values would hide how few there are. */

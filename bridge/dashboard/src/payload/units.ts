@@ -21,6 +21,7 @@ const BY_SUFFIX: Record<string, string> = {
   db: "dB",
   dbm: "dBm",
   mm: "mm",
+  mps: "m/s",
   lpm: "L/min",
 };
 
@@ -30,7 +31,8 @@ const BEHIND_NUMBER = /^(?:°C|°F|%|hPa|mbar|bar|Pa|kPa|mV|V|mA|A|W|kW|Wh|kWh|l
 /** "temp_c" → ["temp", "°C"]; a name without a known ending has no unit. */
 export function unitOfName(name: string): { label: string; unit: string } {
   const cut = name.lastIndexOf("_");
-  const unit = cut > 0 ? BY_SUFFIX[name.slice(cut + 1).toLowerCase()] : undefined;
+  let unit = cut > 0 ? BY_SUFFIX[name.slice(cut + 1).toLowerCase()] : undefined;
+  if (unit === "ms" && /wind|gust|speed/i.test(name)) unit = "m/s"; // no wind blows in milliseconds
   return unit ? { label: name.slice(0, cut), unit } : { label: name, unit: "" };
 }
 

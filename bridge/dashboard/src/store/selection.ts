@@ -44,8 +44,8 @@ export function fieldsOfBranch(branch: TopicNode, profiles: Profiles): Selection
 }
 
 /**
- * Six fields that are not constant, as different from each other as there are: first one of each name, then more.
- * Those shown before stay, so that plots do not jump under the eyes.
+ * Six fields that are not constant, as different from each other as there are: in turn from each branch at the top, and
+ * first one of each name, then more. Those shown before stay, so that plots do not jump under the eyes.
  */
 export function fieldsUnasked(profiles: Profiles, before: readonly ShownField[]): Selection {
   const kept = before.filter((field) => profiles.get(field.topic)?.fields.get(field.pointer)?.isConstant === false);
@@ -69,13 +69,24 @@ export function fieldsUnasked(profiles: Profiles, before: readonly ShownField[])
     () => true,
   ];
   candidates.sort((left, right) => right.changedAt_ms - left.changedAt_ms);
+  const branches = new Map<string, typeof candidates>();
+  for (const field of candidates) {
+    const name = field.topic.split("/", 1)[0] ?? "";
+    const branch = branches.get(name);
+    if (branch) branch.push(field);
+    else branches.set(name, [field]);
+  }
   for (const isWanted of ways) {
-    for (const field of candidates) {
-      if (fields.length >= PLOTS_UNASKED) break;
-      if (taken.has(idOf(field)) || !isWanted(field)) continue;
-      taken.add(idOf(field));
-      names.add(shortName(field));
-      fields.push({ topic: field.topic, pointer: field.pointer, kind: field.kind });
+    let count = -1;
+    while (fields.length < PLOTS_UNASKED && fields.length !== count) {
+      count = fields.length;
+      for (const branch of branches.values()) {
+        const field = branch.find((candidate) => !taken.has(idOf(candidate)) && isWanted(candidate));
+        if (!field || fields.length >= PLOTS_UNASKED) continue;
+        taken.add(idOf(field));
+        names.add(shortName(field));
+        fields.push({ topic: field.topic, pointer: field.pointer, kind: field.kind });
+      }
     }
   }
   return { fields, total };

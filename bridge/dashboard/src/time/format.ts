@@ -90,7 +90,7 @@ export function measured(value: number): string {
   if (Math.abs(value) > Number.MAX_SAFE_INTEGER) return `≈ ${value.toPrecision(6)}`;
   if (Number.isInteger(value)) return Math.abs(value) >= 10_000 ? grouped(value) : String(value);
   const magnitude = Math.abs(value);
-  if (magnitude >= 1000) return grouped(Math.round(value * 10) / 10);
+  if (magnitude >= 10_000) return grouped(Math.round(value * 10) / 10);
   if (magnitude >= 100) return String(Math.round(value * 10) / 10);
   if (magnitude >= 0.01) return String(Number(value.toPrecision(4)));
   return value.toPrecision(3);
