@@ -58,8 +58,9 @@ def test_every_limit_is_documented_with_its_default() -> None:
 
 def test_every_key_stands_in_the_documented_configuration() -> None:
     text = (ROOT / "config" / "headrace.toml").read_text(encoding="utf-8")
-    sections = [type(getattr(Config(), name)) for name in Config.model_fields]
-    for section in [*(each for each in sections if issubclass(each, Section)), StreamTable]:
+    tables = (getattr(Config(), name) for name in Config.model_fields)
+    sections: list[type[Section]] = [type(table) for table in tables if isinstance(table, Section)]
+    for section in [*sections, StreamTable]:
         for key in key_names(section):
             assert re.search(rf"^# {key} = ", text, re.MULTILINE), key
 
