@@ -59,7 +59,8 @@ async def _feed_history(hub: Hub, reader: Reader, stream: str) -> None:
     start = offsets[stream]
     end = (reader.bounds or hub.next_offset)[stream]
     head, tail = hub.around(offsets, stream)
-    result = await log.scan(
+    result = await hub.pieces.read(
+        log,
         Scan(
             stream,
             log.epoch,
@@ -72,7 +73,7 @@ async def _feed_history(hub: Hub, reader: Reader, stream: str) -> None:
             work_max=limits.scan_work_max,
             cursor_head=head,
             cursor_tail=tail,
-        )
+        ),
     )
     if reader.place is Place.CLOSED:
         return

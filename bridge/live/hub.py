@@ -22,6 +22,7 @@ from bridge.live.events import COMMENT, last_id, position_event
 from bridge.live.feeder import feed_reader
 from bridge.live.group import Bell, Group
 from bridge.live.limits import LiveLimits
+from bridge.live.pieces import Pieces
 from bridge.live.reader import Outlet, Overflow, Place, Reader
 from bridge.records import RecordRun, Topic
 from broker.topics.subscriptions import SubscriptionTree
@@ -71,6 +72,7 @@ class Hub:
         self._listener_count = 0
         self._version = 0
         """Of the listeners; `Topic.matches` is valid while its version is this one."""
+        self.pieces = Pieces()
         self._touched: dict[Group, None] = {}
         self._hungry: deque[Reader] = deque()
         self._fed = asyncio.Event()
@@ -288,8 +290,7 @@ class Hub:
             group.holders.add(reader)
         else:
             reader.place = Place.FULL
-            feed_bytes = self.limits.feed_bytes_max
-            reader.outlet.set_water_marks(feed_bytes, feed_bytes // 4)
+            self.bound_feeding(reader)
 
     def has_drained(self, reader: Reader, body: bytes) -> None:
         """Held values were written: what is still held was committed after the last of them."""
@@ -305,10 +306,14 @@ class Hub:
             self.conflated += reader.held.conflated
         reader.held = None
         reader.place = Place.FULL if reader.is_full else Place.FEEDING
-        feed_bytes = self.limits.feed_bytes_max
-        reader.outlet.set_water_marks(feed_bytes, feed_bytes // 4)
+        self.bound_feeding(reader)
         if reader.place is Place.FEEDING:
             self.feed(reader)
+
+    def bound_feeding(self, reader: Reader) -> None:
+        """One piece may wait while the next is read: reading and sending go on at the same time."""
+        feed_bytes = self.limits.feed_bytes_max
+        reader.outlet.set_water_marks(2 * feed_bytes, feed_bytes)
 
     def park(self, reader: Reader) -> None:
         """Note the bound of the last piece of history, and keep what is committed from here on."""
@@ -380,6 +385,7 @@ class Hub:
             for first in range(0, len(members), _READERS_A_STEP):
                 self._beat_members(group, members[first : first + _READERS_A_STEP], told)
                 await asyncio.sleep(0)
+        self.pieces.drop_old()
         outside = [reader for reader in self.readers if reader.place is not Place.LIVE]
         for number, reader in enumerate(outside):
             reader.heartbeat()

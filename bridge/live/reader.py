@@ -111,7 +111,7 @@ class Reader:
             # reader that is cut within one begins it again.
             first.append(position_event(hub.cursor_text(self.offsets)))
         self.has_told = start.snapshot is None
-        self.outlet.set_water_marks(hub.limits.feed_bytes_max, hub.limits.feed_bytes_max // 4)
+        hub.bound_feeding(self)
         self.write(b"".join(first))
         if start.snapshot is None and not start.says_live and hub.is_caught_up(self):
             hub.join(self)

@@ -17,7 +17,7 @@ from tests.unit.live.parts import MemoryOutlet, Side, turns, until
 
 SMALL = LiveLimits(
     waiting_bytes_max=6_000,
-    conflate_from_bytes=1_000,
+    conflate_from_bytes=3_000,
     feed_bytes_max=2_000,
     chunk_bytes_max=2_000,
     park_records_max=40,
