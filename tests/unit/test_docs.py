@@ -60,7 +60,8 @@ def test_every_key_stands_in_the_documented_configuration() -> None:
     text = (ROOT / "config" / "headrace.toml").read_text(encoding="utf-8")
     tables = (getattr(Config(), name) for name in Config.model_fields)
     sections: list[type[Section]] = [type(table) for table in tables if isinstance(table, Section)]
-    for section in [*sections, StreamTable]:
+    sections.append(StreamTable)
+    for section in sections:
         for key in key_names(section):
             assert re.search(rf"^# {key} = ", text, re.MULTILINE), key
 
