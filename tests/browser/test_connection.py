@@ -14,13 +14,14 @@ from tests.support.conditions import eventually
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.server import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "sensors/p1/count"
 CUTS = 20
 MESSAGES = 10_000
 HEARTBEAT_S = 1
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_twenty_cuts_in_10000_messages_lose_and_repeat_none(
     proxied: tuple[ServerProcess, FaultyProxy], dashboard: DashboardPage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ from tests.browser.dashboard_page import DashboardPage
 from tests.browser.publishing import publish
 from tests.support.conditions import eventually
 from tests.support.server import ServerProcess
+
+pytestmark = pytest.mark.slow
 
 TOPIC = "sensors/demo/temp"
 
@@ -49,15 +52,32 @@ def test_a_reload_after_500_messages_shows_500_points(
     assert dashboard.tail()[0] == '{"temp":7}'
 
 
-@pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed")
-def test_the_copied_shell_line_arrives(serve: Callable[..., ServerProcess], dashboard: DashboardPage) -> None:
-    """The line of the first screen works as it stands there."""
+@pytest.mark.parametrize(
+    ("way", "program"),
+    [
+        pytest.param(
+            "Shell",
+            ["sh", "-c"],
+            marks=pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed"),
+        ),
+        pytest.param("Python", [sys.executable, "-c"]),
+        pytest.param(
+            "curl",
+            ["sh", "-c"],
+            marks=pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
+        ),
+    ],
+)
+def test_a_copied_sample_arrives(
+    way: str, program: list[str], serve: Callable[..., ServerProcess], dashboard: DashboardPage
+) -> None:
+    """The samples of the first screen work as they stand there."""
     server = serve()
     dashboard.open(server.http_url)
-    line = dashboard.page.locator("#way pre").inner_text()
-    assert line.startswith("mosquitto_pub")
+    dashboard.page.get_by_role("tab", name=way, exact=True).click()
+    sample = dashboard.page.locator("#way pre").inner_text()
 
-    subprocess.run(["sh", "-c", line], check=True, timeout=20)
+    subprocess.run([*program, sample], check=True, timeout=20, capture_output=True)
 
     eventually(lambda: dashboard.tail() == ['{"temp":21.5}'], what="the message in the tail")
 

@@ -6,6 +6,7 @@ import { ValuesPanel } from "./ValuesPanel";
 export function Live() {
   return (
     <main class="live">
+      <h1 class="visually-hidden">Live</h1>
       <TreePanel />
       <ValuesPanel />
       <TailPanel />

@@ -33,7 +33,7 @@ export type SampleId = (typeof SAMPLES)[number]["id"];
 /** How each sample signs in; secrets only as names of variables. */
 const LOGIN: Record<SampleId, string> = {
   shell: '-u "$MQTT_USER" -P "$MQTT_PASSWORD" ',
-  python: ',\n               auth={"username": "USER", "password": "PASSWORD"}',
+  python: 'client.username_pw_set("USER", "PASSWORD")\n',
   arduino: "",
   micropython: ', user="USER", password="PASSWORD"',
   curl: '-H "Authorization: Bearer $HEADRACE_TOKEN" ',
