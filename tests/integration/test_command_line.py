@@ -138,7 +138,7 @@ def test_simulate_publishes_for_its_duration_and_exits_with_0(shared_server: Ser
     assert (ended.returncode, ended.stderr) == (0, "")
     sent = re.search(r"sent (\d+) messages, (\d+) acknowledged", ended.stdout)
     assert sent is not None
-    assert int(sent[1]) == int(sent[2]) >= 40
+    assert int(sent[1]) >= int(sent[2]) >= 40
 
 
 def test_simulate_with_one_seed_sends_the_same_twice(server: ServerProcess) -> None:
