@@ -8,9 +8,10 @@ loop is never held for long. What is settled is the state at a committed positio
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 SETTLE_S = 0.25
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 SLICE_TOPICS = 300
+SELECT_TOPICS = 1_000
+"""Topics settled, and compared with filters, in one step of the loop."""
 ENTRY_BYTES = 400
 """What an entry costs beside its segment: object, key, dictionary slot."""
 SAVE_S = 30.0
@@ -243,19 +246,26 @@ class LatestValues:
                 return
             await asyncio.sleep(0)
 
-    def entries(self, filters: Sequence[str]) -> list[Entry]:
-        """The entries that any filter matches, unsorted. Right after `settled`, without an await between."""
-        names = self._entry_by_topic
-        if all("+" not in topic_filter and "#" not in topic_filter for topic_filter in filters):
-            return [names[name] for name in dict.fromkeys(filters) if name in names]
-        return list(names.values()) if "#" in filters and len(filters) == 1 else self._matching(filters)
+    def capture(self) -> list[Entry]:
+        """All entries as they are now, the longest silent first; entries never change, they are replaced.
 
-    def _matching(self, filters: Sequence[str]) -> list[Entry]:
-        return [
-            entry
-            for name, entry in self._entry_by_topic.items()
-            if any(matches(topic_filter, name) for topic_filter in filters)
-        ]
+        Right after `settled`, without an await between, they are those of `next_offset`.
+        """
+        return list(self._entry_by_topic.values())
+
+    async def select(self, entries: Sequence[Entry], filters: Sequence[str]) -> AsyncIterator[list[Entry]]:
+        """Those of captured entries that any filter matches, in slices between which the loop runs."""
+        takes_all = "#" in filters and len(filters) == 1
+        exact = frozenset(filters) if not any("+" in each or "#" in each for each in filters) else None
+        for first in range(0, len(entries), SELECT_TOPICS):
+            piece = entries[first : first + SELECT_TOPICS]
+            if exact is not None:
+                yield [entry for entry in piece if entry.topic.name in exact]
+            elif takes_all:
+                yield [entry for entry in piece if not entry.topic.name.startswith("$")]
+            else:
+                yield [entry for entry in piece if any([matches(each, entry.topic.name) for each in filters])]
+            await asyncio.sleep(0)
 
     # Over a restart
 
@@ -336,11 +346,11 @@ class LatestValues:
 class Snapshot:
     """Snapshot events of some entries, made when they are taken."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = iter(sorted(entries, key=lambda entry: (entry.time_ms, entry.offset)))
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = iter(entries)
 
     def take(self, bytes_max: int) -> bytes:
-        """Some whole events, oldest record first; empty when there are no more."""
+        """Some whole events; empty when there are no more."""
         events = []
         size = 0
         for entry in self._entries:
@@ -363,17 +373,27 @@ def topic_object(entry: Entry, now_ms: int) -> bytes:
     )
 
 
-def topic_nodes(entries: Iterable[Entry], depth: int, now_ms: int) -> list[dict[str, object]]:
-    """Inner nodes of the tree of topics, `depth` levels down: topics, messages a second, bytes of values."""
-    nodes: dict[str, list[float]] = {}
-    for entry in entries:
-        prefix = "/".join(entry.topic.name.split("/", depth)[:depth])
-        node = nodes.setdefault(prefix, [0, 0.0, 0])
-        node[0] += 1
-        if entry.interval_ms:
-            node[1] += 1000 / max(entry.interval_ms, now_ms - entry.time_ms)
-        node[2] += len(entry.segment)
-    return [
-        {"prefix": prefix, "topics": int(topics), "rate": round(rate, 3), "bytes": int(size)}
-        for prefix, (topics, rate, size) in sorted(nodes.items())
-    ]
+class TopicNodes:
+    """Inner nodes of the tree of topics, `depth` levels down."""
+
+    def __init__(self, depth: int, now_ms: int) -> None:
+        self._depth = depth
+        self._now_ms = now_ms
+        self._totals: dict[str, list[float]] = {}
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Count some topics under their prefix: themselves, their messages a second, the bytes of their values."""
+        depth = self._depth
+        for entry in entries:
+            total = self._totals.setdefault("/".join(entry.topic.name.split("/", depth)[:depth]), [0, 0.0, 0])
+            total[0] += 1
+            if entry.interval_ms:
+                total[1] += 1000 / max(entry.interval_ms, self._now_ms - entry.time_ms)
+            total[2] += len(entry.segment)
+
+    def nodes(self, limit: int) -> list[dict[str, object]]:
+        """The first `limit` nodes by prefix."""
+        return [
+            {"prefix": prefix, "topics": int(topics), "rate": round(rate, 3), "bytes": int(size)}
+            for prefix, (topics, rate, size) in heapq.nsmallest(limit, self._totals.items())
+        ]

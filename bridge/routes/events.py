@@ -100,7 +100,9 @@ async def _start(
     if has_snapshot:
         await node.latest.settled()
         offsets = {log.name: node.latest.next_offset[log.name] for log in logs}
-        return Start(offsets, says_live=True, snapshot=Snapshot(node.latest.entries(filters)))
+        captured = node.latest.capture()  # with no await since `settled`: both are of one position
+        chosen = [entry async for entries in node.latest.select(captured, filters) for entry in entries]
+        return Start(offsets, says_live=True, snapshot=Snapshot(chosen))
     return start_live(node.hub, logs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from bridge.live.latest import topic_nodes, topic_object
+from bridge.live.latest import Entry, TopicNodes, topic_object
 from bridge.node import Node
 from bridge.routes.parameters import parse_filters, parse_number, refuse_later, single_value
 
@@ -37,19 +38,28 @@ async def topics(
     filters = parse_filters("topic", topic or ["#"], node.hub.limits)
     count = parse_number("limit", limit, 1, LIMIT_MAX) if limit is not None else LIMIT
     levels = parse_number("depth", depth, 1, DEPTH_MAX) if depth is not None else None
-    await node.latest.settled()
-    entries = node.latest.entries(filters)
+    latest = node.latest
+    await latest.settled()
+    slices = latest.select(latest.capture(), filters)
     now_ms = time.time_ns() // 1_000_000
     if levels is not None:
-        nodes = topic_nodes(entries, levels, now_ms)
-        return _json(orjson.dumps({"nodes": nodes[:LIMIT_MAX]}))
-    if after is not None:
-        entries = [entry for entry in entries if entry.topic.name > after]
-    entries.sort(key=lambda entry: entry.topic.name)
-    page = entries[:count]
-    following = page[-1].topic.name if len(entries) > count else None
-    objects = b",".join([topic_object(entry, now_ms) for entry in page])
+        tree = TopicNodes(levels, now_ms)
+        async for entries in slices:
+            tree.add(entries)
+        return _json(orjson.dumps({"nodes": tree.nodes(LIMIT_MAX)}))
+    page: list[Entry] = []
+    async for entries in slices:
+        page += [entry for entry in entries if after is None or entry.topic.name > after]
+        if len(page) > 2 * count:
+            page = heapq.nsmallest(count + 1, page, key=_name)
+    page = heapq.nsmallest(count + 1, page, key=_name)
+    following = page[count - 1].topic.name if len(page) > count else None
+    objects = b",".join([topic_object(entry, now_ms) for entry in page[:count]])
     return _json(b'{"topics":[%b],"next":%b}' % (objects, orjson.dumps(following)))
+
+
+def _name(entry: Entry) -> str:
+    return entry.topic.name
 
 
 def _json(body: bytes) -> Response:

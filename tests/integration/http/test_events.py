@@ -130,9 +130,9 @@ async def test_stopped_reader_disturbs_nobody_and_loses_nothing(start_server: St
     await publish_many(server, rows)
     for task in reading:
         assert [event.data["payload"]["n"] for event in await task] == list(range(total))
-    places = [reader.place for reader in server.node.hub.readers]
-    assert places.count(Place.LIVE) == 3
-    assert places.count(Place.HOLDING) == 1
+    readers = list(server.node.hub.readers)
+    await eventually_async(lambda: [reader.place for reader in readers].count(Place.LIVE) == 3)
+    assert [reader.place for reader in readers].count(Place.HOLDING) == 1
     assert [event.data["payload"]["n"] for event in await stopped.messages(total, 60)] == list(range(total))
     latest: dict[str, int] = {}
     noted = [0]
