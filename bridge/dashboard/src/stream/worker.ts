@@ -12,7 +12,7 @@ import { HistoryLoader } from "./history";
 import type { Detail, Frame, FromWorker, ToWorker, ViewRequest } from "./messages";
 import { Model } from "./model";
 import { planOf } from "./plan";
-import { SseParser, type ServerEvent } from "./sse-parser";
+import { EventTooLong, SseParser, type ServerEvent } from "./sse-parser";
 
 interface WorkerScope {
   postMessage(message: FromWorker): void;
@@ -160,7 +160,12 @@ class StreamWorker {
       fault = error;
     }
     if (this.abort !== abort || abort.signal.aborted) return; // we closed it ourselves
-    if (fault instanceof SyntaxError) throw fault; // not a cut: the server said what no server of ours says
+    if (fault instanceof SyntaxError || fault instanceof EventTooLong) {
+      // Not a cut: something between here and the server speaks another language, and would again.
+      abort.abort();
+      this.input({ kind: "refused", status: 200, text: `the stream holds what this page cannot read: ${fault.message}` });
+      return;
+    }
     this.input({ kind: "closed", retry_ms: this.retry_ms });
   }
 
@@ -186,6 +191,7 @@ class StreamWorker {
       this.history.reset();
       this.model.series.clear();
       this.values.reset();
+      this.cursor = null; // the old one would bring back what is skipped
     }
     this.wasSkipped = false;
     this.input({ kind: "opened" });
