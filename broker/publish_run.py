@@ -39,6 +39,7 @@ class PublishRun:
         "packet_ids",
         "payload_starts",
         "qos",
+        "reason_code",
         "received_at_ms",
         "reliable",
         "retain",
@@ -91,6 +92,8 @@ class PublishRun:
         """Not 0: the run is one row with a message expiry interval that ends then. [MQTT-3.3.2-5]"""
         self.is_done = False
         """The acknowledgements of this run may leave (they still wait for those before them)."""
+        self.reason_code = 0
+        """What they say; not 0: refused."""
         self.stream = routes[0].stream
         """`SinkTopic.stream` of the rows, None when no stream takes them."""
         # Filled in by the log that takes the run.

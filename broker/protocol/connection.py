@@ -89,7 +89,7 @@ class Connection:
         self.pending_acks: deque[PublishRun | bytes] | None = None
         """What the client waits for, in the order of its publishes; bytes are ready and wait for those before."""
         self.pending_publishes = 0
-        """QoS 1 and 2 publishes taken and not yet acknowledged."""
+        """QoS 1 publishes taken and not yet acknowledged; of QoS 2 the session knows which are not released."""
         self._parts: list[bytes] | None = None
         """Reads of an unfinished packet."""
         self._parts_bytes = 0
@@ -99,6 +99,12 @@ class Connection:
     def silence_s_max(self) -> int:
         """One and a half times the keep alive, in seconds; 0: no limit. [MQTT-3.1.2-22]"""
         return (3 * self.keep_alive_s + 1) // 2
+
+    @property
+    def outstanding(self) -> int:
+        """What counts against the Receive Maximum that the client was told (MQTT 5 §4.9)."""
+        unreleased = self.session.unreleased if self.session is not None else None
+        return self.pending_publishes + (len(unreleased) if unreleased is not None else 0)
 
     # Bytes in
 
@@ -212,8 +218,9 @@ class Connection:
             ReceiveMaximumExceeded: the client has more unacknowledged than it was told to. [MQTT-3.3.4-9]
         """
         if run.reliable:
-            self.pending_publishes += run.reliable
-            if self.is_v5 and self.pending_publishes > self.engine.config.receive_maximum:
+            if run.qos < 2:
+                self.pending_publishes += run.reliable
+            if self.is_v5 and self.outstanding > self.engine.config.receive_maximum:
                 raise ReceiveMaximumExceeded("more unacknowledged publishes than Receive Maximum")
             if self.pending_acks is None:
                 self.pending_acks = deque()
@@ -227,28 +234,39 @@ class Connection:
         self.engine.stored(run)
         run.is_done = True
         if self.pending_acks:
-            self._release_acks()
+            self.release_acks()
+        if run.qos == 2:
+            self._stored_exactly_once(run)
 
     def refuse(self, run: PublishRun, reason_code: int) -> None:
-        """The run will never be stored: MQTT 5 is told so for each publish."""
-        pending = self.pending_acks
+        """The run will never be stored: MQTT 5 is told so for each publish; 3.1.1 has no way to say it."""
         self.engine.metrics.refused_publishes["log_stalled"] += len(run)
         if run.qos == 2 and self.session is not None and self.session.unreleased:
             self.session.unreleased.difference_update(run.packet_ids)
-        if pending is None or not self.is_v5:
+        if not self.is_v5:
             return
-        try:
-            index = pending.index(run)
-        except ValueError:
-            return
-        ids = [packet_id for packet_id in run.packet_ids if packet_id]
+        run.reason_code = reason_code
+        run.is_done = True
+        self.release_acks()
         if run.qos == 2:
-            chunk = b"".join([encode_pubrec(Pubrec(packet_id, reason_code), 5) for packet_id in ids])
-        else:
-            chunk = b"".join([encode_puback(Puback(packet_id, reason_code), 5) for packet_id in ids])
-        pending[index] = chunk
-        self.pending_publishes -= len(ids)
-        self._release_acks()
+            self._stored_exactly_once(run)
+
+    def _stored_exactly_once(self, run: PublishRun) -> None:
+        """QoS 2: who repeated the publish on another connection meanwhile gets its PUBREC too."""
+        session = self.session
+        if session is None or session.storing is None:
+            return
+        for packet_id in run.packet_ids:
+            session.storing.pop(packet_id, None)
+        if session.connection is not None and session.connection is not self:
+            session.connection.release_acks()
+
+    def answer_stored(self, run: PublishRun) -> None:
+        """Send the PUBREC of a repeated publish once the first one, `run`, is stored."""
+        if self.pending_acks is None:
+            self.pending_acks = deque()
+        self.pending_acks.append(run)
+        self.release_acks()
 
     def answer_in_order(self, answer: bytes) -> None:
         """Send a PUBACK or PUBREC that waits for nothing but those before it. [MQTT-4.6.0-2]"""
@@ -257,9 +275,9 @@ class Connection:
         else:
             self.outbox.append(answer)
 
-    def _release_acks(self) -> None:
+    def release_acks(self) -> None:
+        """Send the acknowledgements that are ready and wait for nothing before them."""
         pending = self.pending_acks
-        assert pending is not None
         outbox = self.outbox
         while pending:
             first = pending[0]
@@ -268,16 +286,9 @@ class Connection:
             elif not first.is_done:
                 return
             else:
-                ids = first.packet_ids
-                if first.qos == 2:
-                    # The packet id stays taken until PUBREL; PUBREC only ends the wait for the log.
-                    outbox.append(b"".join([PUBREC_STREAM[4 * i : 4 * i + 4] for i in ids]))
-                    self.pending_publishes -= len(ids)
-                else:
-                    if len(first.routes) != first.reliable:
-                        ids = [packet_id for packet_id in ids if packet_id]
-                    outbox.append(b"".join([PUBACKS[packet_id] for packet_id in ids]))
-                    self.pending_publishes -= len(ids)
+                outbox.append(acknowledgements(first))
+                if first.qos < 2:
+                    self.pending_publishes -= first.reliable
             pending.popleft()
 
     def pause_reading(self) -> None:
@@ -359,6 +370,20 @@ class Connection:
         self._parts = None
         self.inbound_aliases = None
         self.engine.ended(self)
+
+
+def acknowledgements(run: PublishRun) -> bytes:
+    """The PUBACKs or PUBRECs of a run, in the order of its publishes. [MQTT-4.6.0-2]"""
+    ids = run.packet_ids
+    if len(ids) != run.reliable:
+        ids = [packet_id for packet_id in ids if packet_id]
+    if run.reason_code:
+        if run.qos == 2:
+            return b"".join([encode_pubrec(Pubrec(packet_id, run.reason_code), 5) for packet_id in ids])
+        return b"".join([encode_puback(Puback(packet_id, run.reason_code), 5) for packet_id in ids])
+    if run.qos == 2:
+        return b"".join([PUBREC_STREAM[4 * packet_id : 4 * packet_id + 4] for packet_id in ids])
+    return b"".join([PUBACKS[packet_id] for packet_id in ids])
 
 
 def connect_level(data: bytes, body_start: int, end: int) -> int:

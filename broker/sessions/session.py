@@ -27,6 +27,9 @@ class Attached(Protocol):
     def take_over(self) -> None:
         """Close: another connection has the client id now. [MQTT-3.1.4-3]"""
 
+    def release_acks(self) -> None:
+        """A publish that this connection only repeated has been stored."""
+
 
 class Target:
     """How one session takes one topic: its subscriptions that match, merged. [MQTT-3.3.4-2]"""
@@ -79,6 +82,7 @@ class Session:
         "queued_messages",
         "quota",
         "restored_unreleased",
+        "storing",
         "subscriptions",
         "targets",
         "unreleased",
@@ -107,6 +111,8 @@ class Session:
         self.queued_bytes = 0
         self.unreleased: set[int] | None = None
         """Packet ids of inbound QoS 2 publishes that were taken and not yet released (§4.3.3)."""
+        self.storing: dict[int, PublishRun] | None = None
+        """Those of them whose records are not stored yet, by packet id: a repeat is answered when they are."""
         self.restored_unreleased: set[int] | None = None
         """Those from before a restart: only a publish with DUP is a repeat of one."""
 

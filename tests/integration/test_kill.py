@@ -16,7 +16,7 @@ from tests.support.mqtt_client import ConnectionEnded, RawClient
 from tests.support.server import ServerProcess
 
 ROUNDS = 12
-WINDOW = 400
+WINDOW = 800
 """Unfinished publishes of one client: below the Receive Maximum of the server."""
 BATCH = 50
 

@@ -39,8 +39,11 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
     assert session is not None
     if packet.qos == 2:
         if _is_repeat(session, packet):
-            answer = PUBREC_STREAM[4 * packet.packet_id : 4 * packet.packet_id + 4]
-            connection.answer_in_order(answer)
+            first = session.storing.get(packet.packet_id) if session.storing else None
+            if first is not None:
+                connection.answer_stored(first)
+            else:
+                connection.answer_in_order(PUBREC_STREAM[4 * packet.packet_id : 4 * packet.packet_id + 4])
             return
         _check_unreleased(connection, session)
     if route is None:
@@ -57,6 +60,10 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
         if session.restored_unreleased is not None:
             session.restored_unreleased.discard(packet.packet_id)
         run.keeps_packet_ids = session.expiry_s > 0
+        if run.stream is not None:
+            if session.storing is None:
+                session.storing = {}
+            session.storing[packet.packet_id] = run
     connection.take(run)
 
 
@@ -119,11 +126,10 @@ def _is_repeat(session: Session, packet: Publish) -> bool:
 
 
 def _check_unreleased(connection: Connection, session: Session) -> None:
-    unreleased = len(session.unreleased or ())
     config = connection.engine.config
-    if connection.is_v5 and unreleased + connection.pending_publishes >= config.receive_maximum:  # [MQTT-3.3.4-9]
+    if connection.is_v5 and connection.outstanding >= config.receive_maximum:  # [MQTT-3.3.4-9]
         raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than Receive Maximum")
-    if unreleased >= config.unreleased_per_client_max:
+    if len(session.unreleased or ()) >= config.unreleased_per_client_max:
         raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than unreleased_per_client_max")
 
 

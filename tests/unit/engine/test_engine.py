@@ -214,6 +214,7 @@ def test_qos_2_is_delivered_once_however_often_it_is_sent() -> None:
     publisher.connect("p", clean=False)
     publisher.send(publish("a", b"x", 2, 5))
     publisher.send(publish("a", b"x", 2, 5, dup=True))
+    assert publisher.received() == []
     assert len(sink.runs) == 1
     assert sink.runs[0].keeps_packet_ids
     sink.commit()
@@ -228,6 +229,28 @@ def test_qos_2_is_delivered_once_however_often_it_is_sent() -> None:
     assert [type(p) for p in publisher.received()] == [Pubcomp]
     publisher.send(publish("a", b"y", 2, 5))
     assert len(sink.runs) == 1
+
+
+def test_qos_2_repeat_on_a_new_connection_waits_for_the_first_to_be_stored() -> None:
+    """[MQTT-4.3.3-9]: PUBREC is a promise, also for the repeat of a publish whose connection broke."""
+    sink = HoldingSink()
+    engine = make_engine(sink)
+    publisher = EngineClient(engine)
+    publisher.connect("p", clean=False)
+    publisher.send(publish("a", b"x", 2, 5))
+    publisher.lose()
+    again = EngineClient(engine)
+    again.connect("p", clean=False)
+    again.send(publish("a", b"x", 2, 5, dup=True))
+    assert again.received() == []
+    assert len(sink.runs) == 1
+    sink.commit()
+    turn(engine)
+    assert [(type(p), p.packet_id) for p in again.received()] == [(Pubrec, 5)]
+    again.send(Pubrel(5))
+    sink.done.pop()()
+    turn(engine)
+    assert [type(p) for p in again.received()] == [Pubcomp]
 
 
 def test_qos_2_repeat_after_a_restart_is_known_by_its_dup_flag() -> None:
