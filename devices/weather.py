@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from importlib.resources import files
+from importlib.util import find_spec
 from itertools import cycle
+from pathlib import Path
 
 from devices.profiles import Message, Profile, encode
 
@@ -39,7 +40,10 @@ def _play(about: Message, records: list[Message]) -> Iterator[Message]:
 
 
 def _rows(file_name: str) -> list[dict[str, str]]:
-    text = (files("vega_datasets") / "_data" / file_name).read_text(encoding="utf-8")
+    package = find_spec("vega_datasets")  # not imported: it would load pandas, which is 50 MB and half a second
+    assert package is not None
+    assert package.origin is not None
+    text = (Path(package.origin).parent / "_data" / file_name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
