@@ -131,8 +131,8 @@ async def test_stopped_reader_disturbs_nobody_and_loses_nothing(start_server: St
     for task in reading:
         assert [event.data["payload"]["n"] for event in await task] == list(range(total))
     readers = list(server.node.hub.readers)
-    await eventually_async(lambda: [reader.place for reader in readers].count(Place.LIVE) == 3)
-    assert [reader.place for reader in readers].count(Place.HOLDING) == 1
+    await eventually_async(lambda: all(reader.place is Place.LIVE for reader in readers[2:]))
+    assert readers[0].place in (Place.FULL, Place.FEEDING)
     assert [event.data["payload"]["n"] for event in await stopped.messages(total, 60)] == list(range(total))
     latest: dict[str, int] = {}
     noted = [0]
