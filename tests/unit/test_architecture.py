@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,23 +62,32 @@ def modules(*parts: str) -> list[tuple[str, Path]]:
     return found
 
 
-def imports(file: Path, *, with_types: bool = True) -> Iterator[str]:
-    """Modules that a file imports; without those under `if TYPE_CHECKING` when they are not asked for."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """The parsed source of a module."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(file: Path, *, with_types: bool = True) -> tuple[str, ...]:
+    """Names that a file imports; without those under `if TYPE_CHECKING` when they are not asked for."""
+    tree = tree_of(file)
     for_types = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    found: list[str] = []
     for node in ast.walk(tree):
         if id(node) in for_types and not with_types:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
 def is_below(name: str, *parents: str) -> bool:
@@ -86,37 +95,48 @@ def is_below(name: str, *parents: str) -> bool:
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
 
-@pytest.mark.parametrize(("name", "file"), modules("broker"))
-def test_broker_knows_neither_bridge_nor_http(name: str, file: Path) -> None:
+def imports_below(parts: tuple[str, ...], *forbidden: str, with_types: bool = True) -> list[str]:
+    """`a imports b` for every import of something forbidden in some parts of the tree."""
+    return [
+        f"{name} imports {each}"
+        for name, file in modules(*parts)
+        for each in imports(file, with_types=with_types)
+        if is_below(each, *forbidden)
+    ]
+
+
+def test_broker_knows_neither_bridge_nor_http() -> None:
     forbidden = ("bridge", "devices", "fastapi", "starlette", "uvicorn", "pydantic", "sqlite3", "aiokafka")
-    assert not [each for each in imports(file) if is_below(each, *forbidden)]
+    assert not imports_below(("broker",), *forbidden)
 
 
-@pytest.mark.parametrize(("name", "file"), modules("bridge"))
-def test_bridge_knows_the_brokers_doors_only(name: str, file: Path) -> None:
+def test_bridge_knows_the_brokers_doors_only() -> None:
     """`broker.routing` and the rest of the engine are for types alone."""
-    of_broker = [each for each in imports(file, with_types=False) if is_below(each, "broker") and each != "broker"]
-    assert not [each for each in of_broker if not is_below(each, *BRIDGE_MAY_IMPORT_OF_BROKER)]
-    if not is_below(name, *COMPOSITION):
-        assert not [each for each in imports(file) if is_below(each, "devices")]
+    of_broker = imports_below(("bridge",), "broker", with_types=False)
+    assert not [each for each in of_broker if not is_below(each.split()[-1], *BRIDGE_MAY_IMPORT_OF_BROKER)]
 
 
-@pytest.mark.parametrize(("name", "file"), modules("devices"))
-def test_devices_are_strangers(name: str, file: Path) -> None:
+def test_only_the_command_line_knows_the_fleet() -> None:
+    found = imports_below(("bridge",), "devices")
+    assert not [each for each in found if not is_below(each.split()[0], *COMPOSITION)]
+
+
+def test_devices_are_strangers() -> None:
     """The fleet is an interoperability test: of ours it knows the codec alone."""
-    allowed = ("broker.codec",)
-    ours = [each for each in imports(file) if is_below(each, "broker", "bridge") and each not in ("broker", "bridge")]
-    assert not [each for each in ours if not is_below(each, *allowed)]
+    found = imports_below(("devices",), "broker", "bridge")
+    assert not [each for each in found if not is_below(each.split()[-1], "broker.codec")]
 
 
-@pytest.mark.parametrize(("name", "file"), modules("broker"))
-def test_broker_layers_look_down_only(name: str, file: Path) -> None:
-    own = next((index for index, layer in enumerate(BROKER_LAYERS) if is_below(name, *layer)), None)
-    if own is None:
-        assert name == "broker", f"{name} is in no layer: add it to BROKER_LAYERS"
-        return
-    above = [module for layer in BROKER_LAYERS[own + 1 :] for module in layer]
-    assert not [each for each in imports(file, with_types=False) if is_below(each, *above)]
+def test_broker_layers_look_down_only() -> None:
+    found = []
+    for name, file in modules("broker"):
+        own = next((index for index, layer in enumerate(BROKER_LAYERS) if is_below(name, *layer)), None)
+        if own is None:
+            assert name == "broker", f"{name} is in no layer: add it to BROKER_LAYERS"
+            continue
+        above = [module for layer in BROKER_LAYERS[own + 1 :] for module in layer]
+        found += [f"{name} imports {each}" for each in imports(file, with_types=False) if is_below(each, *above)]
+    assert not found
 
 
 @pytest.mark.parametrize(
@@ -131,42 +151,41 @@ def test_broker_layers_look_down_only(name: str, file: Path) -> None:
 )
 def test_bridge_layers_look_down_only(part: str, forbidden: tuple[str, ...]) -> None:
     """records <- streams <- history, live <- routes, and ingest joins streams with live."""
-    found = [
-        f"{name} imports {each}"
-        for name, file in modules(part)
-        for each in imports(file, with_types=False)
-        if is_below(each, *forbidden)
+    assert not imports_below((part,), *forbidden, with_types=False)
+
+
+def test_engine_has_no_coroutine_no_socket_and_no_clock() -> None:
+    assert not imports_below(SANS_IO, "asyncio", "socket", "time", "threading", "select")
+    coroutines = [
+        f"{name} line {node.lineno}"
+        for name, file in modules(*SANS_IO)
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor)
     ]
-    assert not found
+    assert not coroutines
 
 
-@pytest.mark.parametrize(("name", "file"), modules(*SANS_IO))
-def test_engine_has_no_coroutine_no_socket_and_no_clock(name: str, file: Path) -> None:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor)]
-    assert not [each for each in imports(file) if is_below(each, "asyncio", "socket", "time", "threading", "select")]
+def test_module_says_what_it_owns() -> None:
+    silent = [
+        name
+        for name, file in modules(*PACKAGES, "scripts")
+        if tree_of(file).body and not ast.get_docstring(tree_of(file))
+    ]
+    assert not silent
 
 
-@pytest.mark.parametrize(("name", "file"), modules(*PACKAGES, "scripts"))
-def test_module_says_what_it_owns(name: str, file: Path) -> None:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree) or not tree.body, f"{name} has no docstring"
+def test_names_say_what_is_inside() -> None:
+    vague = {"utils", "util", "helpers", "common", "misc", "manager"}
+    assert not [name for name, file in modules(*PACKAGES) if file.stem in vague]
 
 
-@pytest.mark.parametrize(("name", "file"), modules(*PACKAGES))
-def test_names_say_what_is_inside(name: str, file: Path) -> None:
-    assert file.stem not in {"utils", "util", "helpers", "common", "misc", "manager"}
-
-
-@pytest.mark.parametrize(("name", "file"), modules(*PACKAGES))
-def test_errors_are_not_swallowed_without_a_word(name: str, file: Path) -> None:
+def test_errors_are_not_swallowed_without_a_word() -> None:
     """`except X: pass` hides what went wrong, unless the line says why nothing did."""
-    text = file.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    swallowed = [
-        node.lineno
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
-        if "#" not in lines[node.body[0].lineno - 1]
-    ]
+    swallowed = []
+    for name, file in modules(*PACKAGES):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for node in ast.walk(tree_of(file)):
+            if isinstance(node, ast.ExceptHandler) and isinstance(node.body[0], ast.Pass):
+                line = node.body[0].lineno
+                swallowed += [f"{name} line {line}"] if "#" not in lines[line - 1] else []
     assert not swallowed
