@@ -15,8 +15,8 @@ from bridge.live.limits import LiveLimits
 from broker.codec.errors import MqttError
 from broker.topics.names import validate_topic_filter
 
-_RELATIVE = re.compile(r"-(\d{1,9})(ms|s|m|h|d|w)")
-_EPOCH_MS = re.compile(r"\d{1,15}")
+_RELATIVE = re.compile(r"-([0-9]{1,9})(ms|s|m|h|d|w)")
+_EPOCH_MS = re.compile(r"[0-9]{1,15}")
 _MS_BY_UNIT = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _OFFSET_WITH_SPACE = re.compile(r" (\d\d:\d\d)$")
 _TIME_WORDS = "RFC 3339 (2026-11-22T19:00:00Z), epoch milliseconds, or relative (-15m, now)"
@@ -87,7 +87,7 @@ def parse_flag(parameter: str, text: str) -> bool:
 
 def parse_number(parameter: str, text: str, least: int, most: int) -> int:
     """A whole number within bounds. Raises: ParameterInvalid."""
-    if re.fullmatch(r"-?\d{1,18}", text) is None:
+    if re.fullmatch(r"-?[0-9]{1,18}", text) is None:
         raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no whole number.")
     number = int(text)
     if not least <= number <= most:
