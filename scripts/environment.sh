@@ -24,8 +24,10 @@ find_python() {
             return
         fi
     done
-    fail "Headrace needs Python 3.11 or newer; found $(python3 --version 2>&1 || echo 'no python3'). \
-Install it (Debian, Ubuntu: sudo apt-get install python3.11 python3.11-venv), or name one: make setup PYTHON=/path/to/python3.11"
+    local found
+    found=$(python3 --version 2>/dev/null || true)
+    fail "Headrace needs Python 3.11 or newer; found ${found:-no python3}. Install it (Debian, Ubuntu: sudo apt-get install \
+python3.11 python3.11-venv), or name one: make setup PYTHON=/path/to/python3.11"
 }
 
 if [ "${1:-}" = "--say" ]; then
