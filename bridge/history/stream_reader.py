@@ -14,9 +14,10 @@ from pathlib import Path
 from bridge.history.scan import Scan, ScanResult
 from bridge.records import RecordRun, Topic
 from bridge.streams.collect import ScanCollector, TopicChoice, nothing
-from bridge.streams.frames import decode_body, segment_times
+from bridge.streams.frames import decode_body, decode_matching, segment_times
 from bridge.streams.sqlite_schema import open_reader
 from bridge.streams.topic_index import bits_of, chunk_bits, decode_ids
+from broker.codec.primitives import encode_string
 from broker.topics.names import matches
 
 PIECE_RECORDS = 4_000
@@ -27,6 +28,8 @@ TOPICS_PER_PIECE = 5_000
 FILTERS_MAX = 64
 FILTER_IDS_MAX = 1_000_000
 """Filter lists whose topics are remembered, and how many topic ids they may have in all."""
+MATCHED_TOPICS_MAX = 4
+"""So few exact filters are looked for in the stored bytes; for more, decoding everything costs less."""
 DECODED_ROWS_MAX = 8
 """Rows kept decoded: some 1.5 MB each at most, but for rows of a single long run."""
 TOPICS_MAX = 200_000
@@ -44,6 +47,9 @@ class FilterIds:
         self._filters = filters
         self._exact = tuple(name for name in filters if not _has_wildcard(name))
         self._wild = tuple(name for name in filters if _has_wildcard(name))
+        few = not self._wild and len(self._exact) <= MATCHED_TOPICS_MAX
+        self.encoded_topics = tuple(encode_string(name) for name in self._exact) if few else ()
+        """The topics as they stand in a frame, when the filters name a few and nothing else."""
         self._seen_id = 0
         self._seen_count = 0
 
@@ -214,7 +220,10 @@ class StreamReader:
                 collector.lose(base)
                 return
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
-                self._read_row(stream_id, collector, base, count)
+                if filter_ids.encoded_topics:
+                    self._match_row(stream_id, collector, base, count, time_ms, filter_ids.encoded_topics)
+                else:
+                    self._read_row(stream_id, collector, base, count)
                 records_left -= count
             else:
                 collector.skip(base, base + count, time_ms)
@@ -236,15 +245,41 @@ class StreamReader:
             if collector.is_done:
                 return
 
+    def _match_row(
+        self,
+        stream_id: int,
+        collector: ScanCollector,
+        base: int,
+        count: int,
+        time_ms: int,
+        encoded_topics: tuple[bytes, ...],
+    ) -> None:
+        """A row of which only the records of a few topics are wanted."""
+        runs = decode_matching(self._body(stream_id, base), base, self._known_topics(), encoded_topics)
+        for run in runs if collector.is_ascending else reversed(runs):
+            collector.add(run)
+            if collector.is_done:
+                return
+        collector.skip(base, base + count, time_ms)
+        collector.work_left -= max(0, count - len(runs) - 1)  # they were looked at, if briefly
+
+    def _known_topics(self) -> dict[bytes, Topic]:
+        if len(self._topics) > TOPICS_MAX:
+            self._topics.clear()
+        return self._topics
+
+    def _body(self, stream_id: int, base: int) -> bytes:
+        body: bytes
+        (body,) = self._connection.execute(f"SELECT body FROM batch_{stream_id} WHERE base = ?", (base,)).fetchone()
+        return body
+
     def _runs(self, stream_id: int, base: int, count: int) -> list[RecordRun]:
         """A row's runs. A scan often ends within a row, and the next one begins there."""
         key = (stream_id, base, count)  # offsets are never given twice, so the same key has the same records
         runs = self._runs_by_row.pop(key, None)
         if runs is None:
-            (body,) = self._connection.execute(f"SELECT body FROM batch_{stream_id} WHERE base = ?", (base,)).fetchone()
-            if len(self._topics) > TOPICS_MAX:
-                self._topics.clear()
-            runs = decode_body(body, base, self._topics)
+            body = self._body(stream_id, base)
+            runs = decode_body(body, base, self._known_topics())
         self._runs_by_row[key] = runs  # the most recently used is last
         if len(self._runs_by_row) > DECODED_ROWS_MAX:
             del self._runs_by_row[next(iter(self._runs_by_row))]

@@ -11,6 +11,7 @@ from bridge.streams.frames import (
     FORMAT_VERSION,
     StoredFormatError,
     decode_body,
+    decode_matching,
     encode_record,
     encode_segment,
     segment_times,
@@ -66,6 +67,28 @@ def test_round_trip(cases: list[dict[str, object]]) -> None:
             )
     assert list(segment_times(body_of(*made))) == [(run.received_at_ms, len(run)) for run in made]
     assert {topic.name.encode() for topic in topics.values()} == {encoded[2:] for encoded in topics}
+
+
+@given(st.lists(runs, min_size=1, max_size=4), st.data())
+def test_matching_finds_what_decoding_all_finds(cases: list[dict[str, object]], data: st.DataObject) -> None:
+    maker = RunMaker()
+    body = body_of(*[maker.run(**case) for case in cases])  # type: ignore[arg-type]
+    topics: dict[bytes, Topic] = {}
+    everything = decode_body(body, 100, topics)
+    names = data.draw(st.lists(st.sampled_from(sorted(topics)), min_size=1, max_size=3, unique=True))
+    wanted = {topics[name] for name in names}
+    expected = [
+        (run.base_offset + row, topic.name, body[run.payload_starts[row] : run.ends[row]], run.client_id, run.is_v5)
+        for run in everything
+        for row, topic in enumerate(run.topics)
+        if topic in wanted
+    ]
+    found = decode_matching(body, 100, topics, tuple(names))
+    assert [
+        (run.base_offset, run.topics[0].name, run.data[run.payload_starts[0] : run.ends[0]], run.client_id, run.is_v5)
+        for run in found
+    ] == expected
+    assert all(len(run) == 1 and run.frame_start(0) < run.payload_starts[0] for run in found)
 
 
 def test_one_record_of_a_run_is_a_segment_of_its_own() -> None:
