@@ -128,26 +128,13 @@ class Hub:
 
     # hot path: tests/bench/fan_out.py
     def _take(self, log: StreamLog, run: PublishRun) -> None:
-        version = self._version
-        topics: list[Topic] = []
-        rows_by_listener: dict[object, list[int]] = {}
-        for row, route in enumerate(run.routes):
-            topic: Topic = route.sink_topic  # type: ignore[assignment]  # the sink that opened it is the bridge
-            topics.append(topic)
-            if topic.matches_version != version:
-                topic.matches = tuple(dict.fromkeys([key for key, _ in self._listeners.match(topic.name)]))
-                topic.matches_version = version
-            for listener in topic.matches:
-                rows = rows_by_listener.get(listener)
-                if rows is None:
-                    rows_by_listener[listener] = [row]
-                else:
-                    rows.append(row)
+        topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]  # the bridge opened it
+        rows_by_listener = self._rows_by_listener(topics)
         name = log.name
         if not rows_by_listener:
             self.next_offset[name] = run.base_offset + len(topics)
             return
-        groups_by_streams: dict[tuple[str, ...], list[tuple[Group, list[int]]]] = {}
+        groups_by_streams: dict[tuple[str, ...], list[tuple[Group, Sequence[int]]]] = {}
         for listener, rows in rows_by_listener.items():
             if isinstance(listener, Bell):
                 listener.on_ring()
@@ -163,8 +150,25 @@ class Hub:
                 if group.pending_bytes > self.limits.chunk_bytes_max:
                     group.flush()
 
+    def _rows_by_listener(self, topics: Sequence[Topic]) -> dict[Group | Bell, Sequence[int]]:
+        """Which rows each listener wants."""
+        version = self._version
+        distinct = set(topics)
+        for topic in distinct:
+            if topic.matches_version != version:
+                topic.matches = tuple(dict.fromkeys([key for key, _ in self._listeners.match(topic.name)]))
+                topic.matches_version = version
+        matches = {topic.matches for topic in distinct}
+        if len(matches) == 1:  # the usual case: everyone wants all of the run, or nothing
+            return dict.fromkeys(matches.pop(), range(len(topics)))  # type: ignore[arg-type]  # it holds listeners
+        rows_by_listener: dict[Group | Bell, list[int]] = {}
+        for row, topic in enumerate(topics):
+            for listener in topic.matches:
+                rows_by_listener.setdefault(listener, []).append(row)  # type: ignore[arg-type]
+        return rows_by_listener  # type: ignore[return-value]  # a list is a sequence
+
     def _encode(
-        self, log: StreamLog, run: RecordRun, streams: tuple[str, ...], groups: list[tuple[Group, list[int]]]
+        self, log: StreamLog, run: RecordRun, streams: tuple[str, ...], groups: list[tuple[Group, Sequence[int]]]
     ) -> None:
         """Encode the rows that any of `groups` wants, and give each its own."""
         head, tail = self._around(log, streams)
@@ -175,7 +179,7 @@ class Hub:
         for group, rows in groups:
             chosen = events if len(rows) == len(wanted) else [event_by_row[row] for row in rows]
 
-            def names(rows: list[int] = rows) -> list[str]:
+            def names(rows: Sequence[int] = rows) -> list[str]:
                 return [run.topics[row].name for row in rows]
 
             group.add(names, chosen)
