@@ -76,8 +76,8 @@ FRAMING_LOG = _FramingLog(logging.getLogger("headrace.websocket.framing"))
 class WebSocketConnection(WSListener):
     """One upgraded connection: frames in, a `Connection` behind, and the `Transport` that it writes to."""
 
-    __slots__ = ("_chunks", "_connection", "_is_closing", "_is_in_message", "_listener", "_turn", "_ws", "is_heard",
-                 "is_reading_paused", "silent_visits")  # fmt: skip
+    __slots__ = ("_chunks", "_connection", "_is_closing", "_is_in_message", "_listener", "_turn", "_ws", "awaits_pong",
+                 "is_heard", "is_reading_paused", "silent_visits")  # fmt: skip
 
     def __init__(self, listener: WebSocketListener) -> None:
         self._listener = listener
@@ -91,6 +91,8 @@ class WebSocketConnection(WSListener):
         self._is_closing = False
         self.is_heard = True
         """Bytes have come since the last visit."""
+        self.awaits_pong = False
+        """A ping has been sent and no pong has come yet."""
         self.is_reading_paused = False
         self.silent_visits = 0
 
@@ -111,6 +113,8 @@ class WebSocketConnection(WSListener):
                 return
             self._is_in_message = not frame.fin
             self._chunks.append(frame.get_payload_as_bytes())
+        elif message_type is WSMsgType.PONG:
+            self.awaits_pong = False
         elif message_type is WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
         elif message_type is WSMsgType.CLOSE:
@@ -232,6 +236,7 @@ class WebSocketConnection(WSListener):
             log.debug("closed %s: no answer to pings", self._peer_text())
             self.abort()
         else:
+            self.awaits_pong = True
             transport.send_ping()
 
     def _peer_text(self) -> str:
@@ -244,12 +249,17 @@ class WebSocketConnection(WSListener):
         return self._ws is None or self._is_closing or not self._ws.is_close_frame_sent
 
 
+UNMASKED_PONG = b"\x8a\x00"
+
+
 class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # not in picows' stub
     """picows' protocol with bounds: reads of at most `READ_BYTES_MAX`, and handshakes that somebody counts."""
 
     def __init__(self, listener: WebSocketListener) -> None:
         self._owner = listener
         self._raw_transport: asyncio.Transport | None = None
+        self._read: memoryview | None = None
+        """Where the read in hand goes."""
         super().__init__(
             None,  # host and port, path: a client's
             None,
@@ -281,15 +291,36 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # not in picows' stu
 
     def get_buffer(self, sizehint: int) -> memoryview:
         buffer: memoryview = super().get_buffer(sizehint)
-        return buffer[:READ_BYTES_MAX]
+        self._read = buffer[:READ_BYTES_MAX]
+        return self._read
 
     def buffer_updated(self, nbytes: int) -> None:
-        super().buffer_updated(nbytes)
+        connection = self.listener
+        if connection is not None and connection.awaits_pong:
+            nbytes = self._without_unmasked_pong(connection, nbytes)
+        self._read = None  # the buffer must be free to grow
+        if nbytes:
+            super().buffer_updated(nbytes)
         connection = self.listener
         if connection is not None:
             connection.is_heard = True
             if not connection.accepts_bytes and not self.transport.underlying_transport.is_closing():
                 self.transport.underlying_transport.pause_reading()
+
+    def _without_unmasked_pong(self, connection: WebSocketConnection, nbytes: int) -> int:
+        """Take an unmasked, empty pong from the front of the read in hand; returns the bytes that are left.
+
+        paho-mqtt answers pings so, against RFC 6455 §5.3, and picows would close the connection for it. Only the
+        answer to a ping of ours is taken, alone or before another masked frame.
+        """
+        read = self._read
+        if read is None or nbytes < 2 or bytes(read[:2]) != UNMASKED_PONG:
+            return nbytes
+        if nbytes > 2 and not (nbytes >= 4 and read[2] & 0x70 == 0 and read[3] & 0x80):
+            return nbytes
+        connection.awaits_pong = False
+        read[: nbytes - 2] = bytes(read[2:nbytes])
+        return nbytes - 2
 
     def _judge(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         self._owner.handshake_ended(self)

@@ -416,6 +416,27 @@ class TestLiveness:
                 eventually(lambda: all(one.is_heard for one in port.listener._bucket_of), what=str(heard))
             assert not recorder.is_lost
 
+    def test_an_unmasked_pong_to_our_ping_is_taken(self, port: Port) -> None:
+        """paho-mqtt sends such, against RFC 6455 §5.3; alone, or in one write with what comes next."""
+        client, recorder = port.connect()
+        with client:
+            for extra in (b"", encode_frame(BINARY, b"next"), encode_frame(BINARY, b"!")):
+                port.beat()
+                found = client.next_frame()
+                assert found is not None
+                assert found.opcode == PING
+                client.socket.sendall(b"\x8a\x00" + extra)
+                eventually(lambda: all(one.is_heard for one in port.listener._bucket_of))
+            eventually(lambda: recorder.data == b"next!")
+            assert not recorder.is_lost
+
+    def test_an_unmasked_pong_that_nobody_asked_for_is_refused(self, port: Port) -> None:
+        """RFC 6455 §5.1."""
+        client, recorder = port.connect()
+        with client:
+            client.socket.sendall(b"\x8a\x00")
+            eventually(lambda: recorder.is_lost)
+
     def test_a_silent_peer_is_cut_after_two_intervals(self, port: Port) -> None:
         client, recorder = port.connect()
         with client:
