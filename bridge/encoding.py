@@ -105,7 +105,7 @@ def _encode_plain(
     data, payload_starts, ends, topics = run.data, run.payload_starts, run.ends, run.topics
     frame_starts: Sequence[int] = [run.start, *ends[:-1]]
     base_offset, first_number = run.base_offset, run.first_number
-    if rows is None or len(rows) == len(ends):
+    if rows is None or rows == range(len(ends)):
         numbers: Sequence[int] = range(first_number, first_number + len(ends))
         offsets = [b"%d" % offset for offset in range(base_offset, base_offset + len(ends))]
         next_offsets = [*offsets[1:], b"%d" % (base_offset + len(ends))]

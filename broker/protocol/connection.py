@@ -277,6 +277,9 @@ class Connection:
 
     def release_acks(self) -> None:
         """Send the acknowledgements that are ready and wait for nothing before them."""
+        if self.state == states.CLOSED:  # nothing may follow DISCONNECT [MQTT-3.14.4-1]
+            self.pending_acks = None
+            return
         pending = self.pending_acks
         outbox = self.outbox
         while pending:

@@ -189,6 +189,19 @@ def test_a_commit_after_the_connection_closed_hurts_nobody() -> None:
     assert [p.packet_id for p in stays.received()] == [2]
 
 
+def test_nothing_follows_a_disconnect() -> None:
+    """[MQTT-3.14.4-1]: not even the acknowledgement of what was stored meanwhile."""
+    sink = HoldingSink()
+    engine = make_engine(sink)
+    publisher = EngineClient(engine, 5)
+    publisher.connect("p")
+    publisher.send(publish("a", qos=1, packet_id=1, properties=Properties()))
+    publisher.send_bytes(b"\xf0\x00\x00")
+    sink.commit()
+    turn(engine)
+    assert [type(p) for p in publisher.received()] == [Disconnect]
+
+
 def test_qos_0_and_1_do_not_wait_for_the_log_and_qos_2_does() -> None:
     """[MQTT-4.3.3-9]"""
     sink = HoldingSink()
