@@ -3,8 +3,8 @@
 
 PYTHON_FILES := broker bridge devices tests scripts
 DASHBOARD := bridge/dashboard
-DASHBOARD_SOURCES := $(shell find $(DASHBOARD) \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.py' -print 2>/dev/null)
-BENCH ?=
+DASHBOARD_SOURCES := $(wildcard docs/samples/*) $(shell find $(DASHBOARD) \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.py' -print 2>/dev/null)
+BENCH ?= all
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check bench dashboard fmt lint types system picture
@@ -32,7 +32,7 @@ check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tes
 	@if [ -f $(DASHBOARD)/dist/index.html ]; then scripts/dashboard.sh budget; \
 	else echo "dashboard    not built, so its budget was not checked (make dashboard)"; fi
 
-bench: .venv/.stamp-dev ## the load generator beside Mosquitto; BENCH="mqtt --quick" passes arguments on
+bench: .venv/.stamp-dev ## the load generator beside Mosquitto, all of it; BENCH="mqtt --rounds 1" passes arguments on
 	@.venv/bin/headrace bench $(BENCH)
 
 dashboard: $(DASHBOARD)/dist/.stamp ## build the web page (Node from the machine, else from PyPI)
