@@ -44,8 +44,15 @@ class NodeCollector(Collector):
         for name, text, value in plain:
             yield CounterMetricFamily(name, text, value=value)
         yield _counter_by("headrace_connections_closed", "By reason", metrics.connections_closed)
-        yield _counter_by("headrace_dropped_messages", "Messages not delivered, by reason", metrics.dropped_messages)
+        intake = self._node.intake
+        dropped = {**metrics.dropped_messages, "log_failing": intake.dropped_qos0}
+        yield _counter_by("headrace_dropped_messages", "Messages not delivered or not stored, by reason", dropped)
         yield _counter_by("headrace_refused_publishes", "Publishes not taken, by reason", metrics.refused_publishes)
+        handshakes = {str(status): count for status, count in self._node.broker.refused_handshakes.items()}
+        yield _counter_by("headrace_refused_handshakes", "WebSocket handshakes refused, by HTTP status", handshakes)
+        yield CounterMetricFamily(
+            "headrace_reading_pauses", "Connections not read from because a log could not follow", value=intake.pauses
+        )
 
     def _streams(self) -> Iterator[Metric]:
         pending = GaugeMetricFamily("headrace_log_pending_bytes", "Appended and not yet committed", labels=["stream"])

@@ -54,6 +54,8 @@ class Broker:
         self.engine = Engine(config, sink)
         self.listening: list[Listening] = []
         self.turn: Turn
+        self.refused_handshakes: dict[int, int] = {}
+        """WebSocket handshakes that were refused, by HTTP status."""
         self._servers: list[asyncio.AbstractServer] = []
         self._tick: asyncio.TimerHandle | None = None
 
@@ -80,7 +82,9 @@ class Broker:
                 # Only who listens on WebSocket needs its library.
                 from broker.listeners.websocket import start_websocket_server
 
-                self._opened("mqtt-ws", await start_websocket_server(self.turn, self.config))
+                websockets = await start_websocket_server(self.turn, self.config)
+                self.refused_handshakes = websockets.refused_handshakes
+                self._opened("mqtt-ws", websockets)
         except OSError:
             await self.stop()
             raise
