@@ -142,7 +142,7 @@ class Live(Section):
     heartbeat_s: Seconds = Field(15.0, ge=1, le=15, description="A comment is sent at least so often.")
     retry_ms: int = Field(2_000, ge=0, le=3_600_000, description="How long a browser waits before it connects again.")
     latest_topics_max: Count = Field(
-        200_000, ge=1_000, description="Topics whose latest value is in memory; over it the one silent longest is left out."
+        200_000, ge=1_000, description="Topics whose latest value is in memory; over it the longest silent goes."
     )
     latest_bytes_max: Size = Field(128 * MIB, ge=MIB, description="The same in bytes.")
     poll_wait_s_max: Seconds = Field(60.0, ge=1, le=600, description="Longest `wait` of a poll.")
