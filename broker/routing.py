@@ -178,6 +178,8 @@ class Router:
 
         Rows that follow one another, go to the same targets and have the same kind of QoS are delivered as one piece.
         """
+        if not self.subscriptions.count:  # devices and live readers alone: nothing to look for
+            return 0
         routes = run.routes
         packet_ids = run.packet_ids
         end = len(routes)

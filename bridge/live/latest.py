@@ -95,6 +95,18 @@ class _Window:
         self.bytes = 0
 
 
+def last_rows(run: PublishRun, wanted: int) -> dict[Route, tuple[PublishRun, int]]:
+    """The last row of each of the `wanted` routes of a run; most come again near its end, so few rows are looked at."""
+    routes = run.routes
+    rows: dict[Route, tuple[PublishRun, int]] = {}
+    for row in range(len(routes) - 1, -1, -1):
+        if routes[row] not in rows:
+            rows[routes[row]] = (run, row)
+            if len(rows) == wanted:
+                break
+    return rows
+
+
 class LatestValues:
     """Bounded: at most `topics_max` topics and `bytes_max` bytes; the one that was silent longest goes first."""
 
@@ -138,10 +150,13 @@ class LatestValues:
                 newest[route] = (run, 0)
                 counts[route] += 1
                 continue
-            # The last row of each route; a pair is made for each topic of the run, not for each record.
-            rows = dict(zip(routes, range(len(routes)), strict=True))
-            newest.update(zip(rows, zip(repeat(run), rows.values())))  # noqa: B905  # one is endless
             counts.update(routes)
+            wanted = len(set(routes))
+            if 4 * wanted > len(routes):
+                rows = dict(zip(routes, range(len(routes)), strict=True))
+                newest.update(zip(rows, zip(repeat(run), rows.values())))  # noqa: B905  # one is endless
+            else:
+                newest.update(last_rows(run, wanted))
         if runs:
             last = runs[-1]
             window.next_offset[log.name] = last.base_offset + len(last)

@@ -16,6 +16,8 @@ HANDSHAKE_TIMEOUT_S = 20.0
 RECEIVE_BUFFER_BYTES = 256 * 1024
 LISTEN_PORTS = range(20_000, 32_000)
 HTTP_HEAD_BYTES_MAX = 64 * 1024
+IP_BIND_ADDRESS_NO_PORT = 24
+"""Linux's number; Python names it from 3.12 on."""
 
 
 class PeerFailed(Exception):
@@ -31,6 +33,8 @@ def open_socket(port: int, source: str | None = None) -> socket.socket:
     connection.settimeout(HANDSHAKE_TIMEOUT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if source is not None:
+        # The port is chosen when the peer is known: ports that wait out an earlier run's connections are free for it.
+        connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         connection.bind((source, 0))
     try:
         connection.connect(("127.0.0.1", port))
