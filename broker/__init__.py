@@ -1,1 +1,27 @@
-"""The MQTT broker: protocol engine, sessions, routing and listeners. It knows no HTTP, Kafka or FastAPI."""
+"""The MQTT broker: protocol engine, sessions, routing and listeners. It knows no HTTP, Kafka or FastAPI.
+
+from broker import Broker, BrokerConfig
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker.config import BrokerConfig
+    from broker.server import Broker
+
+__all__ = ["Broker", "BrokerConfig"]
+
+
+def __getattr__(name: str) -> object:
+    """The public names, loaded when they are asked for: who needs only the codec does not load the listeners."""
+    if name == "Broker":
+        from broker.server import Broker
+
+        return Broker
+    if name == "BrokerConfig":
+        from broker.config import BrokerConfig
+
+        return BrokerConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -152,7 +152,7 @@ class _Reader:
                 else:
                     answer.set_result(result)
         except asyncio.IncompleteReadError:
-            pass  # its end; who was waiting is told below
+            logger.debug("the pipe of the history reader has ended")  # who was waiting is told below
         finally:
             self._process = None
             code = await process.wait()
