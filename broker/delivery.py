@@ -10,21 +10,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from broker.codec import constants
-from broker.codec.encode import encode_remaining_length
+from broker.codec.encode import encode_publish_head
 from broker.codec.properties import Properties, decode_properties, encode_properties
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
-
-REMAINING_LENGTHS: list[bytes] = [encode_remaining_length(length) for length in range(16_384)]
-"""Encoded Remaining Length by value, for those of one and two bytes."""
-
-
-def publish_head(first_byte: int, remaining_length: int) -> bytes:
-    """The fixed header of a PUBLISH."""
-    if remaining_length < 16_384:
-        return bytes((first_byte,)) + REMAINING_LENGTHS[remaining_length]
-    return bytes((first_byte,)) + encode_remaining_length(remaining_length)
 
 
 class Delivery:
@@ -119,7 +109,7 @@ def split_frame(
     encoded_topic = route.encoded_topic
     length = len(encoded_topic) + len(properties) + len(payload) + (2 if qos else 0)
     first_byte = 0x30 | qos << 1 | (1 if retain else 0)
-    return publish_head(first_byte, length) + encoded_topic, properties + payload
+    return encode_publish_head(first_byte, length) + encoded_topic, properties + payload
 
 
 def row_properties(run: PublishRun, row: int, identifiers: tuple[int, ...], now_ms: int) -> bytes:

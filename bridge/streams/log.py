@@ -14,6 +14,7 @@ One instance is one stream. All methods are called on the event loop's thread an
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
     from bridge.history.scan import Scan, ScanResult
     from broker.publish_run import PublishRun
+
+
+def clock_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def ignore_commits(runs: Sequence[PublishRun]) -> None:
+    """`on_committed` until the owner of a log sets its own."""
 
 
 class StreamLogError(Exception):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from bridge.history.scan import Scan, ScanResult
 from bridge.records import RecordRun, Topic
 from bridge.streams.collect import ScanCollector, TopicChoice, lowest_at, nothing
+from bridge.streams.log import clock_ms, ignore_commits
 from broker.publish_run import PublishRun
 
 BYTES_MAX = 64 * 1024 * 1024
@@ -38,15 +39,6 @@ KeptRun = tuple[bytes, int, tuple[Topic, ...], Sequence[int], Sequence[int], int
 
 def _pack(column: Sequence[int]) -> Sequence[int]:
     return array("I", column)
-
-
-def clock_ms() -> int:
-    """Epoch milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def ignore_commits(runs: Sequence[PublishRun]) -> None:
-    """`on_committed` until the owner of a log sets its own."""
 
 
 class MemoryLog:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bridge.history.scan import Scan, ScanResult
-from bridge.streams.memory_log import ignore_commits
+from bridge.streams.log import ignore_commits
 from bridge.streams.sqlite_table import Extent, StreamTable
 from bridge.streams.upkeep import LatestEntry
 from broker.publish_run import PublishRun

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bridge.records import Topic
-from bridge.streams.memory_log import clock_ms
+from bridge.streams.log import clock_ms
 from bridge.streams.readers import Readers
 from bridge.streams.sqlite_log import SqliteLog
 from bridge.streams.sqlite_schema import (

@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from bridge.history.scan import Scan
-from bridge.streams.log import StreamLog
-from bridge.streams.memory_log import MemoryLog, clock_ms
+from bridge.streams.log import StreamLog, clock_ms
+from bridge.streams.memory_log import MemoryLog
 from bridge.streams.sqlite_store import SqliteStore
 from broker.publish_run import PublishRun
 from tests.support.log_contract import RunMaker, wait_until
