@@ -1,7 +1,8 @@
 """Cursor: where a reader stands in every stream that it follows, and its text.
 
 The text is opaque to the outside: `stream~epoch~partition.offset_partition.offset`, streams parted by `~~`, one `~`
-alone when there is no stream. It needs no escaping in a URL, a header or JSON.
+alone when there is no stream. A stream with a spool has two fields more, the spool's epoch and offset; `-` stands for
+an epoch and offsets that are not known yet. It needs no escaping in a URL, a header or JSON.
 """
 
 from __future__ import annotations
@@ -12,11 +13,20 @@ from dataclasses import dataclass
 
 CURSOR_BYTES_MAX = 2048
 
+SPOOL = -1
+"""The number under which `Offsets` hold the place in a stream's spool."""
+
+Offsets = Mapping[int, int]
+"""Next offset to read, by partition. Never changed: whoever moves a position makes a new one."""
+
 _CURSOR_TEXT = re.compile(r"[A-Za-z0-9._~-]+")
 _STREAM_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_EPOCH = re.compile(r"[A-Za-z0-9-]+")
+_EPOCH = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE = re.compile(r"(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,18})")
+_OFFSET = re.compile(r"0|[1-9][0-9]{0,18}")
 _NO_STREAM = "~"
+UNKNOWN = "-"
+"""In place of an epoch: the stream's Kafka topic has not been seen yet."""
 
 
 class CursorInvalid(ValueError):
@@ -27,16 +37,37 @@ class CursorTooLong(ValueError):
     """The positions of so many streams and partitions do not fit into a cursor."""
 
 
+def distance(start: Offsets, end: Offsets) -> int:
+    """How many offsets lie between two places; a partition that `start` does not name counts from its beginning."""
+    return sum([max(0, offset - start.get(partition, 0)) for partition, offset in end.items()])
+
+
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """The next offset to read in each partition of one stream, in one epoch of it."""
+    """The next offset to read in each partition of one stream, in one epoch of it, and in its spool."""
 
     epoch: str
-    offset_by_partition: Mapping[int, int]
+    offset_by_partition: Offsets
+    """With `SPOOL` among the partitions exactly when `spool_epoch` is set."""
+    spool_epoch: str | None = None
 
     def text(self, stream: str) -> str:
-        places = "_".join(f"{partition}.{offset}" for partition, offset in sorted(self.offset_by_partition.items()))
-        return f"{stream}~{self.epoch}~{places}"
+        offsets = self.offset_by_partition
+        places = "_".join([f"{partition}.{offsets[partition]}" for partition in sorted(offsets) if partition >= 0])
+        text = f"{stream}~{self.epoch}~{places or UNKNOWN}"
+        return text if self.spool_epoch is None else f"{text}~{self.spool_epoch}~{offsets[SPOOL]}"
+
+    def around(self, stream: str, partition: int) -> tuple[str, str]:
+        """The text with the offset in `partition` left out between its two parts."""
+        offsets = self.offset_by_partition
+        spool = "" if self.spool_epoch is None else f"~{self.spool_epoch}~"
+        head = f"{stream}~{self.epoch}~"
+        if partition == SPOOL:
+            places = "_".join([f"{number}.{offsets[number]}" for number in sorted(offsets) if number >= 0])
+            return head + (places or UNKNOWN) + spool, ""
+        lower = "".join([f"{number}.{offsets[number]}_" for number in sorted(offsets) if 0 <= number < partition])
+        higher = "".join([f"_{number}.{offsets[number]}" for number in sorted(offsets) if number > partition])
+        return f"{head}{lower}{partition}.", higher + (f"{spool}{offsets[SPOOL]}" if spool else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +102,23 @@ class Cursor:
 
         Raises: CursorTooLong, so that head + any offset + tail is never longer than a cursor may be.
         """
+        before, after = self.beside(stream)
+        head, tail = self.position_by_stream[stream].around(stream, partition)
+        head, tail = before + head, tail + after
+        _checked(head + "9" * 19 + tail)
+        return head, tail
+
+    def beside(self, stream: str) -> tuple[str, str]:
+        """The text before and behind what it says of `stream`."""
         before: list[str] = []
         after: list[str] = []
         side = before
-        head = tail = ""
         for name, position in self.position_by_stream.items():
-            if name != stream:
+            if name == stream:
+                side = after
+            else:
                 side.append(position.text(name))
-                continue
-            places = sorted(position.offset_by_partition.items())
-            lower = "".join(f"{number}.{offset}_" for number, offset in places if number < partition)
-            higher = "".join(f"_{number}.{offset}" for number, offset in places if number > partition)
-            head, tail = f"{name}~{position.epoch}~{lower}{partition}.", higher
-            side = after
-        head = "~~".join([*before, head])
-        tail = "~~".join([tail, *after])
-        _checked(head + "9" * 19 + tail)
-        return head, tail
+        return "".join([f"{text}~~" for text in before]), "".join([f"~~{text}" for text in after])
 
 
 def is_stream_name(name: str) -> bool:
@@ -103,10 +134,10 @@ def _checked(text: str) -> str:
 
 def _parse_position(part: str) -> tuple[str, StreamPosition]:
     fields = part.split("~")
-    if len(fields) != 3 or not is_stream_name(fields[0]) or _EPOCH.fullmatch(fields[1]) is None:
+    if len(fields) not in (3, 5) or not is_stream_name(fields[0]) or _EPOCH.fullmatch(fields[1]) is None:
         raise CursorInvalid(f"{part!r} is not stream~epoch~offsets")
     offsets: dict[int, int] = {}
-    for place in fields[2].split("_"):
+    for place in fields[2].split("_") if fields[2] != UNKNOWN or len(fields) == 3 else ():
         match = _PLACE.fullmatch(place)
         if match is None:
             raise CursorInvalid(f"{place!r} is not partition.offset")
@@ -114,4 +145,9 @@ def _parse_position(part: str) -> tuple[str, StreamPosition]:
         if partition in offsets:
             raise CursorInvalid(f"partition {partition} is named twice")
         offsets[partition] = int(match[2])
-    return fields[0], StreamPosition(fields[1], offsets)
+    if len(fields) == 3:
+        return fields[0], StreamPosition(fields[1], offsets)
+    if _EPOCH.fullmatch(fields[3]) is None or _OFFSET.fullmatch(fields[4]) is None:
+        raise CursorInvalid(f"{part!r} does not end in the epoch and offset of a spool")
+    offsets[SPOOL] = int(fields[4])
+    return fields[0], StreamPosition(fields[1], offsets, fields[3])

@@ -74,7 +74,7 @@ def encode_rows(
         head = b'{"event":"message","cursor":"' + cursor_head.encode()
         middle, end = cursor_tail.encode() + b'",', b"}\n"
     tails = _Tails(stream, epoch, run)
-    if len(run) > 1:
+    if len(run) > 1 and not run.null_rows:
         encoded = _encode_plain(encoding, run, rows, head, middle, end, tails)
         if encoded is not None:
             return encoded
@@ -106,7 +106,7 @@ def _encode_plain(
     frame_starts: Sequence[int] = [run.start, *ends[:-1]]
     base_offset, first_number = run.base_offset, run.first_number
     if rows is None or rows == range(len(ends)):
-        numbers: Sequence[int] = range(first_number, first_number + len(ends))
+        numbers: Sequence[int] = run.numbers or range(first_number, first_number + len(ends))
         offsets = [b"%d" % offset for offset in range(base_offset, base_offset + len(ends))]
         next_offsets = [*offsets[1:], b"%d" % (base_offset + len(ends))]
     else:
@@ -114,7 +114,7 @@ def _encode_plain(
         payload_starts = [payload_starts[row] for row in rows]
         ends = [ends[row] for row in rows]
         topics = [topics[row] for row in rows]
-        numbers = [first_number + row for row in rows]
+        numbers = [run.number(row) for row in rows]
         offsets = [b"%d" % (base_offset + row) for row in rows]
         next_offsets = [b"%d" % (base_offset + row + 1) for row in rows]
     if not ends:
@@ -154,7 +154,10 @@ def _encode_one(run: RecordRun, row: int, tails: _Tails, *, from_brace: bool) ->
     """The object of any one row, without its closing brace (and without the opening one unless `from_brace`)."""
     data = run.data
     frame_start, payload_start = run.frame_start(row), run.payload_starts[row]
-    payload, encoding = encode_payload(data[payload_start : run.ends[row]])
+    if row in run.null_rows:
+        payload, encoding = b"null", "null"
+    else:
+        payload, encoding = encode_payload(data[payload_start : run.ends[row]])
     json_head = run.topics[row].json_head
     properties = b""
     if run.is_v5 and _has_properties(data, frame_start, payload_start):
@@ -165,7 +168,7 @@ def _encode_one(run: RecordRun, row: int, tails: _Tails, *, from_brace: bool) ->
         json_head if from_brace else json_head[1:],
         payload,
         tails.before_number(encoding, data[frame_start]),
-        run.first_number + row,
+        run.number(row),
         tails.before_offset,
         run.base_offset + row,
         properties,
@@ -197,11 +200,11 @@ def encode_payload(payload: bytes) -> tuple[bytes, str]:
 _FLAGS = {
     (encoding, first_byte): b',"encoding":"%b","qos":%d,"retain":%b'
     % (encoding.encode(), first_byte >> 1 & 3, b"true" if first_byte & 1 else b"false")
-    for encoding in ("json", "text", "base64")
+    for encoding in ("json", "text", "base64", "null")
     for first_byte in range(0x30, 0x40)
 }
 _PLACES_MAX = 10_000
-_place_by_client: dict[tuple[str, str, str], bytes] = {}  # emptied when it has _PLACES_MAX
+_place_by_client: dict[tuple[str, str, str, int], bytes] = {}  # emptied when it has _PLACES_MAX
 
 
 class _Tails:
@@ -211,15 +214,16 @@ class _Tails:
 
     def __init__(self, stream: str, epoch: str, run: RecordRun) -> None:
         self._number_head = f',"time":"{rfc3339(run.received_at_ms)}","id":"{run.node_run}-'.encode()
-        key = (run.client_id, stream, epoch)
+        key = (run.client_id, stream, epoch, run.partition)
         place = _place_by_client.get(key)
         if place is None:
             if len(_place_by_client) >= _PLACES_MAX:
                 _place_by_client.clear()
-            place = _place_by_client[key] = b'","client_id":%b,"stream":%b,"epoch":%b,"partition":0,"offset":' % (
+            place = _place_by_client[key] = b'","client_id":%b,"stream":%b,"epoch":%b,"partition":%d,"offset":' % (
                 orjson.dumps(run.client_id),
                 orjson.dumps(stream),
                 orjson.dumps(epoch),
+                max(0, run.partition),
             )
         self.before_offset = place
         self._by_kind: dict[tuple[str, int], bytes] = {}
@@ -267,7 +271,7 @@ _STORED_HEAD = Struct("<QI")  # offset, bytes of the segment
 
 
 def _encode_stored(run: RecordRun, row: int) -> bytes:
-    segment = encode_record(run, row, int(run.node_run[1:]))
+    segment = encode_record(run, row)
     return _STORED_HEAD.pack(run.base_offset + row, len(segment)) + segment
 
 
@@ -284,13 +288,13 @@ def decode_stored(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _encode_csv(stream: str, epoch: str, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
     time_text = rfc3339(run.received_at_ms)
     client_id = _csv_field(run.client_id.encode())
-    place = f"{stream},{epoch},0".encode()
+    place = f"{stream},{epoch},{max(0, run.partition)}".encode()
     data = run.data
     out = []
     for row in rows:
         frame_start, payload_start = run.frame_start(row), run.payload_starts[row]
         payload = data[payload_start : run.ends[row]]
-        line, encoding = encode_payload(payload)
+        line, encoding = encode_payload(payload) if row not in run.null_rows else (b"", "null")
         if encoding == "base64":
             payload = line[1:-1]
         properties = b""

@@ -59,14 +59,14 @@ class NodeCollector(Collector):
         stored = GaugeMetricFamily("headrace_log_stored_bytes", "Bytes of frames kept", labels=["stream"])
         kept = GaugeMetricFamily("headrace_log_records", "Records kept", labels=["stream"])
         committed = CounterMetricFamily(
-            "headrace_log_offset", "One past the newest committed record", labels=["stream"]
+            "headrace_log_offset", "One past the newest committed record, summed over partitions", labels=["stream"]
         )
         failing = GaugeMetricFamily("headrace_log_failing", "1 while nothing can be committed", labels=["stream"])
         for name, log in self._node.streams.items():
             pending.add_metric([name], log.pending_bytes)
             stored.add_metric([name], log.stored_bytes)
-            kept.add_metric([name], log.next_offset - log.first_offset)
-            committed.add_metric([name], log.next_offset)
+            kept.add_metric([name], log.records)
+            committed.add_metric([name], sum(log.offsets.values()))
             failing.add_metric([name], int(log.failure is not None))
         yield from (pending, stored, kept, committed, failing)
 

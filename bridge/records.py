@@ -14,6 +14,8 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from broker.publish_run import PublishRun
+
 
 class Topic:
     """One topic name in one stream, with what is worth making once for it."""
@@ -36,9 +38,9 @@ class Topic:
 class RecordRun:
     """Records of one stream and client that follow one another, as columns.
 
-    Row `i` has offset `base_offset + i`, frame `data[frame_start(i):ends[i]]` and payload
+    Row `i` has offset `base_offset + i` in `partition`, frame `data[frame_start(i):ends[i]]` and payload
     `data[payload_starts[i]:ends[i]]`; all rows share client, time of receipt and MQTT version.
-    `mqtt.id` of row `i` is `{node_run}-{first_number + i}`.
+    `mqtt.id` of row `i` is `{node_run}-{number(i)}`.
     """
 
     __slots__ = (
@@ -49,6 +51,9 @@ class RecordRun:
         "first_number",
         "is_v5",
         "node_run",
+        "null_rows",
+        "numbers",
+        "partition",
         "payload_starts",
         "received_at_ms",
         "start",
@@ -69,6 +74,9 @@ class RecordRun:
         received_at_ms: int,
         client_id: str,
         is_v5: bool,
+        partition: int = 0,
+        numbers: Sequence[int] | None = None,
+        null_rows: frozenset[int] = frozenset(),
     ) -> None:
         self.data = data
         self.start = start
@@ -81,6 +89,12 @@ class RecordRun:
         self.received_at_ms = received_at_ms
         self.client_id = client_id
         self.is_v5 = is_v5
+        self.partition = partition
+        """`SPOOL` for what waits outside Kafka; 0 is shown for it."""
+        self.numbers = numbers
+        """None: they follow one another from `first_number` on."""
+        self.null_rows = null_rows
+        """Rows without a value, which a Kafka producer may write (a tombstone); their payload is empty here."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -88,3 +102,24 @@ class RecordRun:
     def frame_start(self, row: int) -> int:
         """Index into `data` of the first byte of `row`'s frame."""
         return self.ends[row - 1] if row else self.start
+
+    def number(self, row: int) -> int:
+        """The number in `row`'s `mqtt.id`."""
+        return self.numbers[row] if self.numbers is not None else self.first_number + row
+
+
+def as_record_run(run: PublishRun, topics: Sequence[Topic], node_run: str) -> RecordRun:
+    """The committed run as rows that can be shown."""
+    return RecordRun(
+        run.data,
+        run.start,
+        topics,
+        run.payload_starts,
+        run.ends,
+        base_offset=run.base_offset,
+        first_number=run.first_number,
+        node_run=node_run,
+        received_at_ms=run.received_at_ms,
+        client_id=run.client_id,
+        is_v5=run.is_v5,
+    )

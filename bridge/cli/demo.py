@@ -87,11 +87,11 @@ async def tell_progress(node: Node) -> None:
     is_terminal = sys.stdout.isatty()
     interval_s = 1 if is_terminal else LINE_EVERY_S
     before, since = stored_records(node), time.monotonic()
-    first = sum(log.next_offset for log in node.streams.values())
+    first = committed_records(node)
     try:
         while True:
             await asyncio.sleep(interval_s)
-            now, total = time.monotonic(), sum(log.next_offset for log in node.streams.values())
+            now, total = time.monotonic(), committed_records(node)
             rate = (total - first) / (now - since)
             first, since, before = total, now, stored_records(node)
             line = progress_line(node, rate, before)
@@ -104,7 +104,12 @@ async def tell_progress(node: Node) -> None:
 
 def stored_records(node: Node) -> int:
     """Records that can be read now."""
-    return sum(log.next_offset - log.first_offset for log in node.streams.values())
+    return sum(log.records for log in node.streams.values())
+
+
+def committed_records(node: Node) -> int:
+    """Records ever committed: retention does not lower it."""
+    return sum(sum(log.offsets.values()) for log in node.streams.values())
 
 
 def progress_line(node: Node, rate: float, stored: int) -> str:

@@ -84,7 +84,7 @@ def serve_lines(running: Running, config_file: Path | None) -> list[str]:
 
 def records_text(log: StreamLog) -> str:
     """`812,004 records since 21 Nov 19:02`"""
-    count = log.next_offset - log.first_offset
+    count = log.records
     if count == 0 or log.oldest_ms is None:
         return "no records yet"
     return f"{count:,} {'record' if count == 1 else 'records'} since {day_text(log.oldest_ms)}"

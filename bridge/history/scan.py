@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bridge.cursors import Offsets
+
 Encoding = Literal["event", "poll", "json", "csv", "stored"]
 
 
@@ -63,3 +65,32 @@ class ScanResult:
     """Time of the last record looked at (how far a search came), epoch milliseconds; None when there was none."""
     is_epoch_current: bool = True
     """False: the stream has another epoch by now; nothing was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamScan:
+    """A bounded piece of one stream's history over all its partitions."""
+
+    what: Scan
+    """What to read, and how much at most; its own range and cursor text are not looked at."""
+    start: Offsets
+    end: Offsets
+    """In each partition offsets `start <= o < end`; a partition that either does not name is left out."""
+    before: str = ""
+    """For `event` and `poll`: the cursor's text before what it says of this stream."""
+    after: str = ""
+    """And behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamScanResult:
+    """What a `StreamScan` found; the fields are those of `ScanResult`, over partitions."""
+
+    data: bytes
+    count: int
+    next_offsets: Offsets
+    """Where to go on, in every partition of the range."""
+    first_offsets: Offsets
+    """The oldest record kept in each partition when the scan ran."""
+    last_ms: int | None
+    is_epoch_current: bool = True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.history.scan import Scan
+from bridge.cursors import distance
+from bridge.history.scan import Scan, StreamScan
 from bridge.live.events import gap_event, live_event
 from bridge.live.reader import Place
 from bridge.live.start import SnapshotSource
@@ -35,8 +36,8 @@ async def feed_reader(hub: Hub, reader: Reader) -> None:
 
 def _next_stream(hub: Hub, reader: Reader) -> str | None:
     offsets = reader.offsets or {}
-    bounds = reader.bounds if reader.bounds is not None else hub.next_offset
-    return next((name for name, offset in offsets.items() if offset < bounds[name]), None)
+    bounds = reader.bounds if reader.bounds is not None else hub.offsets
+    return next((name for name, places in offsets.items() if distance(places, bounds[name])), None)
 
 
 def _feed_snapshot(hub: Hub, reader: Reader, source: SnapshotSource) -> None:
@@ -56,36 +57,49 @@ async def _feed_history(hub: Hub, reader: Reader, stream: str) -> None:
     limits = hub.limits
     offsets = reader.offsets
     assert offsets is not None  # it is FEEDING
-    start = offsets[stream]
-    end = (reader.bounds or hub.next_offset)[stream]
-    head, tail = hub.around(offsets, stream)
+    end = (reader.bounds or hub.offsets)[stream]
+    start = {partition: offsets[stream].get(partition, 0) for partition in end}
+    before, after = hub.beside(offsets, stream)
     result = await hub.pieces.read(
         log,
-        Scan(
-            stream,
-            log.epoch,
-            reader.group.filters,
+        StreamScan(
+            Scan(
+                stream,
+                log.epoch,
+                reader.group.filters,
+                0,
+                0,
+                "event",
+                records_max=limits.scan_records_max,
+                bytes_max=limits.feed_bytes_max,
+                work_max=limits.scan_work_max,
+            ),
             start,
             end,
-            "event",
-            records_max=limits.scan_records_max,
-            bytes_max=limits.feed_bytes_max,
-            work_max=limits.scan_work_max,
-            cursor_head=head,
-            cursor_tail=tail,
+            before,
+            after,
         ),
     )
     if reader.place is Place.CLOSED:
         return
     reader.has_told = False
-    if not result.is_epoch_current or result.first_offset > start:
-        before = hub.cursor_text(offsets)
-        offsets[stream] = result.first_offset
-        lost = result.first_offset - start if result.is_epoch_current else None
+    first = result.first_offsets
+    lost = distance(start, {partition: first[partition] for partition in start if partition in first})
+    if not result.is_epoch_current or lost:
+        told = hub.cursor_text(offsets)
+        offsets[stream] = (
+            {partition: max(offset, first.get(partition, 0)) for partition, offset in start.items()}
+            if result.is_epoch_current
+            else {**start, **first}
+        )
         reason = "retention" if result.is_epoch_current else "epoch"
-        reader.write(gap_event(before, hub.cursor_text(offsets), lost, reason))  # type: ignore[arg-type]
+        gap = gap_event(told, hub.cursor_text(offsets), lost if result.is_epoch_current else None, reason)  # type: ignore[arg-type]
+        reader.write(gap)
     if result.is_epoch_current:
         if result.data:
             reader.write(result.data)
             reader.sent += result.count
-        offsets[stream] = max(offsets[stream], result.next_offset)
+        so_far = offsets[stream]
+        offsets[stream] = {
+            partition: max(so_far[partition], result.next_offsets.get(partition, 0)) for partition in so_far
+        }

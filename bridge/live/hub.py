@@ -3,8 +3,9 @@
 The node calls `committed` after each commit and `flush` at the end of the turn; nothing here waits, and a reader costs
 no task. A record is encoded once for all readers of the same streams, joined and framed once for each group.
 
-The position of the hub in a stream (`next_offset`) is one past the last record that it was given. A reader is joined to
-its group in one step, between two commits, when its own position is the hub's: so it misses none and sees none twice.
+The position of the hub in a stream (`offsets`) is one past the last record that it was given, in each partition. A
+reader is joined to its group in one step, between two commits, when its own position is the hub's: so it misses none
+and sees none twice.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bridge.cursors import Cursor, StreamPosition
+from bridge.cursors import Cursor, Offsets, distance
 from bridge.encoding import encode_rows
 from bridge.live.conflation import HeldValues
 from bridge.live.events import COMMENT, last_id, position_event
@@ -24,7 +25,7 @@ from bridge.live.group import Bell, Group
 from bridge.live.limits import LiveLimits
 from bridge.live.pieces import Pieces
 from bridge.live.reader import Outlet, Overflow, Place, Reader
-from bridge.records import RecordRun, Topic
+from bridge.records import RecordRun, Topic, as_record_run
 from broker.topics.subscriptions import SubscriptionTree
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class Hub:
         self.log_by_name = {log.name: log for log in logs}
         self.node_run = node_run
         self.latest = latest
-        self.next_offset = {name: log.next_offset for name, log in self.log_by_name.items()}
-        """By stream: one past the last record that the groups were given."""
+        self.offsets: dict[str, Offsets] = {name: log.offsets for name, log in self.log_by_name.items()}
+        """By stream: one past the last record that the groups were given, in each partition."""
         self.readers: dict[Reader, None] = {}
         self.polls = 0
         self.refused = 0
@@ -117,7 +118,21 @@ class Hub:
             for run in runs:
                 self._take(log, run)
         elif runs:
-            self.next_offset[log.name] = runs[-1].base_offset + len(runs[-1])
+            self.offsets[log.name] = {0: runs[-1].base_offset + len(runs[-1])}
+
+    def read(self, log: StreamLog, runs: Sequence[RecordRun]) -> None:
+        """Take what was read back from `log`, in the order of each partition."""
+        self.latest.read(log, runs)
+        for run in runs:
+            after = {**self.offsets[log.name], run.partition: run.base_offset + len(run)}
+            if self._listener_count:
+                self._show(log, run.topics, run, after)
+            else:
+                self.offsets[log.name] = after
+
+    def moved(self, log: StreamLog) -> None:
+        """The log's position has changed without a record to show: partitions were added, copies passed over."""
+        self.offsets[log.name] = log.offsets
 
     def flush(self) -> None:
         """End of a turn: write every group's events."""
@@ -129,10 +144,14 @@ class Hub:
     # hot path: tests/bench/fan_out.py
     def _take(self, log: StreamLog, run: PublishRun) -> None:
         topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]  # the bridge opened it
+        self._show(log, topics, run, {0: run.base_offset + len(topics)})
+
+    def _show(self, log: StreamLog, topics: Sequence[Topic], run: PublishRun | RecordRun, after: Offsets) -> None:
+        """Give the rows to those who want them; the hub stands at `after` then."""
         rows_by_listener = self._rows_by_listener(topics)
         name = log.name
         if not rows_by_listener:
-            self.next_offset[name] = run.base_offset + len(topics)
+            self.offsets[name] = after
             return
         groups_by_streams: dict[tuple[str, ...], list[tuple[Group, Sequence[int]]]] = {}
         for listener, rows in rows_by_listener.items():
@@ -141,10 +160,10 @@ class Hub:
             elif isinstance(listener, Group) and name in listener.streams:
                 groups_by_streams.setdefault(listener.streams, []).append((listener, rows))
         if groups_by_streams:
-            record_run = as_record_run(run, topics, self.node_run)
+            record_run = run if isinstance(run, RecordRun) else as_record_run(run, topics, self.node_run)
             for streams, groups in groups_by_streams.items():
                 self._encode(log, record_run, streams, groups)
-        self.next_offset[name] = run.base_offset + len(topics)
+        self.offsets[name] = after
         for groups in groups_by_streams.values():
             for group, _ in groups:
                 if group.pending_bytes > self.limits.chunk_bytes_max:
@@ -171,9 +190,9 @@ class Hub:
         self, log: StreamLog, run: RecordRun, streams: tuple[str, ...], groups: list[tuple[Group, Sequence[int]]]
     ) -> None:
         """Encode the rows that any of `groups` wants, and give each its own."""
-        head, tail = self._around(log, streams)
+        head, tail = self._around(log, run.partition, streams)
         wanted = groups[0][1] if len(groups) == 1 else sorted({row for _, rows in groups for row in rows})
-        events = encode_rows("event", log.name, log.epoch, run, wanted, head, tail)
+        events = encode_rows("event", log.name, log.epoch_of(run.partition), run, wanted, head, tail)
         self.events += len(events)
         event_by_row = dict(zip(wanted, events, strict=True)) if len(groups) > 1 else {}
         for group, rows in groups:
@@ -185,40 +204,40 @@ class Hub:
             group.add(names, chosen)
             self._touched[group] = None
 
-    def _around(self, log: StreamLog, streams: tuple[str, ...]) -> tuple[str, str]:
+    def _around(self, log: StreamLog, partition: int, streams: tuple[str, ...]) -> tuple[str, str]:
         if len(streams) == 1:
-            return f"{log.name}~{log.epoch}~0.", ""
-        return self._cursor({name: self.next_offset[name] for name in streams}).around(log.name)
+            return log.position(self.offsets[log.name]).around(log.name, partition)
+        return self._cursor(self.offsets_of(streams)).around(log.name, partition)
 
     # Positions
 
-    def _cursor(self, offsets: dict[str, int]) -> Cursor:
+    def _cursor(self, offsets: Mapping[str, Offsets]) -> Cursor:
         logs = self.log_by_name
-        return Cursor({name: StreamPosition(logs[name].epoch, {0: offset}) for name, offset in offsets.items()})
+        return Cursor({name: logs[name].position(places) for name, places in offsets.items()})
 
-    def cursor_text(self, offsets: dict[str, int]) -> str:
+    def cursor_text(self, offsets: Mapping[str, Offsets]) -> str:
         """The text of a position in some streams."""
         return str(self._cursor(offsets))
 
-    def around(self, offsets: dict[str, int], stream: str) -> tuple[str, str]:
-        """The cursor's text about the offset of `stream`."""
-        return self._cursor(offsets).around(stream)
+    def beside(self, offsets: Mapping[str, Offsets], stream: str) -> tuple[str, str]:
+        """The cursor's text before and behind what it says of `stream`."""
+        return self._cursor(offsets).beside(stream)
 
-    def offsets_of(self, streams: Iterable[str]) -> dict[str, int]:
+    def offsets_of(self, streams: Iterable[str]) -> dict[str, Offsets]:
         """The hub's own position in some streams."""
-        return {name: self.next_offset[name] for name in streams}
+        return {name: self.offsets[name] for name in streams}
 
-    def position_of(self, reader: Reader) -> dict[str, int]:
+    def position_of(self, reader: Reader) -> dict[str, Offsets]:
         """Where a reader stands."""
         return reader.offsets if reader.offsets is not None else self.offsets_of(reader.group.streams)
 
     def behind_by(self, reader: Reader) -> int:
         """How many records were committed beyond a reader's position, matching or not."""
-        return sum(self.next_offset[name] - offset for name, offset in self.position_of(reader).items())
+        return sum(distance(places, self.offsets[name]) for name, places in self.position_of(reader).items())
 
     def is_caught_up(self, reader: Reader) -> bool:
         """Whether the reader's own position is the hub's."""
-        return all(self.next_offset[name] == offset for name, offset in self.position_of(reader).items())
+        return all(self.offsets[name] == places for name, places in self.position_of(reader).items())
 
     # Readers
 
@@ -301,7 +320,7 @@ class Hub:
         text = last_id(body)
         if text is not None:
             positions = Cursor.parse(text).position_by_stream
-            reader.offsets = {name: position.offset_by_partition[0] for name, position in positions.items()}
+            reader.offsets = {name: position.offset_by_partition for name, position in positions.items()}
 
     def stop_holding(self, reader: Reader) -> None:
         """More topics changed than may be held: read on from the log, from where the oldest held value stands."""
@@ -402,20 +421,3 @@ class Hub:
         body = COMMENT if cursor == told else COMMENT + position_event(cursor)
         group.told = cursor
         group.write(body, [reader for reader in members if reader in group.members])
-
-
-def as_record_run(run: PublishRun, topics: Sequence[Topic], node_run: str) -> RecordRun:
-    """The committed run as rows that can be shown."""
-    return RecordRun(
-        run.data,
-        run.start,
-        topics,
-        run.payload_starts,
-        run.ends,
-        base_offset=run.base_offset,
-        first_number=run.first_number,
-        node_run=node_run,
-        received_at_ms=run.received_at_ms,
-        client_id=run.client_id,
-        is_v5=run.is_v5,
-    )

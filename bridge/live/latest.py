@@ -13,16 +13,17 @@ import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bridge.encoding import decode_stored, encode_rows, encode_snapshot
-from bridge.history.scan import Scan
-from bridge.records import RecordRun, Topic
+from bridge.history.scan import Scan, StreamScan
+from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import decode_body, encode_record
 from bridge.streams.upkeep import LatestEntry
 from broker.topics.names import matches
 
 if TYPE_CHECKING:
+    from bridge.cursors import Offsets
     from bridge.streams.log import StreamLog
     from broker.publish_run import PublishRun
     from broker.routing import Route
@@ -40,6 +41,7 @@ SAVE_S = 30.0
 SAVE_RECORDS = 1_000_000
 LOAD_BYTES = 64 * 1024
 INTERVAL_WEIGHT = 0.2
+EVERY_TOPIC = ("#", "$presence/#", "$server/#")
 
 
 @runtime_checkable
@@ -56,11 +58,13 @@ class SavesLatest(Protocol):
 class Entry:
     """The newest record of one topic."""
 
-    __slots__ = ("count", "interval_ms", "log", "offset", "segment", "time_ms", "topic")
+    __slots__ = ("count", "epoch", "interval_ms", "log", "offset", "partition", "segment", "time_ms", "topic")
 
     def __init__(self, topic: Topic, log: StreamLog) -> None:
         self.topic = topic
         self.log = log
+        self.epoch = ""
+        self.partition = 0
         self.offset = -1
         self.time_ms = 0
         self.count = 0
@@ -72,26 +76,28 @@ class Entry:
         """The record as a run of one row."""
         run = decode_body(self.segment, self.offset, {})[0]
         run.topics = (self.topic,)
+        run.partition = self.partition
         return run
 
     def json(self) -> bytes:
         """The record's object without a line end."""
-        return encode_rows("json", self.log.name, self.log.epoch, self.run())[0][:-1]
+        return encode_rows("json", self.log.name, self.epoch, self.run())[0][:-1]
 
     def snapshot_event(self) -> bytes:
         """The record as an SSE `snapshot`."""
-        return encode_snapshot(self.log.name, self.log.epoch, self.run(), 0)
+        return encode_snapshot(self.log.name, self.epoch, self.run(), 0)
 
 
 class _Window:
     """What was committed since the last settling; keeps read buffers alive, so not for long."""
 
-    __slots__ = ("bytes", "counts", "newest", "next_offset")
+    __slots__ = ("bytes", "counts", "newest", "offsets")
 
     def __init__(self) -> None:
-        self.newest: dict[Route, tuple[PublishRun, int]] = {}
-        self.counts: Counter[Route] = Counter()
-        self.next_offset: dict[str, int] = {}
+        self.newest: dict[Any, tuple[PublishRun | RecordRun, int]] = {}
+        """By `Route` for what this node has just committed, else by `Topic`: whatever leads to the topic quickest."""
+        self.counts: Counter[Any] = Counter()
+        self.offsets: dict[str, Offsets] = {}
         self.bytes = 0
 
 
@@ -115,7 +121,7 @@ class LatestValues:
         """How many topics were forgotten; their records are still in the log."""
         self.records = 0
         self.bytes = 0
-        self.next_offset: dict[str, int] = {}
+        self.offsets: dict[str, Offsets] = {}
         """By stream: the entries are what the log held below this, once nothing is being settled."""
         self._node_run = node_run
         self._topics_max = topics_max
@@ -159,11 +165,27 @@ class LatestValues:
                 newest.update(last_rows(run, wanted))
         if runs:
             last = runs[-1]
-            window.next_offset[log.name] = last.base_offset + len(last)
-            if window.bytes > WINDOW_BYTES_MAX:
-                self._close_window()
-            elif self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_some)
+            window.offsets[log.name] = {0: last.base_offset + len(last)}
+            self._settle_later(window)
+
+    def read(self, log: StreamLog, runs: Sequence[RecordRun]) -> None:
+        """Note what was read back from a log."""
+        window = self._window
+        offsets = dict(window.offsets.get(log.name) or self.offsets.get(log.name) or {})
+        for run in runs:
+            window.bytes += run.ends[-1] - run.start
+            topics = run.topics
+            window.counts.update(topics)
+            window.newest.update({topic: (run, row) for row, topic in enumerate(topics)})
+            offsets[run.partition] = run.base_offset + len(run)
+        window.offsets[log.name] = offsets
+        self._settle_later(window)
+
+    def _settle_later(self, window: _Window) -> None:
+        if window.bytes > WINDOW_BYTES_MAX:
+            self._close_window()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_some)
 
     def _close_window(self) -> None:
         if self._window.newest:
@@ -197,44 +219,41 @@ class LatestValues:
     def _settle(self, window: _Window) -> Iterator[None]:
         runs: dict[int, RecordRun] = {}
         counts = window.counts
-        for number, (route, (run, row)) in enumerate(window.newest.items(), 1):
-            topic: Topic = route.sink_topic  # type: ignore[assignment]  # the sink that opened it is the bridge
-            record_run = runs.get(id(run))
-            if record_run is None:
-                record_run = runs[id(run)] = RecordRun(
-                    run.data,
-                    run.start,
-                    (),
-                    run.payload_starts,
-                    run.ends,
-                    base_offset=run.base_offset,
-                    first_number=run.first_number,
-                    node_run=self._node_run,
-                    received_at_ms=run.received_at_ms,
-                    client_id=run.client_id,
-                    is_v5=run.is_v5,
-                )
-            segment = encode_record(record_run, row, int(self._node_run[1:]))
-            log: StreamLog = run.stream  # type: ignore[assignment]
-            self._put(topic, log, run.base_offset + row, run.received_at_ms, counts[route], segment)
+        for number, (key, (run, row)) in enumerate(window.newest.items(), 1):
+            topic: Topic = key if isinstance(key, Topic) else key.sink_topic
+            if isinstance(run, RecordRun):
+                record_run = run
+            else:
+                record_run = runs.get(id(run)) or as_record_run(run, (), self._node_run)
+                runs[id(run)] = record_run
+            log: StreamLog = topic.stream  # type: ignore[assignment]  # every topic that was opened has one
+            place = (record_run.partition, run.base_offset + row)
+            self._put(topic, log, place, run.received_at_ms, counts[key], encode_record(record_run, row))
             if number % SLICE_TOPICS == 0:
                 yield
-        self.next_offset.update(window.next_offset)
+        self.offsets.update(window.offsets)
         self._unsaved_records += counts.total()
         if self._unsaved_records >= SAVE_RECORDS:
             self._save_now.set()
 
-    def _put(self, topic: Topic, log: StreamLog, offset: int, time_ms: int, count: int, segment: bytes) -> None:
+    def _put(
+        self, topic: Topic, log: StreamLog, place: tuple[int, int], time_ms: int, count: int, segment: bytes
+    ) -> None:
         entries = self._entry_by_topic
         older = entries.pop(topic.name, None)
         entry = Entry(topic, log)
         entries[topic.name] = entry
-        entry.offset, entry.time_ms, entry.count, entry.segment = offset, time_ms, count, segment
+        entry.partition, entry.offset = place
+        entry.epoch = log.epoch_of(entry.partition)
+        entry.time_ms, entry.count, entry.segment = time_ms, count, segment
         if older is not None:
             self.bytes -= len(older.segment) + ENTRY_BYTES
             entry.count += older.count
-            if older.log is log and offset < older.offset:  # two routes of one topic in one window
-                entry.offset, entry.time_ms, entry.segment = older.offset, older.time_ms, older.segment
+            is_older = time_ms < older.time_ms or (older.partition, older.epoch) == (entry.partition, entry.epoch)
+            if older.log is log and is_older and (time_ms, entry.offset) < (older.time_ms, older.offset):
+                # Two routes of one topic in one window, or two partitions.
+                entry.partition, entry.offset, entry.epoch = older.partition, older.offset, older.epoch
+                entry.time_ms, entry.segment = older.time_ms, older.segment
             sample = max(0, entry.time_ms - older.time_ms) / max(1, count)
             weight = 1 - (1 - INTERVAL_WEIGHT) ** count
             entry.interval_ms = (
@@ -252,7 +271,7 @@ class LatestValues:
     # Reading
 
     async def settled(self) -> None:
-        """Settle all that was committed before this call; on return the entries are those of `next_offset`."""
+        """Settle all that was committed before this call; on return the entries are those of `offsets`."""
         if self._window.newest:
             self._settling.append(self._window)
             self._window = _Window()
@@ -264,7 +283,7 @@ class LatestValues:
     def capture(self) -> list[Entry]:
         """All entries as they are now, the longest silent first; entries never change, they are replaced.
 
-        Right after `settled`, without an await between, they are those of `next_offset`.
+        Right after `settled`, without an await between, they are those of `offsets`.
         """
         return list(self._entry_by_topic.values())
 
@@ -290,7 +309,7 @@ class LatestValues:
         Raises: StreamLogError.
         """
         for log in logs:
-            self.next_offset[log.name] = log.next_offset
+            self.offsets[log.name] = log.offsets
             if isinstance(log, SavesLatest):
                 self._logs[log.name] = log
                 await self._load(log, log)
@@ -300,28 +319,26 @@ class LatestValues:
         entries, offset = saved.load_latest()
         for number, (topic, at, time_ms, count, interval_ms, segment) in enumerate(entries, 1):
             topic.stream = log
-            self._put(topic, log, at, time_ms, count, segment)
+            self._put(topic, log, (0, at), time_ms, count, segment)
             self._entry_by_topic[topic.name].interval_ms = interval_ms
             if number % SLICE_TOPICS == 0:
                 await asyncio.sleep(0)
         self._unsaved.pop(log.name, None)
         topics: dict[bytes, Topic] = {}
-        offset = max(offset, log.first_offset)
-        while offset < log.next_offset:
-            result = await log.scan(
-                Scan(log.name, log.epoch, ("#", "$presence/#", "$server/#"), offset, log.next_offset, "stored",
-                     records_max=10_000, bytes_max=LOAD_BYTES)
-            )  # fmt: skip
+        offset = max(offset, log.first_offsets[0])
+        while offset < log.offsets[0]:
+            what = Scan(log.name, log.epoch, EVERY_TOPIC, 0, 0, "stored", records_max=10_000, bytes_max=LOAD_BYTES)
+            result = await log.scan_stream(StreamScan(what, {0: offset}, log.offsets))
             for at, segment in decode_stored(result.data):
                 run = decode_body(segment, at, topics)[0]
                 topic = run.topics[0]
                 topic.stream = log
-                self._put(topic, log, at, run.received_at_ms, 1, segment)
+                self._put(topic, log, (0, at), run.received_at_ms, 1, segment)
             if len(topics) > self._topics_max:
                 topics.clear()
-            if result.next_offset <= offset:
+            if result.next_offsets[0] <= offset:
                 break
-            offset = result.next_offset
+            offset = result.next_offsets[0]
 
     async def _save_at_times(self) -> None:
         while True:
@@ -344,7 +361,7 @@ class LatestValues:
                 )
                 for entry in changed.values()
             ]
-            self._logs[name].save_latest(rows, self.next_offset[name])
+            self._logs[name].save_latest(rows, self.offsets[name][0])
 
     async def close(self) -> None:
         """Save and stop."""

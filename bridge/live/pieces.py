@@ -9,55 +9,58 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from bridge.cursors import Offsets
+
 if TYPE_CHECKING:
-    from bridge.history.scan import Scan, ScanResult
+    from bridge.history.scan import StreamScan, StreamScanResult
     from bridge.streams.log import StreamLog
 
 PIECES_MAX = 32
 LIFE_S = 2.0
 """So that a piece does not outlive what retention has dropped for long."""
 
-_Key = tuple[str, str, tuple[str, ...], int, str, str]
+
+def is_between(start: Offsets, offsets: Offsets, end: Offsets) -> bool:
+    """Some way from `start`, and in no partition beyond `end`."""
+    return offsets != start and all(offset <= end.get(partition, -1) for partition, offset in offsets.items())
+
+
+_Key = tuple[str, str, tuple[str, ...], tuple[tuple[int, int], ...], str, str]
 
 
 class Pieces:
     """The last few pieces, and those that are being read."""
 
     def __init__(self) -> None:
-        self._piece_by_key: dict[_Key, tuple[asyncio.Future[ScanResult], float]] = {}
+        self._piece_by_key: dict[_Key, tuple[asyncio.Future[StreamScanResult], float]] = {}
         self.shared = 0
         """How many pieces were not read again."""
 
-    async def read(self, log: StreamLog, request: Scan) -> ScanResult:
-        """`log.scan`, or what it gave to another. Ascending scans of the `event` encoding only.
+    async def read(self, log: StreamLog, request: StreamScan) -> StreamScanResult:
+        """`log.scan_stream`, or what it gave to another. Ascending scans of the `event` encoding only.
 
-        Raises: what `log.scan` raises.
+        Raises: what `log.scan_stream` raises.
         """
         now = asyncio.get_running_loop().time()
-        key = (
-            request.stream,
-            request.epoch,
-            request.filters,
-            request.start,
-            request.cursor_head,
-            request.cursor_tail,
-        )
+        what = request.what
+        start = tuple(sorted(request.start.items()))
+        key = (what.stream, what.epoch, what.filters, start, request.before, request.after)
         known = self._piece_by_key.get(key)
         if known is not None and now - known[1] < LIFE_S:
             await asyncio.wait([known[0]])
             if known[0].exception() is None:
                 result = known[0].result()
                 # One that goes further than this reader may would give it what it is to get from its group.
-                if request.start < result.next_offset <= request.end and result.is_epoch_current:
+                if result.is_epoch_current and is_between(request.start, result.next_offsets, request.end):
                     self.shared += 1
                     return result
-        future: asyncio.Future[ScanResult] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[StreamScanResult] = asyncio.get_running_loop().create_future()
         self._piece_by_key.pop(key, None)
         self._piece_by_key[key] = (future, now)
         if len(self._piece_by_key) > PIECES_MAX:
             del self._piece_by_key[next(iter(self._piece_by_key))]
         try:
-            result = await log.scan(request)
+            result = await log.scan_stream(request)
         except BaseException as error:
             future.set_exception(error if isinstance(error, Exception) else ConnectionAbortedError())
             future.exception()  # it is raised here; those who wait look at it

@@ -19,6 +19,7 @@ from bridge.live.conflation import HeldValues
 from bridge.live.events import COMMENT, chunk, gap_event, live_event, position_event, retry_field
 
 if TYPE_CHECKING:
+    from bridge.cursors import Offsets
     from bridge.live.group import Group
     from bridge.live.hub import Hub
     from bridge.live.start import SnapshotSource, Start
@@ -83,8 +84,9 @@ class Reader:
         self.outlet = outlet
         self.subject = subject
         self.place = Place.FEEDING
-        self.offsets: dict[str, int] | None = None
-        self.bounds: dict[str, int] | None = None
+        self.offsets: dict[str, Offsets] | None = None
+        """Where it stands, by stream; None while its place is its group's."""
+        self.bounds: dict[str, Offsets] | None = None
         """Set while parked: the log is read up to here, what comes after is in `parked`."""
         self.parked: list[bytes] | None = None
         self.parked_bytes = 0

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from bridge.cursors import Cursor
+from bridge.cursors import SPOOL, UNKNOWN, Cursor
 from bridge.live.events import GapReason
 
 if TYPE_CHECKING:
+    from bridge.cursors import Offsets, StreamPosition
     from bridge.live.hub import Hub
     from bridge.streams.log import StreamLog
 
@@ -39,7 +40,7 @@ class SnapshotSource(Protocol):
 class Start:
     """The first position, and what to say before it."""
 
-    offsets: dict[str, int]
+    offsets: dict[str, Offsets]
     gaps: list[Gap] = field(default_factory=list)
     says_live: bool = False
     """Whether the reader is told when it has come to the present."""
@@ -48,7 +49,7 @@ class Start:
 
 async def start_at_time(logs: Sequence[StreamLog], since_ms: int) -> Start:
     """Begin with the first record at or after a time, in each stream."""
-    offsets = await asyncio.gather(*(log.offset_at(since_ms) for log in logs))
+    offsets = await asyncio.gather(*(log.offsets_at(since_ms) for log in logs))
     return Start(dict(zip((log.name for log in logs), offsets, strict=True)), says_live=True)
 
 
@@ -62,9 +63,9 @@ def start_at_cursor(hub: Hub, logs: Sequence[StreamLog], cursor: Cursor) -> Star
     offsets = hub.offsets_of(log.name for log in logs)
     gaps: list[Gap] = []
     resumed = {log.name: log for log in logs if log.name in cursor.position_by_stream}
-    found: dict[str, tuple[int, GapReason | None, int | None]] = {}
+    found: dict[str, tuple[Offsets, GapReason | None, int | None]] = {}
     for name, log in resumed.items():
-        found[name] = _judge(hub, log, cursor)
+        found[name] = judge(log, hub.offsets[name], cursor.position_by_stream[name])
         offsets[name] = found[name][0]
     # A gap stands before what it is about: each says how one stream goes on, the others as they already do.
     unknown = [name for name in cursor.position_by_stream if name not in hub.log_by_name]
@@ -78,15 +79,36 @@ def start_at_cursor(hub: Hub, logs: Sequence[StreamLog], cursor: Cursor) -> Star
     return Start(offsets, gaps, says_live=True)
 
 
-def _judge(hub: Hub, log: StreamLog, cursor: Cursor) -> tuple[int, GapReason | None, int | None]:
-    """Where the stream goes on, and what is missing before that."""
-    position = cursor.position_by_stream[log.name]
-    if position.epoch != log.epoch:
-        return log.first_offset, "epoch", None
-    next_offset = hub.next_offset[log.name]
-    offset = position.offset_by_partition.get(0, log.first_offset)
-    if offset > next_offset:
-        return next_offset, "unknown", None
-    if offset < log.first_offset:
-        return log.first_offset, "retention", log.first_offset - offset
-    return offset, None, None
+def judge(log: StreamLog, present: Offsets, position: StreamPosition) -> tuple[Offsets, GapReason | None, int | None]:
+    """Where a stream goes on after a cursor, and why and how much is missing before that.
+
+    `present` is the position of those who are live. A partition that the cursor does not name goes on there.
+    """
+    own = log.position(present)
+    first = log.first_offsets
+    offsets = dict(present)
+    reason: GapReason | None = None
+    lost: int | None = None
+    if position.spool_epoch == own.spool_epoch and own.spool_epoch is not None:
+        offsets[SPOOL] = min(position.offset_by_partition[SPOOL], present[SPOOL])
+    if position.epoch != own.epoch:
+        if position.epoch == UNKNOWN:  # it knows the spool alone; what has moved from there lies behind the contact
+            return {**offsets, **log.contact_offsets}, None, None
+        if own.epoch == UNKNOWN:
+            return offsets, "unknown", None
+        begin = {partition: first[partition] for partition in first if partition != SPOOL}
+        return {**offsets, **begin}, "epoch", None
+    for partition, offset in position.offset_by_partition.items():
+        if partition == SPOOL:
+            continue
+        if partition not in present:
+            reason, lost = reason or "unknown", None
+        elif offset > present[partition] and log.is_end_known:
+            reason, lost = "unknown", None
+        elif offset < first[partition]:
+            offsets[partition] = first[partition]
+            lost = first[partition] - offset + (lost or 0) if reason in (None, "retention") else None
+            reason = reason or "retention"
+        else:
+            offsets[partition] = offset
+    return offsets, reason, lost

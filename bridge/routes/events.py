@@ -10,9 +10,9 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from bridge.cursors import CursorTooLong
+from bridge.cursors import CursorTooLong, Offsets, distance
 from bridge.errors import NotAvailable, ParameterInvalid, Unavailable
-from bridge.history.scan import Scan
+from bridge.history.scan import Scan, StreamScan
 from bridge.live.events import gap_data
 from bridge.live.group import Bell
 from bridge.live.handover import EXTENSION, Http
@@ -99,7 +99,7 @@ async def _start(
         return await start_at_time(logs, since_ms)
     if has_snapshot:
         await node.latest.settled()
-        offsets = {log.name: node.latest.next_offset[log.name] for log in logs}
+        offsets = {log.name: node.latest.offsets[log.name] for log in logs}
         captured = node.latest.capture()  # with no await since `settled`: both are of one position
         chosen = [entry async for entries in node.latest.select(captured, filters) for entry in entries]
         return Start(offsets, says_live=True, snapshot=Snapshot(chosen))
@@ -187,39 +187,44 @@ class _Poll:
         hub = self._hub
         bytes_left = hub.limits.waiting_bytes_max
         for stream in self._offsets:
-            while self._offsets[stream] < hub.next_offset[stream]:
+            while distance(self._offsets[stream], hub.offsets[stream]):
                 if len(self._lines) >= self._limit or bytes_left <= 0:
                     return
                 log = hub.log_by_name[stream]
-                head, tail = hub.around(self._offsets, stream)
-                at = self._offsets[stream]
-                result = await log.scan(
-                    Scan(
-                        stream,
-                        log.epoch,
-                        self._filters,
-                        at,
-                        hub.next_offset[stream],
-                        "poll",
-                        records_max=self._limit - len(self._lines),
-                        bytes_max=hub.limits.feed_bytes_max,
-                        work_max=hub.limits.scan_work_max,
-                        cursor_head=head,
-                        cursor_tail=tail,
-                    )
+                before, after = hub.beside(self._offsets, stream)
+                end = hub.offsets[stream]
+                start = {partition: self._offsets[stream].get(partition, 0) for partition in end}
+                what = Scan(
+                    stream,
+                    log.epoch,
+                    self._filters,
+                    0,
+                    0,
+                    "poll",
+                    records_max=self._limit - len(self._lines),
+                    bytes_max=hub.limits.feed_bytes_max,
+                    work_max=hub.limits.scan_work_max,
                 )
-                self._note_gap(stream, at, result.first_offset)
+                result = await log.scan_stream(StreamScan(what, start, end, before, after))
+                self._note_gap(stream, start, result.first_offsets)
                 self._lines += result.data.splitlines()
                 bytes_left -= len(result.data)
-                self._offsets[stream] = max(self._offsets[stream], result.next_offset)
+                so_far = self._offsets[stream]
+                self._offsets[stream] = {
+                    partition: max(so_far.get(partition, 0), offset)
+                    for partition, offset in result.next_offsets.items()
+                }
                 if clock() >= deadline and self._lines:
                     return
 
-    def _note_gap(self, stream: str, at: int, first_offset: int) -> None:
-        if first_offset <= at:
+    def _note_gap(self, stream: str, start: Offsets, first_offsets: Offsets) -> None:
+        lost = distance(start, {partition: first_offsets.get(partition, 0) for partition in start})
+        if not lost:
             return
         before = self._hub.cursor_text(self._offsets)
-        self._offsets[stream] = first_offset
+        self._offsets[stream] = {
+            partition: max(offset, first_offsets.get(partition, 0)) for partition, offset in start.items()
+        }
         after = self._hub.cursor_text(self._offsets)
-        gap = gap_data(before, after, first_offset - at, "retention")
+        gap = gap_data(before, after, lost, "retention")
         self._lines.append(orjson.dumps({"event": "gap", "cursor": after} | gap))

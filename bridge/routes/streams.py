@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from bridge.cursors import Cursor, StreamPosition
+from bridge.cursors import Cursor, Offsets, distance
 from bridge.encoding import CSV_HEAD, rfc3339
 from bridge.errors import CursorGone, NotFound, ParameterInvalid
-from bridge.history.scan import Encoding, Scan
+from bridge.history.scan import Encoding, Scan, StreamScan
 from bridge.node import Node
 from bridge.routes.parameters import (
     parse_choice,
@@ -47,7 +47,7 @@ def stream_named(node: Node, name: str) -> StreamLog:
 def describe(node: Node, log: StreamLog) -> dict[str, Any]:
     """A stream as the API shows it."""
     settings = next(each for each in node.config.streams if each.name == log.name)
-    first_offset, next_offset = log.first_offset, log.next_offset
+    first_offsets, offsets = log.first_offsets, log.offsets
     age_ms, retention_bytes = settings.retention.age_ms, settings.retention.bytes
     return {
         "name": log.name,
@@ -55,12 +55,15 @@ def describe(node: Node, log: StreamLog) -> dict[str, Any]:
         "topics": list(settings.topics),
         "ack": "received" if log.acknowledges_on_receipt else "stored",
         "epoch": log.epoch,
-        "records": next_offset - first_offset,
+        "records": log.records,
         "bytes": log.stored_bytes,
         "oldest": rfc3339(log.oldest_ms) if log.oldest_ms is not None else None,
         "newest": rfc3339(log.newest_ms) if log.newest_ms is not None else None,
         "retention": {"age_s": age_ms // 1000 if age_ms is not None else None, "bytes": retention_bytes},
-        "partitions": [{"partition": 0, "first_offset": first_offset, "next_offset": next_offset}],
+        "partitions": [
+            {"partition": partition, "first_offset": first_offsets[partition], "next_offset": offsets[partition]}
+            for partition in sorted(first_offsets)
+        ],
     }
 
 
@@ -120,12 +123,15 @@ async def records(
         raise ParameterInvalid("to", "to: this is before `from`.")
     most = limits.records_max if form == "json" else 10**15
     count = parse_number("limit", limit, 1, most) if limit is not None else (LIMIT if form == "json" else most)
-    start = await log.offset_at(from_ms) if from_ms is not None else log.first_offset
-    end = await log.offset_at(to_ms) if to_ms is not None else log.next_offset
+    start = await log.offsets_at(from_ms) if from_ms is not None else log.first_offsets
+    end = await log.offsets_at(to_ms) if to_ms is not None else log.offsets
     if cursor is not None:
-        at = _offset_of(cursor, log)
-        start, end = (max(start, at), end) if direction == "asc" else (start, min(end, at))
-    search = _Search(log, filters, start, max(start, end), direction, count)
+        at = _offsets_of(cursor, log)
+        if direction == "asc":
+            start = {partition: max(offset, at.get(partition, 0)) for partition, offset in start.items()}
+        else:
+            end = {partition: min(offset, at.get(partition, offset)) for partition, offset in end.items()}
+    search = _Search(log, filters, start, end, direction, count)
     if form == "json":
         return await _page(search)
     filename = f"{name}.{form}"
@@ -136,13 +142,13 @@ async def records(
     )
 
 
-def _offset_of(text: str, log: StreamLog) -> int:
+def _offsets_of(text: str, log: StreamLog) -> Offsets:
     position = parse_cursor(text).position_by_stream.get(log.name)
     if position is None:
         raise ParameterInvalid("cursor", f"cursor: this one says nothing about stream {log.name!r}.")
-    if position.epoch != log.epoch:
+    if position.epoch != log.epoch or position.spool_epoch != log.position(log.offsets).spool_epoch:
         raise CursorGone(f"The cursor is of epoch {position.epoch!r}; stream {log.name!r} began anew since.")
-    return position.offset_by_partition.get(0, 0)
+    return position.offset_by_partition
 
 
 class _Search:
@@ -152,8 +158,8 @@ class _Search:
         self,
         log: StreamLog,
         filters: tuple[str, ...],
-        start: int,
-        end: int,
+        start: Offsets,
+        end: Offsets,
         order: Literal["asc", "desc"],
         limit: int,
     ) -> None:
@@ -167,31 +173,30 @@ class _Search:
 
     @property
     def is_over(self) -> bool:
-        return self.start >= self.end
+        return not distance(self.start, self.end)
 
     async def step(self, encoding: Encoding, bytes_max: int) -> bytes:
         """The next piece; moves the range behind it."""
-        result = await self.log.scan(
-            Scan(
-                self.log.name,
-                self.log.epoch,
-                self.filters,
-                self.start,
-                self.end,
-                encoding,
-                order=self.order,
-                records_max=min(self.left, 20_000),
-                bytes_max=bytes_max,
-            )
+        what = Scan(
+            self.log.name,
+            self.log.epoch,
+            self.filters,
+            0,
+            0,
+            encoding,
+            order=self.order,
+            records_max=min(self.left, 20_000),
+            bytes_max=bytes_max,
         )
+        result = await self.log.scan_stream(StreamScan(what, self.start, self.end))
         self.left -= result.count
         if result.last_ms is not None:
             self.scanned_to_ms = result.last_ms
         if self.order == "asc":
-            self.start = max(self.start, result.next_offset)
+            self.start = _further(self.start, result.next_offsets, max)
         else:
-            self.end = min(self.end, result.next_offset)
-            self.start = max(self.start, result.first_offset)
+            self.end = _further(self.end, result.next_offsets, min)
+            self.start = _further(self.start, result.first_offsets, max)
         return result.data
 
     async def export(self, encoding: Encoding) -> AsyncIterator[bytes]:
@@ -204,8 +209,11 @@ class _Search:
 
     def cursor(self) -> str:
         """Where to go on in the same order."""
-        offset = self.start if self.order == "asc" else self.end
-        return str(Cursor({self.log.name: StreamPosition(self.log.epoch, {0: offset})}))
+        return str(Cursor({self.log.name: self.log.position(self.start if self.order == "asc" else self.end)}))
+
+
+def _further(offsets: Offsets, found: Offsets, choose: Callable[[int, int], int]) -> Offsets:
+    return {partition: choose(offset, found.get(partition, offset)) for partition, offset in offsets.items()}
 
 
 async def _page(search: _Search) -> Response:

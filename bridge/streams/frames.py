@@ -6,6 +6,7 @@ storing costs nothing for a record and bodies can be joined without decoding the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ FORMAT_VERSION = 1
 """First byte of each segment. A reader refuses what is newer than itself."""
 
 IS_V5 = 0x01
+NAMES_RUN = 0x02
+"""The run's name is not a number of ours and follows the client id, behind a NUL, which no client id has."""
+IS_NULL = 0x04
+"""The record has no value (a tombstone of Kafka); its payload is empty. Only in segments of one record."""
+_OWN_RUN = re.compile(r"n(0|[1-9][0-9]{0,17})")
 
 # version, flags, time (epoch ms), node run, first number, count, bytes of frames, bytes of client id
 _HEAD = Struct("<BBQIQIIH")
@@ -51,13 +57,21 @@ def encode_segment(run: PublishRun, node_run: int) -> tuple[bytes, bytes, bytes]
     return head, client_id, frames
 
 
-def encode_record(run: RecordRun, row: int, node_run: int) -> bytes:
+def encode_record(run: RecordRun, row: int) -> bytes:
     """A segment that holds one record of a run that was read back or is live."""
     frame = run.data[run.frame_start(row) : run.ends[row]]
     client_id = run.client_id.encode()
     flags = IS_V5 if run.is_v5 else 0
-    number = run.first_number + row if run.first_number else 0
-    head = _pack_head(FORMAT_VERSION, flags, run.received_at_ms, node_run, number, 1, len(frame), len(client_id))
+    run_match = _OWN_RUN.fullmatch(run.node_run)
+    node_run = int(run_match[1]) if run_match is not None else 0
+    if run_match is None:  # a Kafka record of another producer: the name of its run goes behind the client's
+        client_id += b"\0" + run.node_run.encode()
+        flags |= NAMES_RUN
+    if row in run.null_rows:
+        flags |= IS_NULL
+    head = _pack_head(
+        FORMAT_VERSION, flags, run.received_at_ms, node_run, run.number(row), 1, len(frame), len(client_id)
+    )
     return head + client_id + frame
 
 
@@ -101,23 +115,31 @@ def decode_body(body: bytes, base_offset: int, topics: dict[bytes, Topic]) -> li
             raise StoredFormatError("a stored frame ends beyond its row") from error
         if len(ends) != count or (ends and ends[-1] != position):
             raise StoredFormatError(f"a stored segment should hold {count} records and holds {len(ends)}")
-        runs.append(
-            RecordRun(
-                body,
-                start,
-                run_topics,
-                payload_starts,
-                ends,
-                base_offset=base_offset,
-                first_number=first_number,
-                node_run=f"n{node_run}",
-                received_at_ms=time_ms,
-                client_id=body[client_id_start:start].decode(),
-                is_v5=is_v5,
-            )
+        run = RecordRun(
+            body,
+            start,
+            run_topics,
+            payload_starts,
+            ends,
+            base_offset=base_offset,
+            first_number=first_number,
+            node_run=f"n{node_run}",
+            received_at_ms=time_ms,
+            client_id=body[client_id_start:start].decode(),
+            is_v5=is_v5,
         )
+        if flags & ~IS_V5:
+            _read_rare_flags(run, flags)
+        runs.append(run)
         base_offset += count
     return runs
+
+
+def _read_rare_flags(run: RecordRun, flags: int) -> None:
+    if flags & NAMES_RUN:
+        run.client_id, _, run.node_run = run.client_id.partition("\0")
+    if flags & IS_NULL:
+        run.null_rows = frozenset(range(len(run)))
 
 
 # hot path: tests/bench/sqlite_log.py

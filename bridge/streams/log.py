@@ -2,12 +2,14 @@
 
 One instance is one stream. All methods are called on the event loop's thread and none of them blocks.
 
-1. `append` gives each record of a run the next offsets (`run.base_offset`), a time that never falls below the last
-   one of the stream (`run.received_at_ms` is raised) and a number (`run.first_number`), in the order of the calls.
-2. `on_committed(runs)` is called on the loop, in offset order, once the runs are as durable as the storage can make
-   them. For `memory` that is inside `flush`.
-3. Offsets `first_offset <= o < next_offset` can be read; `next_offset` counts committed records only. `epoch` names
-   one life of the stream: an offset means nothing under another epoch.
+1. `append` takes runs in order, gives each a time that never falls below the last one of the stream
+   (`run.received_at_ms` is raised) and, as far as it can know them, its offsets (`run.base_offset`).
+2. `on_committed(runs)` is called on the loop once the runs are as durable as the storage can make them; for `memory`
+   that is inside `flush`. Embedded logs call it in the order of the appends, with offsets that are final, and their
+   records can be read from then on. Kafka calls it when the broker has confirmed; what can be read comes by
+   `on_read(runs)`, in the order of each partition.
+3. Offsets `first_offsets[p] <= o < offsets[p]` can be read, for each partition `p` (0 alone for embedded logs,
+   `SPOOL` for what waits outside Kafka). `epoch` names one life of the stream: an offset means nothing under another.
 4. While the storage cannot take records (`failure` is not None) nothing is lost: runs stay queued in order, are tried
    again, and `withdraw` takes one back that its publisher has been refused.
 """
@@ -20,7 +22,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bridge.history.scan import Scan, ScanResult
+    from bridge.cursors import Offsets, StreamPosition
+    from bridge.history.scan import StreamScan, StreamScanResult
+    from bridge.records import RecordRun
     from broker.publish_run import PublishRun
 
 
@@ -44,18 +48,37 @@ class StreamLog(Protocol):
 
     name: str
     storage: str  # "memory" | "sqlite" | "kafka"
-    epoch: str  # [A-Za-z0-9-]+
+    epoch: str  # [A-Za-z0-9_-]+
     acknowledges_on_receipt: bool
     on_committed: Callable[[Sequence[PublishRun]], None]
+    on_read: Callable[[Sequence[RecordRun]], None]
     failure: str | None  # why nothing commits at the moment, for people; None when all is well
 
     @property
-    def first_offset(self) -> int:
-        """Offset of the oldest record kept; equals `next_offset` when there is none."""
+    def first_offsets(self) -> Offsets:
+        """Offset of the oldest record kept in each partition; equals that of `offsets` when there is none."""
 
     @property
-    def next_offset(self) -> int:
-        """One past the newest committed record."""
+    def offsets(self) -> Offsets:
+        """One past the newest record that can be read, in each partition."""
+
+    @property
+    def records(self) -> int:
+        """How many can be read."""
+
+    @property
+    def is_end_known(self) -> bool:
+        """False: the storage has not been reached yet, so `offsets` may lie before the end."""
+
+    @property
+    def contact_offsets(self) -> Offsets:
+        """`offsets` when this node first saw this epoch of the stream."""
+
+    def epoch_of(self, partition: int) -> str:
+        """The epoch in which a partition's offsets count; that of `SPOOL` is its own."""
+
+    def position(self, offsets: Offsets) -> StreamPosition:
+        """`offsets` with the epochs that they belong to."""
 
     @property
     def pending_bytes(self) -> int:
@@ -82,8 +105,8 @@ class StreamLog(Protocol):
     def withdraw(self, run: PublishRun) -> bool:
         """Take a queued run back; False when it is already being written (its offsets are then used)."""
 
-    async def offset_at(self, time_ms: int) -> int:
-        """The first offset whose record's time is at or after `time_ms`; `next_offset` when there is none."""
+    async def offsets_at(self, time_ms: int) -> Offsets:
+        """In each partition the first offset whose record's time is at or after `time_ms`, else that of `offsets`."""
 
-    async def scan(self, request: Scan) -> ScanResult:
+    async def scan_stream(self, request: StreamScan) -> StreamScanResult:
         """Read and encode a bounded piece of history; see `bridge.history.scan`."""

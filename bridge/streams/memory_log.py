@@ -17,6 +17,7 @@ from bridge.history.scan import Scan, ScanResult
 from bridge.records import RecordRun, Topic
 from bridge.streams.collect import ScanCollector, TopicChoice, lowest_at, nothing
 from bridge.streams.log import clock_ms, ignore_commits
+from bridge.streams.one_partition import OnePartition, ignore_runs
 from broker.publish_run import PublishRun
 
 BYTES_MAX = 64 * 1024 * 1024
@@ -41,7 +42,7 @@ def _pack(column: Sequence[int]) -> Sequence[int]:
     return array("I", column)
 
 
-class MemoryLog:
+class MemoryLog(OnePartition):
     """A stream in memory; see `bridge.streams.log.StreamLog`."""
 
     storage = "memory"
@@ -60,6 +61,7 @@ class MemoryLog:
         self.epoch = f"m{clock():x}{secrets.token_hex(2)}"
         self.acknowledges_on_receipt = acknowledges_on_receipt
         self.on_committed: Callable[[Sequence[PublishRun]], None] = ignore_commits
+        self.on_read: Callable[[Sequence[RecordRun]], None] = ignore_runs
         self.failure: str | None = None
         self._bytes_max = bytes_max
         self._age_ms_max = age_ms_max

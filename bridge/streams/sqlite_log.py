@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bridge.history.scan import Scan, ScanResult
+from bridge.records import RecordRun
 from bridge.streams.log import ignore_commits
+from bridge.streams.one_partition import OnePartition, ignore_runs
 from bridge.streams.sqlite_table import Extent, StreamTable
 from bridge.streams.upkeep import LatestEntry
 from broker.publish_run import PublishRun
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from bridge.streams.sqlite_store import SqliteStore
 
 
-class SqliteLog:
+class SqliteLog(OnePartition):
     """A stream in the store's file; see `bridge.streams.log.StreamLog`."""
 
     storage = "sqlite"
@@ -33,6 +35,7 @@ class SqliteLog:
         self.epoch = epoch
         self.acknowledges_on_receipt = acknowledges_on_receipt
         self.on_committed: Callable[[Sequence[PublishRun]], None] = ignore_commits
+        self.on_read: Callable[[Sequence[RecordRun]], None] = ignore_runs
         self.failure: str | None = None
         self.table = table
         self._store = store

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cursors import CURSOR_BYTES_MAX, Cursor, CursorInvalid, CursorTooLong, StreamPosition
+from bridge.cursors import CURSOR_BYTES_MAX, SPOOL, Cursor, CursorInvalid, CursorTooLong, StreamPosition
 
 names = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
-positions = st.builds(
-    StreamPosition,
-    st.from_regex(r"[A-Za-z0-9-]{1,12}", fullmatch=True),
-    st.dictionaries(st.integers(0, 300), st.integers(0, 2**62), min_size=1, max_size=4),
+epochs = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
+offsets = st.integers(0, 2**62)
+plain_positions = st.builds(
+    StreamPosition, epochs, st.dictionaries(st.integers(0, 300), offsets, min_size=1, max_size=4)
 )
+spooled_positions = st.builds(
+    lambda epoch, places, spool_epoch, offset: StreamPosition(epoch, {**places, SPOOL: offset}, spool_epoch),
+    epochs,
+    st.dictionaries(st.integers(0, 300), offsets, max_size=4),
+    epochs,
+    offsets,
+)
+positions = plain_positions | spooled_positions
 cursors = st.builds(Cursor, st.dictionaries(names, positions, max_size=4))
 
 
@@ -36,7 +45,7 @@ def test_head_offset_tail_is_the_text_with_that_offset(cursor: Cursor, data: st.
     head, tail = cursor.around(stream, partition)
     moved = Cursor(
         dict(cursor.position_by_stream)
-        | {stream: StreamPosition(position.epoch, {**position.offset_by_partition, partition: 77})}
+        | {stream: replace(position, offset_by_partition={**position.offset_by_partition, partition: 77})}
     )
     assert f"{head}77{tail}" == str(moved)
 
@@ -64,7 +73,12 @@ def test_any_text_is_a_cursor_or_is_refused(text: str) -> None:
         "a~e~0.01",
         "a~e~0.5_0.6",
         "a~e~0.5~~a~e~0.6",
-        "a~e_1~0.5",
+        "a~e.1~0.5",
+        "a~e~-",
+        "a~e~0.5~s",
+        "a~e~0.5~s~",
+        "a~e~0.5~s~01",
+        "a~e~0.5~s~1~2",
         "a~e~0.5\n",
         "a~e~0.5 ",
         "ü~e~0.5",

@@ -30,7 +30,7 @@ async def test_newest_record_and_count_of_each_topic() -> None:
         entries = await chosen(side.latest, "#")
         assert payloads(entries) == {"a": b"3", "b": b"4"}
         assert {entry.topic.name: (entry.count, entry.offset) for entry in entries} == {"a": (2, 2), "b": (2, 3)}
-        assert side.latest.next_offset == {"default": 4}
+        assert side.latest.offsets == {"default": {0: 4}}
 
 
 async def test_filters_choose_and_dollar_topics_need_to_be_named() -> None:

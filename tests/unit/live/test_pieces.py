@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge.history.scan import Scan
+from bridge.history.scan import Scan, StreamScan
 from bridge.live.pieces import Pieces
 from bridge.live.reader import Place
 from tests.unit.live.parts import Side, until
@@ -33,12 +33,12 @@ async def test_a_piece_that_goes_beyond_the_bound_is_not_shared() -> None:
             side.publish(("a", b"%d" % number))
         pieces = Pieces()
 
-        def scan(end: int) -> Scan:
-            return Scan("default", log.epoch, ("#",), 0, end, "event", cursor_head="c~e~0.")
+        def scan(end: int) -> StreamScan:
+            return StreamScan(Scan("default", log.epoch, ("#",), 0, 0, "event"), {0: 0}, {0: end})
 
         long, short, again = await asyncio.gather(
             pieces.read(log, scan(10)), pieces.read(log, scan(5)), pieces.read(log, scan(10))
         )
-        assert (long.next_offset, short.next_offset) == (10, 5)
-        assert again.next_offset <= 10
+        assert (long.next_offsets, short.next_offsets) == ({0: 10}, {0: 5})
+        assert again.next_offsets[0] <= 10
         assert again.data.startswith(short.data)

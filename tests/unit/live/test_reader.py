@@ -262,7 +262,7 @@ async def test_snapshot_is_of_a_position_and_moves_no_reader_before_live() -> No
             side.publish((f"t{number % 3}", b"%d" % number), ("other", b"0"))
         await side.latest.settled()
         captured = [entry for entry in side.latest.capture() if entry.topic.name != "other"]
-        start = Start(dict(side.latest.next_offset), says_live=True, snapshot=Snapshot(captured))
+        start = Start(dict(side.latest.offsets), says_live=True, snapshot=Snapshot(captured))
         side.publish(("t1", b"10"))
         outlet = side.open("t0", "t1", "t2", start=start)
         await until(lambda: outlet.messages())

@@ -93,9 +93,20 @@ def test_matching_finds_what_decoding_all_finds(cases: list[dict[str, object]], 
 
 def test_one_record_of_a_run_is_a_segment_of_its_own() -> None:
     run = decode_body(body_of(RunMaker().run([b"1", b"2", b"3"], properties=b"")), 0, {})[0]
-    (record,) = decode_body(encode_record(run, 1, 7), 1, {})
+    (record,) = decode_body(encode_record(run, 1), 1, {})
     assert record.data[record.payload_starts[0] : record.ends[0]] == b"2"
     assert (record.first_number, record.topics[0].name, record.is_v5) == (2, run.topics[1].name, True)
+
+
+def test_a_record_of_another_producer_keeps_the_name_of_its_run_and_that_it_has_no_value() -> None:
+    run = decode_body(body_of(RunMaker().run([b"", b"2"], client_id="näme")), 0, {})[0]
+    run.node_run, run.numbers, run.null_rows = "line-7", (40, 90), frozenset({0})
+    (first,), (second,) = (decode_body(encode_record(run, row), 0, {}) for row in range(2))
+    assert [(each.client_id, each.node_run, each.number(0)) for each in (first, second)] == [
+        ("näme", "line-7", 40),
+        ("näme", "line-7", 90),
+    ]
+    assert (first.null_rows, second.null_rows) == ({0}, frozenset())
 
 
 def test_a_record_of_a_newer_format_is_refused() -> None:

@@ -279,7 +279,7 @@ async def test_latest_values_come_back_with_their_place(open_store: OpenStore) -
     topics = [route.sink_topic for route in run.routes]
     (record_run,) = decoded(b"".join(encode_segment(run, 1)))
     entries = [
-        LatestEntry(topic, row, 1_000, 10 + row, 500, encode_record(record_run, row, 1))  # type: ignore[arg-type]
+        LatestEntry(topic, row, 1_000, 10 + row, 500, encode_record(record_run, row))  # type: ignore[arg-type]
         for row, topic in enumerate(topics)
     ]
     log.save_latest(entries[:2], 2)
