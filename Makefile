@@ -5,13 +5,17 @@ PYTHON_FILES := broker bridge devices tests scripts
 DASHBOARD := bridge/dashboard
 DASHBOARD_SOURCES := $(wildcard docs/samples/*) $(shell find $(DASHBOARD) \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.py' -print 2>/dev/null)
 BENCH ?= all
+BROKERS ?= 1
+KAFKA_PORT ?= 9092
+KAFKA_DIRECTORY ?= build/kafka
+KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench dashboard fmt lint types system picture
+.PHONY: help setup run test check bench dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
 
 help: ## list the targets
 	@echo "Headrace. Start here: make run"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 setup: .venv/.stamp dashboard ## make .venv with the console script `headrace`, and build the page
 
@@ -49,11 +53,20 @@ lint: .venv/.stamp-dev ## ruff: rules and format
 types: .venv/.stamp-dev ## mypy --strict over broker, bridge and devices
 	@.venv/bin/mypy
 
-system: ## install what tests need beside Python: Chromium, Mosquitto and its clients (apt)
+system: ## install what tests need beside Python: Chromium, Mosquitto and its clients, Java, Maven (apt)
 	@scripts/install_system_parts.sh
 
 picture: .venv/.stamp-dev dashboard ## docs/images/dashboard.png, of the real page with the demo's fleet
 	@.venv/bin/python scripts/dashboard_picture.py
+
+kafka-up: .venv/.stamp ## real Kafka on 127.0.0.1:9092 that stays up; BROKERS=3 for three, KAFKA_PORT=19092 for others
+	@$(KAFKA) up --brokers $(BROKERS)
+
+kafka-down: .venv/.stamp ## stop it; topics and records stay for the next kafka-up
+	@$(KAFKA) down
+
+kafka-clean: .venv/.stamp ## remove its topics and records
+	@$(KAFKA) clean
 
 .venv/.stamp: pyproject.toml scripts/environment.sh
 	@scripts/environment.sh

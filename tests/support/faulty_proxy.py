@@ -45,7 +45,8 @@ class FaultyProxy:
         self._refuses = False
         self._is_black_hole = False
         self._bytes_per_s = 0
-        self._cut_after_bytes: int | None = None
+        self.cuts_total = 0
+        self._bytes_until_cut: dict[bool, int] = {}
         self._links: list[_Link] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -59,6 +60,7 @@ class FaultyProxy:
         """Close all connections now, with FIN or with RST; returns how many there were."""
         with self._lock:
             links, self._links = self._links, []
+            self.cuts_total += bool(links)
         for link in links:
             link.close(with_reset=with_reset)
         return len(links)
@@ -66,7 +68,12 @@ class FaultyProxy:
     def cut_after(self, byte_count: int) -> None:
         """Cut all connections once `byte_count` more bytes have gone to clients; once only."""
         with self._lock:
-            self._cut_after_bytes = byte_count
+            self._bytes_until_cut[False] = byte_count
+
+    def cut_after_to_target(self, byte_count: int) -> None:
+        """Cut all connections once `byte_count` more bytes have gone to the target; once only."""
+        with self._lock:
+            self._bytes_until_cut[True] = byte_count
 
     def black_hole(self, is_black_hole: bool = True) -> None:
         """Stay connected and forward nothing in either direction (nor read it)."""
@@ -139,11 +146,7 @@ class FaultyProxy:
                     break
                 while self._is_black_hole and link.is_open:
                     time.sleep(STEP_S)
-                if is_to_target:
-                    sink.sendall(data)
-                    self.bytes_to_target += len(data)
-                else:
-                    self._send_to_client(sink, data)
+                self._send(sink, data, is_to_target)
         except OSError:
             link.is_open = False
         finally:
@@ -152,17 +155,20 @@ class FaultyProxy:
                     self._links.remove(link)
             link.close(with_reset=False)
 
-    def _send_to_client(self, client: socket.socket, data: bytes) -> None:
+    def _send(self, sink: socket.socket, data: bytes, is_to_target: bool) -> None:
         with self._lock:
-            remaining = self._cut_after_bytes
-            if remaining is not None:
-                self._cut_after_bytes = None if remaining <= len(data) else remaining - len(data)
-        if remaining is not None and remaining <= len(data):
-            client.sendall(data[:remaining])
-            self.bytes_to_client += remaining
+            allowed = self._bytes_until_cut.pop(is_to_target, None)
+            is_cut = allowed is not None and allowed <= len(data)
+            if allowed is not None and not is_cut:
+                self._bytes_until_cut[is_to_target] = allowed - len(data)
+        part = data[:allowed] if is_cut else data
+        sink.sendall(part)
+        if is_to_target:
+            self.bytes_to_target += len(part)
+        else:
+            self.bytes_to_client += len(part)
+        if is_cut:
             self.cut()
             raise ConnectionAbortedError
-        client.sendall(data)
-        self.bytes_to_client += len(data)
-        if self._bytes_per_s:
+        if self._bytes_per_s and not is_to_target:
             time.sleep(len(data) / self._bytes_per_s)

@@ -1,0 +1,78 @@
+"""`python -m scripts.kafka up|down|clean|tool`: real Kafka on a laptop; see `make kafka-up`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.kafka.distribution import CACHE, TOOL_CLASSES, KafkaFetchFailed, KafkaMissing
+from scripts.kafka.laptop import BROKER_COUNTS, DEFAULT_PORT, KafkaNotStarted, LaptopKafka
+from scripts.kafka.node import HOST, KafkaDidNotStart
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code for a command line."""
+    options = _parser().parse_args(arguments)
+    kafka = LaptopKafka(options.directory, options.port)
+    commands = {"up": _up, "down": _down, "clean": _clean, "tool": _tool}
+    try:
+        return commands[options.command](kafka, options)
+    except (KafkaMissing, KafkaFetchFailed, KafkaNotStarted, KafkaDidNotStart) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts.kafka", description="Real Apache Kafka on this machine.")
+    parser.add_argument("--directory", type=Path, default=CACHE, help="where data is kept (%(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="of the first broker (%(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start brokers, wait until they serve, leave them running")
+    up.add_argument("--brokers", type=int, choices=BROKER_COUNTS, default=1)
+    commands.add_parser("down", help="stop them; their data stays")
+    commands.add_parser("clean", help="remove their data")
+    tool = commands.add_parser("tool", help="one of Kafka's own tools, against this Kafka")
+    tool.add_argument("name", choices=sorted(TOOL_CLASSES))
+    tool.add_argument("arguments", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _up(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+    if not kafka.distribution.is_fetched:
+        print("kafka        fetching its jars from Maven Central (44 MB, once)", flush=True)
+    kafka.distribution.fetch()
+    nodes, is_new = kafka.up(options.brokers)
+    for node in nodes:
+        print(f"kafka        {node.address}  pid {node.pid}{'' if is_new else '  (was up already)'}")
+    print(f"data         {nodes[0].directory.parent}")
+    return 0
+
+
+def _down(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+    ran, killed = kafka.down()
+    for node in ran:
+        print(
+            f"kafka        node {node.node_id} stopped{' (killed: it did not end in time)' if node in killed else ''}"
+        )
+    print(f"data         kept in {ran[0].directory.parent}" if ran else "kafka        is not running")
+    return 0
+
+
+def _clean(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+    for folder in kafka.clean():
+        print(f"removed      {folder}")
+    return 0
+
+
+def _tool(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+    kafka.distribution.fetch()
+    address = ("--bootstrap-server", f"{HOST}:{options.port}")
+    return subprocess.run(kafka.distribution.tool(options.name, *address, *options.arguments)).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""KafkaClient: topics and records of a real Kafka as another program than Headrace sees them (plain aiokafka).
+
+Every call makes a connection of its own and closes it: a test kills brokers, and no client of a helper may linger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+
+from scripts.kafka.metadata import fetch_metadata
+from tests.support.conditions import eventually_async
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRecord:
+    """A record to write (offset -1 and partition None: Kafka chooses), or one that was read."""
+
+    value: bytes | None = b""
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int | None = None
+    partition: int | None = None
+    offset: int = -1
+
+    @property
+    def header(self) -> dict[str, bytes | None]:
+        """Headers by name (the last one of a name)."""
+        return dict(self.headers)
+
+
+class KafkaAdminError(AssertionError):
+    """Kafka refused to make, change or delete a topic."""
+
+
+def unique_topic(name: str = "topic") -> str:
+    """A topic name that no other test uses."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
+class KafkaClient:
+    """All methods are coroutines; `blocking` runs one from a test that is none."""
+
+    def __init__(self, bootstrap_servers: Sequence[str]) -> None:
+        self.bootstrap_servers = list(bootstrap_servers)
+
+    # Topics.
+
+    async def create_topic(
+        self,
+        name: str | None = None,
+        partitions: int = 1,
+        replication: int | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> str:
+        """Make a topic that all brokers know (default: of a name of its own, a copy on each broker); returns the name.
+
+        Raises:
+            KafkaAdminError: refused.
+        """
+        name = name or unique_topic()
+        copies = len(self.bootstrap_servers) if replication is None else replication
+        async with self._admin() as admin:
+            _check(await admin.create_topics([NewTopic(name, partitions, copies, topic_configs=dict(config or {}))]))
+        await self._wait_until_known(name, partitions)
+        return name
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic.
+
+        Raises:
+            KafkaAdminError: refused.
+        """
+        async with self._admin() as admin:
+            _check(await admin.delete_topics([name]))
+        await self._wait_until_known(name, 0)
+
+    async def add_partitions(self, name: str, total_count: int) -> None:
+        """Give a topic more partitions.
+
+        Raises:
+            KafkaAdminError: refused.
+        """
+        async with self._admin() as admin:
+            _check(await admin.create_partitions({name: NewPartitions(total_count)}))
+        await self._wait_until_known(name, total_count)
+
+    async def _wait_until_known(self, topic: str, partition_count: int) -> None:
+        """The controller has agreed; each broker hears of it a little later, and a partition has a leader then."""
+
+        def is_known() -> bool:
+            for server in self.bootstrap_servers:
+                host, _, port = server.rpartition(":")
+                try:
+                    partitions = fetch_metadata(host, int(port), [topic]).topics[0].partitions
+                except OSError:
+                    continue  # a broker that a test has killed or paused will hear of it when it comes back
+                if len(partitions) != partition_count or any(state.leader < 0 for state in partitions):
+                    return False
+            return True
+
+        what = f"{topic} has {partition_count} partitions"
+        await eventually_async(lambda: asyncio.to_thread(is_known), CALL_TIMEOUT_S, what)
+
+    # Records.
+
+    async def produce(self, topic: str, records: Iterable[KafkaRecord | bytes]) -> list[KafkaRecord]:
+        """Write records (bytes: a value alone) in order; returns them with partition and offset."""
+        given = [record if isinstance(record, KafkaRecord) else KafkaRecord(record) for record in records]
+        # Stamped here: of records that share a batch aiokafka reports the timestamp of the first one for all.
+        now_ms = time.time_ns() // 1_000_000
+        given = [
+            record if record.timestamp_ms is not None else replace(record, timestamp_ms=now_ms) for record in given
+        ]
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap_servers,
+            enable_idempotence=True,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            await producer.start()
+            try:
+                sent = [
+                    await producer.send(
+                        topic,
+                        value=record.value,
+                        key=record.key,
+                        headers=list(record.headers),
+                        timestamp_ms=record.timestamp_ms,
+                        partition=record.partition,
+                    )
+                    for record in given
+                ]
+                done = await asyncio.gather(*sent)
+            finally:
+                await producer.stop()
+        return [
+            replace(record, partition=stored.partition, offset=stored.offset)
+            for record, stored in zip(given, done, strict=True)
+        ]
+
+    async def read_all(self, topic: str, from_offset: int | None = None) -> list[KafkaRecord]:
+        """Every record that was in the topic when this was called (or from an offset of each partition on), ordered by
+        partition and offset."""
+        async with asyncio.timeout(CALL_TIMEOUT_S), self._consumer() as consumer:
+            partitions = await self._assign(consumer, topic)
+            ends = await consumer.end_offsets(partitions)
+            for partition in partitions:
+                if from_offset is None:
+                    await consumer.seek_to_beginning(partition)
+                else:
+                    consumer.seek(partition, from_offset)
+            found: list[KafkaRecord] = []
+            for partition in partitions:
+                consumer.pause(*partitions)
+                consumer.resume(partition)
+                while await consumer.position(partition) < ends[partition]:
+                    for batch in (await consumer.getmany(timeout_ms=200, max_records=5000)).values():
+                        found += [_record(each) for each in batch if each.offset < ends[partition]]
+        return sorted(found, key=lambda record: (record.partition or 0, record.offset))
+
+    async def end_offsets(self, topic: str) -> dict[int, int]:
+        """The offset of the next record of each partition."""
+        async with asyncio.timeout(CALL_TIMEOUT_S), self._consumer() as consumer:
+            ends = await consumer.end_offsets(await self._assign(consumer, topic))
+            return {partition.partition: offset for partition, offset in ends.items()}
+
+    # Connections.
+
+    @staticmethod
+    async def _assign(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+        await consumer._client.set_topics([topic])  # without a group, a consumer first hears of it here
+        numbers = consumer.partitions_for_topic(topic)
+        assert numbers, f"there is no topic {topic}"
+        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        consumer.assign(partitions)
+        return partitions
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap_servers,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+        await consumer.start()
+        try:
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            await admin.start()
+            try:
+                yield admin
+            finally:
+                await admin.close()
+
+
+def blocking(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, for tests that are none; also where an event loop runs (it waits meanwhile)."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, call).result()
+
+
+def _record(message: Any) -> KafkaRecord:
+    return KafkaRecord(
+        message.value, message.key, tuple(message.headers), message.timestamp, message.partition, message.offset
+    )
+
+
+def _check(answer: Any) -> None:
+    """aiokafka returns refusals instead of raising them."""
+    by_topic = answer.topic_error_codes if hasattr(answer, "topic_error_codes") else answer.topic_errors
+    refused = [each for each in by_topic if each[1] != 0]
+    if refused:
+        raise KafkaAdminError(f"Kafka refused: {refused}")
