@@ -10,6 +10,7 @@ from pathlib import Path
 from scripts.kafka.distribution import CACHE, TOOL_CLASSES, KafkaFetchFailed, KafkaMissing
 from scripts.kafka.laptop import BROKER_COUNTS, DEFAULT_PORT, KafkaNotStarted, LaptopKafka
 from scripts.kafka.node import HOST, KafkaDidNotStart
+from scripts.kafka.preparation import prepare
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 def _up(kafka: LaptopKafka, options: argparse.Namespace) -> int:
     if not kafka.distribution.is_fetched:
         print("kafka        fetching its jars from Maven Central (44 MB, once)", flush=True)
-    kafka.distribution.fetch()
+    prepare(kafka.distribution)
     nodes, is_new = kafka.up(options.brokers)
     for node in nodes:
         print(f"kafka        {node.address}  pid {node.pid}{'' if is_new else '  (was up already)'}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -65,8 +66,11 @@ class LaptopKafka:
         ]
 
     def running(self) -> list[KafkaNode]:
-        """The nodes that run, of whatever count."""
-        return [node for count in BROKER_COUNTS for node in self.nodes(count) if node.find_process()]
+        """The nodes that run, of whatever count and on whatever ports."""
+        nodes = [node for count in BROKER_COUNTS for node in self.nodes(count) if node.find_process()]
+        for node in nodes:
+            node.ports = ports_in(node.properties_path)
+        return nodes
 
     def up(self, broker_count: int) -> tuple[list[KafkaNode], bool]:
         """Make sure that so many brokers serve; returns them and whether any had to be started.
@@ -76,8 +80,8 @@ class LaptopKafka:
         """
         with self._only_one():
             nodes = self.nodes(broker_count)
+            self._check_what_runs(broker_count)
             absent = [node for node in nodes if not node.find_process()]
-            self._check_what_runs(nodes)
             for node in absent:
                 self._check_ports(node)
             if absent and not nodes[0].cluster_id:
@@ -126,17 +130,14 @@ class LaptopKafka:
         for node in nodes:
             node.cluster_id = cluster_id
 
-    def _check_what_runs(self, nodes: list[KafkaNode]) -> None:
-        wanted = {node.properties_path: node for node in nodes}
-        others = [node for node in self.running() if node.properties_path not in wanted]
+    def _check_what_runs(self, broker_count: int) -> None:
+        wanted = {(node.properties_path, node.ports) for node in self.nodes(broker_count)}
+        others = [node for node in self.running() if (node.properties_path, node.ports) not in wanted]
         if others:
             raise KafkaNotStarted(
-                f"Kafka is up already with another number of brokers ({describe(others)}). "
+                f"Kafka is up already with another number of brokers or on other ports ({describe(others)}). "
                 "Stop it first: make kafka-down"
             )
-        for node in nodes:
-            if node.is_running and f"://{node.address}," not in node.properties_path.read_text():
-                raise KafkaNotStarted("Kafka is up already on another port. Stop it first: make kafka-down")
 
     def _check_ports(self, node: KafkaNode) -> None:
         for port in (node.ports.client, node.ports.controller):
@@ -145,6 +146,12 @@ class LaptopKafka:
                     f"port {port} on {HOST} is in use{listener_on(port)}. "
                     "Stop that, or choose other ports: make kafka-up KAFKA_PORT=19092"
                 )
+
+
+def ports_in(properties_path: Path) -> NodePorts:
+    """The ports with which a node was started."""
+    ports = dict(re.findall(r"(PLAINTEXT|CONTROLLER)://[^:]+:(\d+)", properties_path.read_text(encoding="utf-8")))
+    return NodePorts(int(ports["PLAINTEXT"]), int(ports["CONTROLLER"]))
 
 
 def describe(nodes: list[KafkaNode]) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from scripts.kafka.distribution import HERE, KafkaDistribution
 from scripts.kafka.metadata import Metadata, fetch_metadata
 
 HOST = "127.0.0.1"
+FREE_PORTS = range(20_000, 32_000)
+"""Below those that the system gives to outgoing connections: while a broker is down, a client that knocks at its port
+again and again could be given that same port, and would be connected with itself."""
 START_TIMEOUT_S = 90.0
 """1.5 s on a quiet machine; after a kill -9 the controller first waits for the old session to end."""
 FORMAT_TIMEOUT_S = 60.0
@@ -49,7 +53,8 @@ class NodePorts:
 class KafkaNode:
     """Everything of one node lies in `directory`: settings, logs, and its data unless `options` say otherwise.
 
-    `options` are settings of Kafka that go over the ones chosen here. `controllers` names the controller's port of each
+    `options` are settings of Kafka that go over the ones chosen here ("{node_id}" in a value is this node's number).
+    `controllers` names the controller's port of each
     node of the cluster, this one too.
     """
 
@@ -125,7 +130,7 @@ class KafkaNode:
             "broker.heartbeat.interval.ms": "500",
             # 128 MB of heap by default, more than a small broker has.
             "log.cleaner.dedupe.buffer.size": str(4 << 20),
-            **self.options,
+            **{key: value.replace("{node_id}", str(self.node_id)) for key, value in self.options.items()},
         }
 
     # Life.
@@ -141,7 +146,7 @@ class KafkaNode:
     def pid(self) -> int:
         """Process id of the node."""
         assert self.process is not None, "the node was not started"
-        return self.process.pid
+        return int(self.process.pid)
 
     def write_settings(self) -> None:
         """Write the settings file."""
@@ -197,8 +202,10 @@ class KafkaNode:
     def is_formatted(self) -> bool:
         """Whether its folders for data belong to a cluster already."""
         settings = self.settings()
-        folders = settings.get("metadata.log.dir", settings["log.dirs"].split(",")[0])
-        return (Path(folders) / "meta.properties").exists()
+        folders = settings["log.dirs"].split(",")
+        if "metadata.log.dir" in settings:
+            folders.append(settings["metadata.log.dir"])
+        return all((Path(folder) / "meta.properties").exists() for folder in folders)
 
     def format_command(self) -> list[str]:
         """The command that makes its data folders part of the cluster."""
@@ -305,6 +312,17 @@ def is_port_free(port: int) -> bool:
     return True
 
 
+def free_ports() -> Iterator[int]:
+    """Different ports that nobody listens on, without end."""
+    chance = random.SystemRandom()  # what else starts brokers on this machine must not try the same ones in one order
+    given: set[int] = set()
+    while True:
+        port = chance.choice(FREE_PORTS)
+        if port not in given and is_port_free(port):
+            given.add(port)
+            yield port
+
+
 def new_cluster_id() -> str:
     """16 random bytes as Kafka writes them."""
     while (text := base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()).startswith("-"):
@@ -318,6 +336,6 @@ def _listener_text(ports: Mapping[str, int]) -> str:
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

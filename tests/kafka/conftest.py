@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from scripts.kafka.distribution import KafkaDistribution, KafkaMissing
+from scripts.kafka.preparation import prepare
 from tests.support.kafka import KafkaBroker, KafkaCluster
 
 
 @pytest.fixture(scope="session")
 def kafka_distribution() -> KafkaDistribution:
-    """Kafka's jars, fetched when they are not there yet."""
+    """Kafka's jars, fetched when they are not there yet (up to a minute, once)."""
     distribution = KafkaDistribution()
     try:
-        distribution.fetch()
+        prepare(distribution)
     except KafkaMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing))

@@ -6,10 +6,9 @@ not Headrace is in `tests.support.kafka_client`.
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +20,7 @@ from scripts.kafka.node import (
     START_TIMEOUT_S,
     KafkaNode,
     NodePorts,
-    is_port_free,
+    free_ports,
     kill_nodes,
     new_cluster_id,
     start_nodes,
@@ -32,10 +31,6 @@ from tests.support.conditions import eventually
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.kafka_client import KafkaClient
 from tests.support.process_guard import process_guard
-
-PORTS = range(20_000, 32_000)
-"""Below those that the system gives to outgoing connections: while a broker is down, a client that knocks at its port
-again and again could be given that same port, and would be connected with itself."""
 
 
 class KafkaBroker:
@@ -236,11 +231,11 @@ class KafkaCluster:
     def leader_of(self, topic: str, partition: int = 0, timeout_s: float = 30.0) -> KafkaBroker:
         """The broker that leads a partition, waiting until there is one that runs."""
 
-        def leader() -> KafkaBroker | None:
+        def leaders() -> list[KafkaBroker]:
             node_id = self.topic_state(topic).partitions[partition].leader
-            return next((broker for broker in self.brokers if broker.node_id == node_id and broker.is_running), None)
+            return [broker for broker in self.brokers if broker.node_id == node_id and broker.is_running]
 
-        return eventually(leader, timeout_s, f"a leader of {topic}-{partition}")
+        return eventually(leaders, timeout_s, f"a leader of {topic}-{partition}")[0]
 
     def run_tool(self, name: str, *arguments: str, stdin_text: str = "", timeout_s: float = TOOL_TIMEOUT_S) -> str:
         """What one of Kafka's own tools (`TOOL_CLASSES`: console-consumer, console-producer, get-offsets, topics, or a
@@ -298,14 +293,3 @@ class KafkaCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def free_ports() -> Iterator[int]:
-    """Different ports that nobody listens on, without end."""
-    chance = random.SystemRandom()  # other test runs on this machine must not try the same ones in the same order
-    given: set[int] = set()
-    while True:
-        port = chance.choice(PORTS)
-        if port not in given and is_port_free(port):
-            given.add(port)
-            yield port

@@ -102,7 +102,7 @@ class KafkaClient:
     async def _wait_until_known(self, topic: str, partition_count: int) -> None:
         """The controller has agreed; each broker hears of it a little later, and a partition has a leader then."""
 
-        def is_known() -> bool:
+        def is_known_everywhere() -> bool:
             for server in self.bootstrap_servers:
                 host, _, port = server.rpartition(":")
                 try:
@@ -113,8 +113,10 @@ class KafkaClient:
                     return False
             return True
 
-        what = f"{topic} has {partition_count} partitions"
-        await eventually_async(lambda: asyncio.to_thread(is_known), CALL_TIMEOUT_S, what)
+        async def is_known() -> bool:
+            return await asyncio.to_thread(is_known_everywhere)
+
+        await eventually_async(is_known, CALL_TIMEOUT_S, f"{topic} has {partition_count} partitions")
 
     # Records.
 
