@@ -56,9 +56,8 @@ def _up(kafka: LaptopKafka, options: argparse.Namespace) -> int:
 def _down(kafka: LaptopKafka, options: argparse.Namespace) -> int:
     ran, killed = kafka.down()
     for node in ran:
-        print(
-            f"kafka        node {node.node_id} stopped{' (killed: it did not end in time)' if node in killed else ''}"
-        )
+        fate = "killed: it did not end in time" if node in killed else "stopped"
+        print(f"kafka        {node.address}  pid {node.pid} {fate}")
     print(f"data         kept in {ran[0].directory.parent}" if ran else "kafka        is not running")
     return 0
 

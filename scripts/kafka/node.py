@@ -22,6 +22,7 @@ import psutil
 from scripts.kafka.distribution import HERE, KafkaDistribution
 from scripts.kafka.metadata import Metadata, fetch_metadata
 
+MAIN_CLASS = "kafka.Kafka"
 HOST = "127.0.0.1"
 FREE_PORTS = range(20_000, 32_000)
 """Below those that the system gives to outgoing connections: while a broker is down, a client that knocks at its port
@@ -166,7 +167,7 @@ class KafkaNode:
         )
         with self.output_path.open("ab") as output:
             self.process = psutil.Popen(
-                self.distribution.java("kafka.Kafka", str(self.properties_path), options=java_options),
+                self.distribution.java(MAIN_CLASS, str(self.properties_path), options=java_options),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -187,7 +188,8 @@ class KafkaNode:
     def find_process(self) -> psutil.Process | None:
         """The process of this node when it runs already, started by whomever; it is kept in `process`."""
         for process in psutil.process_iter(["cmdline"]):
-            if str(self.properties_path) in (process.info["cmdline"] or ()) and _is_alive(process):
+            command = process.info["cmdline"] or ()
+            if MAIN_CLASS in command and str(self.properties_path) in command and _is_alive(process):
                 self.process = process
                 return process
         return None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from tests.support.faulty_proxy import FaultyProxy
 from tests.support.http_client import SseReader, metrics, records
 from tests.support.mqtt_client import RawClient
 from tests.support.server import ServerProcess
+from tests.support.small_disk import SmallDisk, fill
 
 
 class TestSecondServer:
@@ -171,24 +169,11 @@ class TestBrokenNetwork:
             watcher.expect_publish("will", b"gone")
 
 
-def disk_size_available() -> bool:
-    return os.geteuid() == 0 and shutil.which("mount") is not None
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MB that is the test's own."""
-    if not disk_size_available():
-        pytest.skip("mounting a small file system needs root")
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(mounted)], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    yield mounted
-    subprocess.run(["umount", "-l", str(mounted)], check=True)
+    with SmallDisk(tmp_path / "small", "12m") as disk:
+        yield disk.path
 
 
 @pytest.mark.slow
@@ -238,14 +223,3 @@ def test_full_disk_stops_acknowledgements_and_not_the_server(small_disk: Path) -
         stored = records(server.http_url, topic="full/a")
         assert [int(record["payload"][:6]) for record in stored] == list(range(sent))
         server.terminate()
-
-
-def fill(path: Path) -> None:
-    """Take all space that is left."""
-    with path.open("wb", buffering=0) as file:
-        for size in (65_536, 4_096, 1):
-            try:
-                while True:
-                    file.write(b"\0" * size)
-            except OSError:
-                continue
