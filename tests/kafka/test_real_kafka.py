@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from scripts.kafka.distribution import KafkaDistribution
 from scripts.kafka.metadata import fetch_metadata
+from tests.support.conditions import eventually
 from tests.support.kafka import KafkaBroker, KafkaCluster
-from tests.support.kafka_client import KafkaAdminError, KafkaRecord, blocking, unique_topic
+from tests.support.kafka_client import KafkaAdminError, KafkaClient, KafkaRecord, blocking, unique_topic
+from tests.support.small_disk import SmallDisk, fill
 
 
 async def test_what_is_produced_is_read_with_key_headers_and_timestamp(kafka: KafkaBroker) -> None:
@@ -39,6 +45,7 @@ async def test_a_topic_made_anew_has_another_id(kafka: KafkaBroker) -> None:
         await kafka.client.create_topic(topic)
 
 
+@pytest.mark.slow
 def test_kafkas_own_tools_read_and_write(kafka: KafkaBroker) -> None:
     topic = blocking(kafka.client.create_topic())
     blocking(kafka.client.produce(topic, [b"from Python"]))
@@ -48,6 +55,7 @@ def test_kafkas_own_tools_read_and_write(kafka: KafkaBroker) -> None:
     assert kafka.run_tool("get-offsets", "--topic", topic).strip() == f"{topic}:0:2"
 
 
+@pytest.mark.slow
 def test_records_survive_a_kill(kafka_broker: KafkaBroker) -> None:
     topic = blocking(kafka_broker.client.create_topic())
     written = blocking(kafka_broker.client.produce(topic, [b"%d" % n for n in range(100)]))
@@ -68,6 +76,7 @@ def test_a_paused_broker_is_silent_until_it_is_resumed(kafka_broker: KafkaBroker
     assert len(fetch_metadata("127.0.0.1", kafka_broker.port).brokers) == 1
 
 
+@pytest.mark.slow
 def test_three_brokers_lose_their_leader_and_no_record(kafka_cluster: KafkaCluster) -> None:
     topic = blocking(kafka_cluster.client.create_topic(unique_topic()))
     written = blocking(kafka_cluster.client.produce(topic, [b"before"]))
@@ -84,8 +93,40 @@ async def test_a_proxy_cuts_a_batch_in_its_middle(kafka_broker: KafkaBroker) -> 
     topic = await kafka_broker.client.create_topic()
     proxy = kafka_broker.proxy
     proxy.cut_after_to_target(100_000)
-    through_proxy = type(kafka_broker.client)(kafka_broker.proxied_bootstrap_servers)
+    through_proxy = KafkaClient(kafka_broker.proxied_bootstrap_servers)
     values = [b"%03d" % n + bytes(9_000) for n in range(50)]
     await through_proxy.produce(topic, values)
     assert proxy.cuts_total == 1
     assert [record.value for record in await kafka_broker.client.read_all(topic)] == values
+
+
+def test_a_broker_that_is_down_is_an_error_at_once(kafka_broker: KafkaBroker) -> None:
+    kafka_broker.kill()
+    with pytest.raises(KafkaConnectionError):
+        blocking(kafka_broker.client.produce("topic", [b"lost"]))
+    with pytest.raises(KafkaConnectionError):
+        blocking(kafka_broker.client.read_all("topic"))
+    with pytest.raises(KafkaConnectionError):
+        blocking(kafka_broker.client.create_topic())
+
+
+@pytest.mark.slow
+def test_a_broker_with_a_full_disk_ends_and_serves_again_when_there_is_room(
+    kafka_distribution: KafkaDistribution, tmp_path: Path
+) -> None:
+    with (
+        SmallDisk(tmp_path / "small", "40m") as disk,
+        KafkaCluster(tmp_path, options={"log.dirs": f"{disk.path}/{{node_id}}"}) as cluster,
+    ):
+        (broker,) = cluster.brokers
+        topic = blocking(broker.client.create_topic())
+        written = blocking(broker.client.produce(topic, [bytes(1_000)] * 100))
+        fill(disk.path / "filler")
+        with pytest.raises(TimeoutError):
+            blocking(broker.client.produce(topic, [bytes(100_000)] * 100, timeout_s=3))
+        eventually(lambda: not broker.is_running)
+        assert "all log dirs" in broker.log_text
+
+        (disk.path / "filler").unlink()
+        broker.start()
+        assert blocking(broker.client.read_all(topic))[: len(written)] == written

@@ -6,6 +6,7 @@ Every call makes a connection of its own and closes it: a test kills brokers, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from tests.support.conditions import eventually_async
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_MS = 10_000
 
 
@@ -120,8 +122,14 @@ class KafkaClient:
 
     # Records.
 
-    async def produce(self, topic: str, records: Iterable[KafkaRecord | bytes]) -> list[KafkaRecord]:
-        """Write records (bytes: a value alone) in order; returns them with partition and offset."""
+    async def produce(
+        self, topic: str, records: Iterable[KafkaRecord | bytes], timeout_s: float = CALL_TIMEOUT_S
+    ) -> list[KafkaRecord]:
+        """Write records (bytes: a value alone) in order; returns them with partition and offset.
+
+        Raises:
+            TimeoutError: they were not all stored in time; some may be.
+        """
         given = [record if isinstance(record, KafkaRecord) else KafkaRecord(record) for record in records]
         # Stamped here: of records that share a batch aiokafka reports the timestamp of the first one for all.
         now_ms = time.time_ns() // 1_000_000
@@ -129,27 +137,21 @@ class KafkaClient:
             record if record.timestamp_ms is not None else replace(record, timestamp_ms=now_ms) for record in given
         ]
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap_servers,
-            enable_idempotence=True,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            bootstrap_servers=self.bootstrap_servers, enable_idempotence=True, request_timeout_ms=REQUEST_TIMEOUT_MS
         )
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await producer.start()
-            try:
-                sent = [
-                    await producer.send(
-                        topic,
-                        value=record.value,
-                        key=record.key,
-                        headers=list(record.headers),
-                        timestamp_ms=record.timestamp_ms,
-                        partition=record.partition,
-                    )
-                    for record in given
-                ]
-                done = await asyncio.gather(*sent)
-            finally:
-                await producer.stop()
+        async with _started(producer), asyncio.timeout(timeout_s):
+            sent = [
+                await producer.send(
+                    topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    timestamp_ms=record.timestamp_ms,
+                    partition=record.partition,
+                )
+                for record in given
+            ]
+            done = await asyncio.gather(*sent)
         return [
             replace(record, partition=stored.partition, offset=stored.offset)
             for record, stored in zip(given, done, strict=True)
@@ -158,7 +160,7 @@ class KafkaClient:
     async def read_all(self, topic: str, from_offset: int | None = None) -> list[KafkaRecord]:
         """Every record that was in the topic when this was called (or from an offset of each partition on), ordered by
         partition and offset."""
-        async with asyncio.timeout(CALL_TIMEOUT_S), self._consumer() as consumer:
+        async with self._consumer() as consumer:
             partitions = await self._assign(consumer, topic)
             ends = await consumer.end_offsets(partitions)
             for partition in partitions:
@@ -177,7 +179,7 @@ class KafkaClient:
 
     async def end_offsets(self, topic: str) -> dict[int, int]:
         """The offset of the next record of each partition."""
-        async with asyncio.timeout(CALL_TIMEOUT_S), self._consumer() as consumer:
+        async with self._consumer() as consumer:
             ends = await consumer.end_offsets(await self._assign(consumer, topic))
             return {partition.partition: offset for partition, offset in ends.items()}
 
@@ -201,21 +203,26 @@ class KafkaClient:
             isolation_level="read_committed",
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
-        await consumer.start()
-        try:
+        async with _started(consumer), asyncio.timeout(CALL_TIMEOUT_S):
             yield consumer
-        finally:
-            await consumer.stop()
 
     @asynccontextmanager
     async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await admin.start()
-            try:
-                yield admin
-            finally:
-                await admin.close()
+        async with _started(admin), asyncio.timeout(CALL_TIMEOUT_S):
+            yield admin
+
+
+@asynccontextmanager
+async def _started(client: Any) -> AsyncIterator[None]:
+    """A client of aiokafka that is stopped in the end, also one that could not start, or that would not stop: with
+    records that cannot be delivered it waits without limit."""
+    try:
+        await client.start()
+        yield
+    finally:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(client.close() if hasattr(client, "close") else client.stop(), STOP_TIMEOUT_S)
 
 
 def blocking(call: Coroutine[Any, Any, T]) -> T:
