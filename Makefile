@@ -28,6 +28,7 @@ test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, t
 	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory dashboard
 	@$(MAKE) --no-print-directory lint types
 	@scripts/dashboard.sh test
+	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
 	@scripts/pytest.sh tests
 
 check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (under 60 s)

@@ -1,4 +1,4 @@
-"""`python -m scripts.kafka up|down|clean|tool`: real Kafka on a laptop; see `make kafka-up`."""
+"""`python -m scripts.kafka fetch|up|down|clean|tool`: real Kafka on a laptop; see `make kafka-up`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.kafka.distribution import CACHE, TOOL_CLASSES, KafkaFetchFailed, KafkaMissing
+from scripts.kafka.distribution import CACHE, TOOL_CLASSES, KafkaFetchFailed, KafkaMissing, find_java
 from scripts.kafka.laptop import BROKER_COUNTS, DEFAULT_PORT, KafkaNotStarted, LaptopKafka
 from scripts.kafka.node import HOST, KafkaDidNotStart
 from scripts.kafka.preparation import prepare
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code for a command line."""
     options = _parser().parse_args(arguments)
     kafka = LaptopKafka(options.directory, options.port)
-    commands = {"up": _up, "down": _down, "clean": _clean, "tool": _tool}
+    commands = {"fetch": _fetch, "up": _up, "down": _down, "clean": _clean, "tool": _tool}
     try:
         return commands[options.command](kafka, options)
     except (KafkaMissing, KafkaFetchFailed, KafkaNotStarted, KafkaDidNotStart) as error:
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--directory", type=Path, default=CACHE, help="where data is kept (%(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="of the first broker (%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fetch", help="get its jars ready, so that the next start is quick")
     up = commands.add_parser("up", help="start brokers, wait until they serve, leave them running")
     up.add_argument("--brokers", type=int, choices=BROKER_COUNTS, default=1)
     commands.add_parser("down", help="stop them; their data stays")
@@ -42,10 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+def _fetch(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+    find_java()  # before anything is said or fetched
     if not kafka.distribution.is_fetched:
-        print("kafka        fetching its jars from Maven Central (44 MB, once)", flush=True)
+        print("kafka        fetching its jars from Maven Central (44 MB, once)", file=sys.stderr)
     prepare(kafka.distribution)
+    return 0
+
+
+def _up(kafka: LaptopKafka, options: argparse.Namespace) -> int:
+    _fetch(kafka, options)
     nodes, is_new = kafka.up(options.brokers)
     for node in nodes:
         print(f"kafka        {node.address}  pid {node.pid}{'' if is_new else '  (was up already)'}")
@@ -69,7 +76,7 @@ def _clean(kafka: LaptopKafka, options: argparse.Namespace) -> int:
 
 
 def _tool(kafka: LaptopKafka, options: argparse.Namespace) -> int:
-    kafka.distribution.fetch()
+    _fetch(kafka, options)
     address = ("--bootstrap-server", f"{HOST}:{options.port}")
     return subprocess.run(kafka.distribution.tool(options.name, *address, *options.arguments)).returncode
 

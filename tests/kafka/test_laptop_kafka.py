@@ -84,6 +84,7 @@ def test_up_leaves_a_broker_running_and_down_keeps_its_records(command: Command,
     assert blocking(client.read_all(topic)) == written
 
 
+@pytest.mark.timeout(180)
 def test_three_brokers_come_up_together_and_go_down_together(command: Command, port: int) -> None:
     up = command("up", "--brokers", "3")
     assert up.returncode == 0, up.stderr

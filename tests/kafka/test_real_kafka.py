@@ -77,6 +77,7 @@ def test_a_paused_broker_is_silent_until_it_is_resumed(kafka_broker: KafkaBroker
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_three_brokers_lose_their_leader_and_no_record(kafka_cluster: KafkaCluster) -> None:
     topic = blocking(kafka_cluster.client.create_topic(unique_topic()))
     written = blocking(kafka_cluster.client.produce(topic, [b"before"]))
