@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from bridge.ingest.intake import IntakeLimits
 from bridge.live.limits import LiveLimits
 from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, size_text
+from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from broker.config import BrokerConfig
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -30,6 +31,10 @@ def _parse_bind(value: object) -> Address | None:
 
 
 Bind = Annotated[Address | None, PlainValidator(_parse_bind)]
+
+
+def _optional_seconds(value: object) -> int | None:
+    return None if value is None else int(parse_age_s(value))
 
 
 class Section(BaseModel):
@@ -165,6 +170,58 @@ class Store(Section):
     )
 
 
+class Kafka(Section):
+    """The Kafka cluster of streams with storage = "kafka". sasl_* and ssl_* as aiokafka names them."""
+
+    bootstrap_servers: tuple[str, ...] = Field(
+        ("localhost:9092",), min_length=1, description="Brokers to ask first: HOST:PORT."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to."
+    )
+    sasl_mechanism: Literal["PLAIN", "GSSAPI", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="With SASL_*: the mechanism."
+    )
+    sasl_plain_username: str | None = Field(None, description="User for PLAIN and SCRAM.", examples=["headrace"])
+    sasl_plain_password: str | None = Field(None, description="Its password.", examples=["secret"])
+    sasl_kerberos_service_name: str = Field("kafka", description="For GSSAPI.")
+    sasl_kerberos_domain_name: str | None = Field(None, description="For GSSAPI.", examples=["kafka.example"])
+    ssl_cafile: str | None = Field(None, description="Certificates that are trusted (PEM).", examples=["ca.pem"])
+    ssl_certfile: str | None = Field(None, description="Certificate of this client (PEM).", examples=["client.pem"])
+    ssl_keyfile: str | None = Field(None, description="Its key (PEM).", examples=["client.key"])
+    ssl_password: str | None = Field(None, description="What the key is locked with.", examples=["secret"])
+    ssl_check_hostname: bool = Field(True, description="Brokers' certificates must name them.")
+    required: bool = Field(False, description="true: do not start without Kafka. false: spool until it answers.")
+    spool_bytes_max: Size = Field(
+        GIB, ge=MIB, description="Each stream's records kept here while Kafka is away; full: nothing is acknowledged."
+    )
+    spool_age_s_max: Annotated[int | None, BeforeValidator(_optional_seconds)] = Field(
+        None,
+        description="Age of the oldest of these; below the topics' retention: without it 6 d, or 9/10 of the shortest.",
+        examples=["6d"],
+    )
+    spool_after_s: Seconds = Field(
+        2.0, ge=0.05, le=600, description="Records that Kafka has not confirmed for so long are spooled."
+    )
+    request_timeout_s: Seconds = Field(10.0, ge=1, le=600, description="For one answer of a broker.")
+    check_s: Seconds = Field(
+        5.0, ge=0.5, le=600, description="How often topics are looked at: their ids, partitions and leaders."
+    )
+    batch_records_max: Count = Field(1_000, ge=1, le=100_000, description="Records of one batch.")
+    batch_bytes_max: Size = Field(
+        900_000, ge=KIB, le=64 * MIB, description="Bytes of one batch; below Kafka's message.max.bytes."
+    )
+    drain_records_max: Count = Field(20_000, ge=100, description="Spooled records on their way to Kafka at a time.")
+    fetch_bytes_max: Size = Field(8 * MIB, ge=64 * KIB, description="What one fetch may give.")
+    fetch_partition_bytes_max: Size = Field(MIB, ge=16 * KIB, description="What it may give of one partition.")
+    cache_bytes_max: Size = Field(
+        64 * MIB, ge=MIB, description="Fetched history kept in the reader process: ten readers cost one fetch."
+    )
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "none", description="Of batches; snappy, lz4 and zstd need the package cramjam."
+    )
+
+
 class Auth(Section):
     """Who may connect."""
 
@@ -189,9 +246,23 @@ class Retention(Section):
         return " or ".join(parts) if parts else "without limit"
 
 
+SPOOL_AGE_S = 6 * 86_400
 DEFAULT_RETENTION = Retention(age="24h", bytes=GIB)
 MEMORY_RETENTION = Retention(bytes=64 * MIB)
 SYSTEM_RETENTION = Retention(age="30d")
+
+
+class KafkaTopicTable(Section):
+    """`kafka = {…}` of a stream."""
+
+    topic: str | None = Field(None, description="Kafka's topic; the stream's name when it is not given.")
+    partitions: Count = Field(12, ge=1, le=280, description="Partitions when the topic is created.")
+    replication: Count | None = Field(None, ge=1, le=100, description="Replicas when the topic is created.")
+    key: str = Field("{topic}", description="Template of a record's key.")
+    create: bool = Field(True, description="Create the topic when it does not exist.")
+    topic_template: str | None = Field(
+        None, description="Topic of records that name none: {topic} (Kafka's), {key}, {partition}; else left out."
+    )
 
 
 class StreamTable(Section):
@@ -205,7 +276,7 @@ class StreamTable(Section):
         examples=[["sensors/#"]],
     )
     storage: Literal["memory", "sqlite", "kafka"] = Field(
-        "sqlite", description="memory: until the server stops. sqlite: on disk. (kafka: not available in this version.)"
+        "sqlite", description="memory: until the server stops. sqlite: on disk. kafka: on the cluster of [kafka]."
     )
     ack: Literal["received", "stored"] | None = Field(
         None,
@@ -216,6 +287,12 @@ class StreamTable(Section):
         None,
         description="What is kept: 24 h or 1 GiB (memory: 64 MiB); of two limits the one not given is none.",
         examples=[{"age": "7d", "bytes": "10GiB"}],
+    )
+    kafka: KafkaTopicTable | None = Field(
+        None,
+        description='With the storage "kafka": topic (the stream\'s name), partitions (12), replication (3, or as many as '
+        "there are brokers), key ({topic}; also {client_id}, {topic[1]}), create (true), topic_template.",
+        examples=[{"topic": "iot.telemetry", "partitions": 12, "replication": 3, "key": "{client_id}"}],
     )
     deliver: Literal["at_once", "committed"] = Field(
         "at_once", description="When MQTT subscribers get a message. (committed: not available in this version.)"
@@ -232,16 +309,36 @@ class StreamConfig:
     ack: str
     """`received` or `stored`."""
     retention: Retention
+    kafka: KafkaTopicSettings | None = None
 
     @classmethod
     def of(cls, table: StreamTable) -> Self:
         """The stream that a table describes. A memory stream always has a size."""
         is_memory = table.storage == "memory"
-        retention = table.retention or (MEMORY_RETENTION if is_memory else DEFAULT_RETENTION)
+        is_kafka = table.storage == "kafka"
+        retention = table.retention or (
+            MEMORY_RETENTION if is_memory else Retention() if is_kafka else DEFAULT_RETENTION
+        )
         if is_memory and retention.bytes is None:
             retention = retention.model_copy(update={"bytes": MEMORY_RETENTION.bytes})
         ack = table.ack or ("received" if is_memory else "stored")
-        return cls(table.name, table.topics, table.storage, ack, retention)
+        return cls(table.name, table.topics, table.storage, ack, retention, _topic_settings(table, retention))
+
+
+def _topic_settings(table: StreamTable, retention: Retention) -> KafkaTopicSettings | None:
+    if table.storage != "kafka":
+        return None
+    kafka = table.kafka or KafkaTopicTable()
+    return KafkaTopicSettings(
+        topic=kafka.topic or table.name,
+        partitions=kafka.partitions,
+        replication=kafka.replication,
+        key=kafka.key,
+        topic_template=kafka.topic_template,
+        create=kafka.create,
+        retention_age_ms=retention.age_ms,
+        retention_bytes=retention.bytes,
+    )
 
 
 SYSTEM_STREAM = StreamConfig("system", ("$presence/#", "$server/#"), "sqlite", "stored", SYSTEM_RETENTION)
@@ -261,6 +358,7 @@ class Config(Section):
     http: Http = Http()
     live: Live = Live()
     store: Store = Store()
+    kafka: Kafka = Kafka()
     auth: Auth = Auth()
     stream_tables: tuple[StreamTable, ...] = Field((), alias="streams")
 
@@ -305,6 +403,42 @@ class Config(Section):
     def live_limits(self) -> LiveLimits:
         """The bounds of live readers and requests."""
         return LiveLimits(**_shared(LiveLimits, self.live, self.http))
+
+    @property
+    def uses_kafka(self) -> bool:
+        """Some stream is kept on Kafka."""
+        return any(stream.storage == "kafka" for stream in self.streams)
+
+    def kafka_settings(self) -> KafkaSettings:
+        """The cluster, as the Kafka streams are given it."""
+        kafka = self.kafka
+        ages = [
+            stream.retention.age_ms
+            for stream in self.streams
+            if stream.storage == "kafka" and stream.retention.age_ms is not None
+        ]
+        security = {
+            name: value
+            for name, value in kafka.model_dump().items()
+            if name.startswith(("sasl_", "ssl_", "security_")) and value is not None
+        }
+        return KafkaSettings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            security=security,
+            required=kafka.required,
+            spool_bytes_max=kafka.spool_bytes_max,
+            spool_age_s_max=kafka.spool_age_s_max or min([SPOOL_AGE_S, *[age_ms * 9 // 10_000 for age_ms in ages]]),
+            spool_after_s=kafka.spool_after_s,
+            request_timeout_s=kafka.request_timeout_s,
+            check_s=kafka.check_s,
+            batch_records_max=kafka.batch_records_max,
+            batch_bytes_max=kafka.batch_bytes_max,
+            drain_records_max=kafka.drain_records_max,
+            fetch_bytes_max=kafka.fetch_bytes_max,
+            fetch_partition_bytes_max=kafka.fetch_partition_bytes_max,
+            cache_bytes_max=kafka.cache_bytes_max,
+            compression=None if kafka.compression == "none" else kafka.compression,
+        )
 
     def intake_limits(self) -> IntakeLimits:
         """The bounds of what waits for a log."""

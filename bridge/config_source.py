@@ -16,17 +16,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.config import Config, Retention, Section, StreamTable
+from bridge.config import Config, KafkaTopicTable, Retention, Section, StreamConfig, StreamTable
 from bridge.config_text import KeyPath, key_lines, line_of, section_text, unknown_key_text
+from bridge.quantities import age_text
+from bridge.streams.kafka.keys import KeyTemplate, KeyTemplateInvalid
 from broker.codec.errors import MqttError
 from broker.topics.names import validate_topic_filter
 
 ENVIRONMENT_PREFIX = "HEADRACE_"
+KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CURSOR_NAMES_BYTES_MAX = 1_900
 """A cursor names every stream in at most 2 KiB; so much of it is left for them."""
 CURSOR_POSITION_BYTES = 36
 """What epoch, offset and separators of one stream take in a cursor."""
+CURSOR_KAFKA_BYTES = 64
+CURSOR_PARTITION_BYTES = 7
+"""What a Kafka stream takes, with its spool, and each of its partitions."""
 LATER: tuple[KeyPath, ...] = (
     ("mqtt", "tls"),
     ("mqtt", "drop"),
@@ -37,8 +43,6 @@ LATER: tuple[KeyPath, ...] = (
     ("auth", "jwt"),
     ("auth", "amqtt_plugins"),
     ("acl",),
-    ("kafka",),
-    ("streams", "kafka"),
 )
 """Keys that are known and do nothing yet: an error."""
 
@@ -239,7 +243,9 @@ INNER_TABLES: dict[str, type[Section]] = {"streams": StreamTable, "retention": R
 def _known_keys(path: KeyPath) -> list[str]:
     table: type[Section] = Config
     for part in path:
-        if isinstance(part, str):
+        if table is StreamTable and part == "kafka":
+            table = KafkaTopicTable  # not the [kafka] at the top
+        elif isinstance(part, str):
             table = INNER_TABLES.get(part) or type(getattr(Config(), part))
     return key_names(table)
 
@@ -261,12 +267,46 @@ def _inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
             fault = topic_filter_fault(topic_filter)
             if fault:
                 yield (*path, "topics"), f'[[streams]] topics: "{topic_filter}" is not a topic filter: {fault}.'
-        if stream.storage == "kafka":
-            yield (*path, "storage"), '[[streams]] storage = "kafka" is not available in this version.'
+        yield from _wrong_kafka(config, stream, path)
         if stream.deliver == "committed":
             yield (*path, "deliver"), '[[streams]] deliver = "committed" is not available in this version.'
-    if sum(len(stream.name) + CURSOR_POSITION_BYTES for stream in config.streams) > CURSOR_NAMES_BYTES_MAX:
-        yield ("streams",), "[[streams]]: so many streams do not fit into a cursor; use fewer or shorter names."
+    if sum(map(_cursor_bytes, config.streams)) > CURSOR_NAMES_BYTES_MAX:
+        yield (
+            ("streams",),
+            "[[streams]]: so many streams and partitions do not fit into a cursor; use fewer or shorter names.",
+        )
+
+
+def _cursor_bytes(stream: StreamConfig) -> int:
+    if stream.kafka is None:
+        return len(stream.name) + CURSOR_POSITION_BYTES
+    return len(stream.name) + CURSOR_KAFKA_BYTES + CURSOR_PARTITION_BYTES * stream.kafka.partitions
+
+
+def _wrong_kafka(config: Config, stream: StreamTable, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if stream.storage != "kafka":
+        if stream.kafka is not None:
+            yield (*path, "kafka"), f'[[streams]] kafka: stream "{stream.name}" has storage = "{stream.storage}".'
+        return
+    topics = [each.kafka.topic for each in config.streams if each.kafka is not None]
+    topic = (stream.kafka.topic if stream.kafka else None) or stream.name
+    if topics.count(topic) > 1:
+        yield (*path, "kafka"), f'[[streams]] kafka: topic "{topic}" is used by two streams.'
+    if KAFKA_TOPIC.fullmatch(topic) is None or topic in (".", ".."):
+        yield (*path, "kafka"), f'[[streams]] kafka: "{topic}" is no topic name of Kafka: letters, digits and . _ -'
+    if stream.kafka is not None:
+        try:
+            KeyTemplate(stream.kafka.key)
+        except KeyTemplateInvalid as error:
+            yield (*path, "kafka"), f"[[streams]] kafka: key: {error}."
+    age_ms = stream.retention.age_ms if stream.retention is not None else None
+    spool_age_s = config.kafka.spool_age_s_max
+    if age_ms is not None and spool_age_s is not None and age_ms <= spool_age_s * 1000:
+        yield (
+            (*path, "retention"),
+            f'[[streams]] retention: stream "{stream.name}" is kept no longer than [kafka] spool_age_s_max '
+            f"({age_text(spool_age_s * 1000)}), so Kafka would drop what was spooled for so long.",
+        )
 
 
 def _wrong_addresses(config: Config) -> Iterator[tuple[KeyPath, str]]:

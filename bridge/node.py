@@ -15,6 +15,7 @@ from bridge.ingest.intake import Intake
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.stream_map import StreamMap
+from bridge.streams.kafka.side import KafkaSide
 from bridge.streams.memory_log import BYTES_MAX, MemoryLog
 from bridge.streams.sqlite_store import SqliteStore
 from broker.server import Broker
@@ -95,6 +96,7 @@ class Node:
         self.hub: Hub
         self.intake: Intake
         self.broker: Broker
+        self.kafka: KafkaSide | None = None
         self._store: SqliteStore | None = None
         self._tick: asyncio.TimerHandle | None = None
 
@@ -118,11 +120,16 @@ class Node:
         store.on_failure = self._on_store_failure
         store.on_recovered = self._on_store_recovered
         self.node_run = store.node_run
+        if config.uses_kafka:
+            self.kafka = KafkaSide(config.kafka_settings(), store)
+            self.kafka.on_turn = self._on_committed
         placed: list[tuple[StreamLog, Sequence[str]]] = []
         for stream in config.streams:
             stream_log = self._open_log(store, stream)
             self.streams[stream.name] = stream_log
             placed.append((stream_log, stream.topics))
+        if self.kafka is not None:
+            await self.kafka.readers.start()
         await store.readers.start()  # now, or the first who asks for history waits for a process to start
         self.stream_map = StreamMap(placed)
         live_limits = config.live_limits()
@@ -137,12 +144,17 @@ class Node:
         )
         self.broker = Broker(config.broker_config(), self.intake)
         self.intake.connect(self.hub, self._on_committed)
+        if self.kafka is not None:
+            await self.kafka.open(self.hub)
         await self.broker.start()
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
         self.is_ready = True
 
     def _open_log(self, store: SqliteStore, stream: StreamConfig) -> StreamLog:
         on_receipt = stream.ack == "received"
+        if stream.kafka is not None:
+            assert self.kafka is not None  # some stream is on Kafka
+            return self.kafka.open_log(stream.name, stream.kafka, acknowledges_on_receipt=on_receipt)
         if stream.storage == "memory":
             return MemoryLog(
                 stream.name,
@@ -165,6 +177,8 @@ class Node:
             self._tick = None
         if hasattr(self, "broker") and hasattr(self.broker, "turn"):
             await self.broker.stop()
+        if self.kafka is not None:
+            await self.kafka.close()
         if hasattr(self, "hub"):
             await self.hub.close()
         if hasattr(self, "latest"):
@@ -239,4 +253,6 @@ class Node:
         stream: StreamLog | None = run.stream  # type: ignore[assignment]
         if stream is None:
             return PublishOutcome(delivered_to, None, None, None)
-        return PublishOutcome(delivered_to, stream.name, 0, run.base_offset if run.base_offset >= 0 else None)
+        is_placed = run.base_offset >= 0
+        place = (run.partition, run.base_offset) if is_placed else (None if stream.reads_back else 0, None)
+        return PublishOutcome(delivered_to, stream.name, *place)

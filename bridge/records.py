@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Topic:
     """One topic name in one stream, with what is worth making once for it."""
 
-    __slots__ = ("json_head", "latest", "matches", "matches_version", "name", "stream", "topic_id")
+    __slots__ = ("encoded", "json_head", "latest", "matches", "matches_version", "name", "stream", "topic_id")
 
     def __init__(self, name: str, stream: object = None) -> None:
         self.name = name
+        self.encoded = name.encode()
         self.stream = stream
         """The StreamLog that takes its records (`SinkTopic.stream`); None for a topic read back by a scan."""
         self.topic_id = 0

@@ -37,6 +37,7 @@ class PublishRun:
         "keeps_packet_ids",
         "origin",
         "packet_ids",
+        "partition",
         "payload_starts",
         "qos",
         "reason_code",
@@ -98,6 +99,7 @@ class PublishRun:
         """`SinkTopic.stream` of the rows, None when no stream takes them."""
         # Filled in by the log that takes the run.
         self.base_offset = -1
+        self.partition = 0
         self.first_number = 0
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from bridge.config import Config, Retention
 from bridge.config_source import load_config
 from bridge.quantities import Address, age_text, size_text
 from bridge.start_checks import addresses
+from bridge.streams.kafka.settings import KafkaTopicSettings
 
 
 def run_check_config(config_file: Path | None, flags: Mapping[str, str]) -> None:
@@ -36,10 +37,16 @@ def config_lines(config: Config) -> Iterator[str]:
         elif name != "stream_tables":
             yield f"{field.alias or name} = {toml_value(value)}"
     for name, table in tables:
+        if name == "kafka" and not config.uses_kafka:
+            continue
         yield ""
         yield f"[{name}]"
         for key in type(table).model_fields:
             value = getattr(table, key)
+            if value is None and key != "bind":
+                continue
+            if key.endswith("password"):
+                value = "…"
             if key == "bind":
                 value = places[{"websocket": "mqtt-ws"}.get(name, name)]
             yield f"{key} = {toml_value(value, is_size='bytes' in key)}"
@@ -52,6 +59,14 @@ def config_lines(config: Config) -> Iterator[str]:
         yield f"storage = {toml_value(stream.storage)}"
         yield f"ack = {toml_value(stream.ack)}"
         yield f"retention = {toml_value(stream.retention)}"
+        if stream.kafka is not None:
+            yield f"kafka = {_kafka_table(stream.kafka)}"
+
+
+def _kafka_table(kafka: KafkaTopicSettings) -> str:
+    keys = ("topic", "partitions", "replication", "key", "create", "topic_template")
+    values = [(key, getattr(kafka, key)) for key in keys]
+    return f"{{ {', '.join(f'{key} = {toml_value(value)}' for key, value in values if value is not None)} }}"
 
 
 def remarks(config: Config) -> Iterator[str]:

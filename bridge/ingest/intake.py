@@ -167,7 +167,7 @@ class Intake:
                             origin.acknowledge(run)
                         except Exception:  # one connection's failure must not hold back the others' acknowledgements
                             log.exception("an acknowledgement failed")
-            if self._live is not None:
+            if self._live is not None and not stream.reads_back:
                 self._live.committed(stream, runs)
             if self._paused or self._held_by_origin:
                 self._resume_publishers()

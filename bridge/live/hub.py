@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from bridge.cursors import Cursor, Offsets, distance
 from bridge.encoding import encode_rows
 from bridge.live.conflation import HeldValues
-from bridge.live.events import COMMENT, last_id, position_event
+from bridge.live.events import COMMENT, gap_event, last_id, position_event
 from bridge.live.feeder import feed_reader
 from bridge.live.group import Bell, Group
 from bridge.live.limits import LiveLimits
@@ -123,16 +123,50 @@ class Hub:
     def read(self, log: StreamLog, runs: Sequence[RecordRun]) -> None:
         """Take what was read back from `log`, in the order of each partition."""
         self.latest.read(log, runs)
+        if not self._listener_count:
+            self.offsets[log.name] = log.offsets
+            return
         for run in runs:
-            after = {**self.offsets[log.name], run.partition: run.base_offset + len(run)}
-            if self._listener_count:
-                self._show(log, run.topics, run, after)
-            else:
-                self.offsets[log.name] = after
+            self._show(log, run.topics, run, {**self.offsets[log.name], run.partition: run.base_offset + len(run)})
+        self.offsets[log.name] = log.offsets
 
     def moved(self, log: StreamLog) -> None:
         """The log's position has changed without a record to show: partitions were added, copies passed over."""
+        self.latest.moved(log)
         self.offsets[log.name] = log.offsets
+
+    def cursors_of(self, log: StreamLog) -> dict[tuple[str, ...], str]:
+        """The hub's position as a cursor, for each set of streams that someone follows together with this one."""
+        streams = {group.streams for group in self._group_by_key.values() if log.name in group.streams}
+        return {names: self.cursor_text(self.offsets_of(names)) for names in streams}
+
+    def begin_anew(self, log: StreamLog, before: Mapping[tuple[str, ...], str]) -> None:
+        """The log has another epoch: every reader of it is told, and goes on where the new one begins.
+
+        `before` is what `cursors_of` gave under the old one.
+        """
+        self.latest.moved(log)
+        name = log.name
+        for group in self._group_by_key.values():
+            if name in group.streams:
+                group.flush()
+        self.offsets[name] = log.offsets
+        for group in self._group_by_key.values():
+            if name not in group.streams:
+                continue
+            after = self.cursor_text(self.offsets_of(group.streams))
+            group.write(gap_event(before.get(group.streams, ""), after, None, "epoch"), tuple(group.members))
+            group.told = after
+        for reader in tuple(self.readers):
+            if name not in reader.group.streams or reader.offsets is None:
+                continue
+            if reader.held is not None:
+                self.stop_holding(reader)
+            if reader.parked is not None:
+                self.unpark(reader)
+            reader.offsets[name] = log.offsets
+            told = self.cursor_text(reader.offsets)
+            reader.write(gap_event(before.get(reader.group.streams, ""), told, None, "epoch"))
 
     def flush(self) -> None:
         """End of a turn: write every group's events."""
@@ -380,14 +414,22 @@ class Hub:
                 self._fed.clear()
                 await self._fed.wait()
             reader = self._hungry.popleft()
+            wait_s = 0.0
             try:
-                await feed_reader(self, reader)
+                wait_s = await feed_reader(self, reader)
             except Exception:
                 logger.exception("a live reader's history could not be read; the reader is closed")
                 reader.close()
             reader.is_queued = False  # only now: two feeders must never hold one reader
             if reader.place is Place.FEEDING and not reader.is_full:
-                self.feed(reader)
+                if wait_s:
+                    asyncio.get_running_loop().call_later(wait_s, self._feed_again, reader)
+                else:
+                    self.feed(reader)
+
+    def _feed_again(self, reader: Reader) -> None:
+        if reader.place is Place.FEEDING and not reader.is_full and not self.is_closed:
+            self.feed(reader)
 
     # Heartbeat
 

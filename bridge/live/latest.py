@@ -181,6 +181,12 @@ class LatestValues:
         window.offsets[log.name] = offsets
         self._settle_later(window)
 
+    def moved(self, log: StreamLog) -> None:
+        """The log's position has changed without a record."""
+        self._window.offsets[log.name] = log.offsets
+        if not self._settling and not self._window.newest:
+            self.offsets[log.name] = log.offsets
+
     def _settle_later(self, window: _Window) -> None:
         if window.bytes > WINDOW_BYTES_MAX:
             self._close_window()

@@ -73,6 +73,7 @@ class Reader:
         "place",
         "says_live",
         "sent",
+        "since_ms",
         "snapshot",
         "subject",
     )
@@ -93,6 +94,8 @@ class Reader:
         self.parked_count = 0
         self.held: HeldValues | None = None
         self.snapshot: SnapshotSource | None = None
+        self.since_ms: int | None = None
+        """It wants nothing that was received before this."""
         self.says_live = False
         self.has_told = False
         """Whether the last event written carries the reader's position."""
@@ -106,6 +109,7 @@ class Reader:
         self.offsets = dict(start.offsets)
         self.says_live = start.says_live
         self.snapshot = start.snapshot
+        self.since_ms = start.since_ms
         first = [retry_field(hub.limits.retry_ms)]
         first += [gap_event(gap.before, gap.after, gap.lost, gap.reason) for gap in start.gaps]
         if start.snapshot is None and not start.gaps:

@@ -45,12 +45,14 @@ class Start:
     says_live: bool = False
     """Whether the reader is told when it has come to the present."""
     snapshot: SnapshotSource | None = None
+    since_ms: int | None = None
+    """Nothing that was received before this time is wanted (epoch milliseconds)."""
 
 
 async def start_at_time(logs: Sequence[StreamLog], since_ms: int) -> Start:
     """Begin with the first record at or after a time, in each stream."""
     offsets = await asyncio.gather(*(log.offsets_at(since_ms) for log in logs))
-    return Start(dict(zip((log.name for log in logs), offsets, strict=True)), says_live=True)
+    return Start(dict(zip((log.name for log in logs), offsets, strict=True)), says_live=True, since_ms=since_ms)
 
 
 def start_live(hub: Hub, logs: Sequence[StreamLog]) -> Start:

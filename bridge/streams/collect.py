@@ -61,6 +61,7 @@ class ScanCollector:
     def __init__(self, request: Scan, kept: tuple[int, int], start: int, end: int, choice: TopicChoice) -> None:
         """`kept` is the log's first and next offset as the scan begins; `start <= o < end` is what to look at."""
         self.request = request
+        self.epoch = request.epoch
         self.is_ascending = request.order == "asc"
         self._first_offset, self._next_offset = kept
         self._is_cut = False
@@ -69,6 +70,7 @@ class ScanCollector:
         self.position = start if self.is_ascending else self.end
         """Where to go on: the next offset to look at, descending: one past it."""
         self.choice = choice
+        self.cursor_head, self.cursor_tail = request.cursor_head, request.cursor_tail
         self.work_left = request.work_max
         self.last_ms: int | None = None
         self._parts: list[bytes] = []
@@ -79,13 +81,22 @@ class ScanCollector:
     @property
     def is_done(self) -> bool:
         """Nothing is left to look at, or a bound is reached."""
-        return (
-            self._is_cut
-            or self.position == (self.end if self.is_ascending else self.start)
-            or self._records_left <= 0
-            or self._bytes_left <= 0
-            or self.work_left <= 0
-        )
+        return self._is_cut or self.position == (self.end if self.is_ascending else self.start) or self.is_bound_reached
+
+    @property
+    def is_bound_reached(self) -> bool:
+        """It has found, or looked at, as much as it may."""
+        return self._records_left <= 0 or self._bytes_left <= 0 or self.work_left <= 0
+
+    def turn_to(self, start: int, end: int, epoch: str, cursor_head: str, cursor_tail: str) -> None:
+        """Go on in another partition, at `start <= o < end`; what was found and the bounds stay."""
+        self.start, self.end = start, end
+        self.position = start if self.is_ascending else end
+        self.epoch, self.cursor_head, self.cursor_tail = epoch, cursor_head, cursor_tail
+
+    def taken(self) -> tuple[bytes, int]:
+        """What was found so far, and how many records that is."""
+        return b"".join(self._parts), self._count
 
     def lose(self, first_offset: int) -> None:
         """Retention has dropped everything before `first_offset` while the scan was under way.
@@ -143,11 +154,11 @@ class ScanCollector:
         items = encode_rows(
             request.encoding,
             request.stream,
-            request.epoch,
+            self.epoch,
             run,
             None if is_whole else taken if self.is_ascending else taken[::-1],
-            request.cursor_head,
-            request.cursor_tail,
+            self.cursor_head,
+            self.cursor_tail,
         )
         if not self.is_ascending:
             items.reverse()

@@ -50,9 +50,13 @@ class StreamLog(Protocol):
     storage: str  # "memory" | "sqlite" | "kafka"
     epoch: str  # [A-Za-z0-9_-]+
     acknowledges_on_receipt: bool
+    reads_back: bool  # what can be read comes by `on_read`, not with the commit
     on_committed: Callable[[Sequence[PublishRun]], None]
     on_read: Callable[[Sequence[RecordRun]], None]
-    failure: str | None  # why nothing commits at the moment, for people; None when all is well
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing commits at the moment, for people; None when all is well."""
 
     @property
     def first_offsets(self) -> Offsets:

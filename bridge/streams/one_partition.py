@@ -22,6 +22,8 @@ def ignore_runs(runs: Sequence[RecordRun]) -> None:
 class OnePartition(ABC):
     """The part of `StreamLog` that is about partitions, over the part that is about offsets."""
 
+    reads_back = False
+
     name: str
     epoch: str
 

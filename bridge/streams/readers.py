@@ -41,7 +41,7 @@ class Readers:
     """One or two reader processes, started when first needed."""
 
     def __init__(self, path: Path, processes: int) -> None:
-        self._readers = [_Reader(path) for _ in range(processes)]
+        self._readers = [ReaderProcess("bridge.history.reader_process", str(path)) for _ in range(processes)]
 
     @property
     def pids(self) -> list[int]:
@@ -79,12 +79,12 @@ class Readers:
         await asyncio.gather(*[reader.close() for reader in self._readers])
 
 
-class _Reader:
+class ReaderProcess:
     """One process and the requests it has."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, module: str, *arguments: str) -> None:
         self.load = 0
-        self._path = path
+        self._command = (sys.executable, "-P", "-m", module, *arguments)
         self._process: Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -105,7 +105,7 @@ class _Reader:
                 # The child imports what this process would, wherever it was started.
                 environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
                 self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "bridge.history.reader_process", str(self._path)),
+                    *self._command,
                     stdin=PIPE,
                     stdout=PIPE,
                     env=environment,

@@ -30,19 +30,24 @@ class Row(NamedTuple):
 
 
 def rows_to_drop(
-    oldest: Sequence[Row], stored_bytes: int, now_ms: int, age_ms_max: int | None, bytes_max: int | None
+    oldest: Sequence[Row],
+    stored_bytes: int,
+    now_ms: int,
+    age_ms_max: int | None,
+    bytes_max: int | None,
+    drop_before: int = 0,
 ) -> int:
     """How many of the `oldest` rows are past the stream's retention.
 
-    A row goes when its youngest record is too old, or when more than `bytes_max` is stored and it is not the only
-    row; a row is never cut.
+    A row goes when its youngest record is too old, when more than `bytes_max` is stored and it is not the only row, or
+    when all of it lies before the offset `drop_before`; a row is never cut.
     """
     oldest_ms = None if age_ms_max is None else now_ms - age_ms_max
     count = 0
     for row in oldest:
         is_too_old = oldest_ms is not None and row.time_max < oldest_ms
         is_too_much = bytes_max is not None and stored_bytes > bytes_max and stored_bytes > row.bytes
-        if not is_too_old and not is_too_much:
+        if not is_too_old and not is_too_much and row.end > drop_before:
             break
         stored_bytes -= row.bytes
         count += 1

@@ -121,6 +121,15 @@ class SqliteLog(OnePartition):
         """What was saved, and the offset from which on records are not reflected in it. For start-up: it blocks."""
         return self._store.load_latest(self.table)
 
+    def drop_before(self, offset: int) -> None:
+        """Records before an offset are no longer wanted: their rows go in small steps, whole ones only."""
+        table = self.table
+
+        def drop() -> None:
+            table.drop_before = max(table.drop_before, offset)
+
+        self._store.writer.call_soon(drop)
+
     def take_pending(self) -> list[PublishRun]:
         """For the store: the queued runs, which now belong to the writer."""
         runs, self._pending = self._pending, []

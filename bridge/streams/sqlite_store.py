@@ -154,6 +154,12 @@ class SqliteStore:
         """For the logs: a run that keeps its packet ids has been queued."""
         self._unreleased.expect(client_id)
 
+    def keep_ids(self, runs: Sequence[PublishRun], done: Callable[[], None]) -> None:
+        """Keep the QoS 2 packet ids of runs that are stored elsewhere, then call `done`."""
+        for run in runs:
+            self.expect_ids(run.client_id)
+        self.submit(self._unreleased.keeping(runs, done))
+
     def unreleased(self, client_id: str) -> set[int]:
         """QoS 2 packet ids of `client_id` that are stored and not released."""
         return self._unreleased.of(client_id)

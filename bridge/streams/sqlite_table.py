@@ -140,6 +140,8 @@ class StreamTable:
         self.age_ms_max = age_ms_max
         self.bytes_max = bytes_max
         self.clock = clock
+        self.drop_before = 0
+        """Records before this offset are no longer wanted, whatever retention says."""
         self.batch = f"batch_{stream_id}"
         self.chunk = f"chunk_{stream_id}"
         self.head_rows: deque[Row] = deque()

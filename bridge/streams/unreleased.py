@@ -31,6 +31,22 @@ class _Statement:
         self._committed()
 
 
+class KeptIds:
+    """Ids that commit with their group."""
+
+    __slots__ = ("_committed", "_rows")
+
+    def __init__(self, rows: Sequence[tuple[str, int]], committed: Callable[[], None]) -> None:
+        self._rows = rows
+        self._committed = committed
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.executemany("INSERT OR IGNORE INTO unreleased VALUES (?, ?)", self._rows)
+
+    def committed(self) -> None:
+        self._committed()
+
+
 class UnreleasedIds:
     """See the module's docstring. The event loop's thread alone uses it."""
 
@@ -67,6 +83,17 @@ class UnreleasedIds:
 
         sql = "DELETE FROM unreleased WHERE client_id = ? AND packet_id = ?"
         return _Statement(sql, (client_id, packet_id), committed)
+
+    def keeping(self, runs: Sequence[PublishRun], done: Callable[[], None]) -> KeptIds:
+        """The write that keeps the ids of runs whose records are stored elsewhere, and then calls `done`."""
+
+        def committed() -> None:
+            self.stored(runs)
+            done()
+
+        return KeptIds(
+            [(run.client_id, packet_id) for run in runs for packet_id in run.packet_ids if packet_id], committed
+        )
 
     def expect(self, client_id: str) -> None:
         """A run of this client that keeps its ids has been queued."""

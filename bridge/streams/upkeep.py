@@ -89,11 +89,13 @@ class TableUpkeep:
 
     def _trim(self) -> bool:
         table = self.table
-        if table.age_ms_max is None and table.bytes_max is None:
+        if table.age_ms_max is None and table.bytes_max is None and not table.drop_before:
             return False
         table.load_head()
         oldest = self._oldest_rows()
-        count = rows_to_drop(oldest, table.stored_bytes, table.clock(), table.age_ms_max, table.bytes_max)
+        count = rows_to_drop(
+            oldest, table.stored_bytes, table.clock(), table.age_ms_max, table.bytes_max, table.drop_before
+        )
         if not count:
             return False
         end = oldest[count - 1].end

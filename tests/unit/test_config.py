@@ -90,7 +90,11 @@ def test_unknown_key_is_named_with_line_and_nearest_key(tmp_path: Path) -> None:
             'line 4: [[streams]] retention has no key "agee"',
         ),
         ("[mqtt.tls]\nbind = 'x'\n", "headrace.toml line 1: [mqtt.tls] is not available in this version."),
-        ("[kafka]\nrequired = true\n", "headrace.toml line 1: [kafka] is not available in this version."),
+        ("[kafka]\nrequird = true\n", 'headrace.toml line 2: [kafka] has no key "requird". Did you mean "required"?'),
+        (
+            '[[streams]]\nname="a"\ntopics=["a"]\nstorage="kafka"\nkafka={partition=3}',
+            'line 5: [[streams]] kafka has no key "partition". Did you mean "partitions"?',
+        ),
         ("[[acl]]\nwho = '*'\n", "headrace.toml line 1: [acl] is not available in this version."),
         ('[auth]\npassword_file = "x"\n', '[auth] key "password_file" is not available in this version.'),
         (
@@ -115,7 +119,13 @@ def test_mistake_is_told_with_its_place(tmp_path: Path, text: str, expected: str
     [
         ('topics = ["a/#/b"]', "is not a topic filter: "),
         ('topics = ["$SYS/#"]', "topics below $SYS are not stored"),
-        ('topics = ["a"]\nstorage = "kafka"', 'storage = "kafka" is not available in this version.'),
+        ('topics = ["a"]\nkafka = {}', 'kafka: stream "a" has storage = "sqlite".'),
+        ('topics = ["a"]\nstorage = "kafka"\nkafka = {topic = "a b"}', '"a b" is no topic name of Kafka'),
+        ('topics = ["a"]\nstorage = "kafka"\nkafka = {key = "{client}"}', "key: {client} is none of {topic}"),
+        (
+            'topics = ["a"]\nstorage = "kafka"\nretention = {age = "1h"}\n[kafka]\nspool_age_s_max = "1h"',
+            "is kept no longer than [kafka] spool_age_s_max",
+        ),
         ('topics = ["a"]\ndeliver = "committed"', 'deliver = "committed" is not available in this version.'),
     ],
 )

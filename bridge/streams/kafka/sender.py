@@ -1,0 +1,504 @@
+"""Sender: records of one stream to its Kafka topic, idempotent, in order in each partition, each once.
+
+A partition is a lane: a queue and at most one batch under way. All lanes with the same leader share a request, and one
+request is under way to a node; what comes meanwhile makes the next batches. A batch is repeated with its producer id
+and sequence number until Kafka answers for it, so Kafka stores it once (KIP-98). A batch that Kafka refuses does not
+use up its sequence number, so the ones behind it are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiokafka.errors import for_code
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from bridge.records import RecordRun, Topic
+from bridge.streams.kafka.cluster import KafkaCluster, KafkaFailure
+from bridge.streams.kafka.records import headers_of
+
+if TYPE_CHECKING:
+    from broker.publish_run import PublishRun
+
+logger = logging.getLogger("headrace.kafka")
+
+SEQUENCE_END = 1 << 31
+"""Sequence numbers begin again at 0 after this (Kafka's `DefaultRecordBatch.incrementSequence`)."""
+BUILD_S = 0.002
+"""Batches are built for so long before the loop goes on."""
+RECORD_BYTES = 160
+"""What a record costs in a batch beside key, topic, client and value: headers and lengths."""
+
+_COMPRESSION = {None: 0, "none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_REFUSALS = {10, 18, 29, 31, 32, 38, 43, 44, 76, 87}
+"""Too large (10, 18), not authorised (29, 31), bad timestamp (32), policy (44), compression (76), invalid (87)."""
+_TOO_LARGE = {10, 18}
+_LOST_SEQUENCE = {45, 46, 47, 49, 59, 90}
+"""Out of order (45), duplicate of long ago (46), producer epoch (47, 90), producer id unknown (49, 59)."""
+
+
+class Portion:
+    """Rows of one run that go to one partition, in order."""
+
+    __slots__ = ("keys", "node_run", "offsets", "rows", "run", "topics")
+
+    def __init__(
+        self,
+        run: PublishRun | RecordRun,
+        rows: Sequence[int],
+        topics: Sequence[Topic],
+        keys: Sequence[bytes],
+        node_run: str,
+        offsets: Sequence[int] | None = None,
+    ) -> None:
+        self.run = run
+        self.rows = rows
+        self.topics = topics
+        """Of all rows of the run."""
+        self.keys = keys
+        """One for each of `rows`."""
+        self.node_run = node_run
+        self.offsets = offsets
+        """Where the rows stand in the spool; None: they are not there."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, count: int) -> tuple[Portion, Portion]:
+        """The first `count` rows, and the others."""
+        offsets = self.offsets
+        return (
+            Portion(
+                self.run, self.rows[:count], self.topics, self.keys[:count], self.node_run, offsets and offsets[:count]
+            ),
+            Portion(
+                self.run, self.rows[count:], self.topics, self.keys[count:], self.node_run, offsets and offsets[count:]
+            ),
+        )
+
+    def number(self, row: int) -> int:
+        """The number in a row's `mqtt.id`."""
+        run = self.run
+        return run.number(row) if isinstance(run, RecordRun) else run.first_number + row
+
+
+class Batch:
+    """Records under way to one partition."""
+
+    __slots__ = ("_builder", "_data", "count", "lane", "portions", "producer_id", "sequence")
+
+    def __init__(self, lane: Lane, compression: int, bytes_max: int) -> None:
+        self.lane = lane
+        self.portions: list[Portion] = []
+        self.count = 0
+        self.producer_id = -1
+        self.sequence = -1
+        self._builder: Any = DefaultRecordBatchBuilder(
+            magic=2,
+            compression_type=compression,
+            is_transactional=0,
+            producer_id=-1,
+            producer_epoch=-1,
+            base_sequence=-1,
+            batch_size=bytes_max,
+        )
+        self._data: bytes | None = None
+
+    # hot path: tests/bench/kafka_records.py
+    def add(self, portion: Portion, records_max: int) -> int:
+        """Take as many leading rows as fit; how many that was."""
+        run, topics, keys, node_run = portion.run, portion.topics, portion.keys, portion.node_run
+        data, ends, payload_starts, time_ms = run.data, run.ends, run.payload_starts, run.received_at_ms
+        append, number = self._builder.append, portion.number
+        count = self.count
+        taken = 0
+        nulls = run.null_rows if isinstance(run, RecordRun) else ()
+        for row, key in zip(portion.rows, keys, strict=True):
+            if count >= records_max:
+                break
+            headers = headers_of(run, row, topics[row].encoded, node_run, number(row))
+            value = None if row in nulls else data[payload_starts[row] : ends[row]]
+            if append(count, time_ms, key, value, headers) is None:
+                break
+            count += 1
+            taken += 1
+        self.count = count
+        if taken:
+            self.portions.append(portion if taken == len(portion) else portion.split(taken)[0])
+        return taken
+
+    def finish(self, producer_id: int, producer_epoch: int, sequence: int) -> None:
+        """Give it its sequence number; from here on its bytes do not change."""
+        self.producer_id, self.sequence = producer_id, sequence
+        self._builder.set_producer_state(producer_id, producer_epoch, sequence)
+        self._data = bytes(self._builder.build())
+
+    @property
+    def is_finished(self) -> bool:
+        return self._data is not None
+
+    @property
+    def data(self) -> bytes:
+        assert self._data is not None, "a batch is finished before it is sent"
+        return self._data
+
+
+class Lane:
+    """One partition."""
+
+    __slots__ = (
+        "is_sending",
+        "next_batch",
+        "partition",
+        "queue",
+        "queued",
+        "retry_at",
+        "sequence",
+        "under_way",
+        "waits_since",
+    )
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.queue: deque[Portion] = deque()
+        self.queued = 0
+        """Records in the queue."""
+        self.next_batch: Batch | None = None
+        """Being built while another is under way."""
+        self.under_way: Batch | None = None
+        self.is_sending = False
+        """The batch under way is in a request at this moment; else it waits for its next try."""
+        self.sequence = 0
+        self.retry_at = 0.0
+        self.waits_since = 0.0
+        """When the oldest record that is not confirmed was put; 0: there is none."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self.under_way is None and self.next_batch is None and not self.queue
+
+
+class Receiver(Protocol):
+    """Who has put the records."""
+
+    def confirmed(self, partition: int, base_offset: int, batch: Batch) -> None:
+        """Kafka has stored a batch, from `base_offset` on."""
+
+    def refused(self, partition: int, batch: Batch, reason: str) -> None:
+        """Kafka will never take these."""
+
+    async def locate(self, batch: Batch) -> int | None:
+        """The offset at which a batch stands in Kafka, None when it was not stored.
+
+        Raises: KafkaError, OSError, TimeoutError
+        """
+
+
+class Sender:
+    """See the module's docstring."""
+
+    def __init__(self, cluster: KafkaCluster, topic: str, receiver: Receiver) -> None:
+        self.producer_id = -1
+        self.unconfirmed = 0
+        """Records put and not yet confirmed or refused."""
+        self.commit_s: deque[float] = deque(maxlen=1_000)
+        """How long the latest batches were under way."""
+        self._producer_epoch = -1
+        self._cluster = cluster
+        self._settings = cluster.settings
+        self._compression = _COMPRESSION[cluster.settings.compression]
+        self._topic = topic
+        self._receiver = receiver
+        self._leaders: Mapping[int, int] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._ready: dict[Lane, None] = {}
+        """Lanes with something to send or to build."""
+        self._busy: set[int] = set()
+        self._wake = asyncio.Event()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    # What the stream calls
+
+    def start(self) -> None:
+        """Begin to send; needs a running loop."""
+        self._task = asyncio.create_task(self._run(), name=f"kafka-sender-{self._topic}")
+
+    async def close(self) -> None:
+        """Stop. What is not confirmed by now may be stored, or not."""
+        tasks = [*self._requests, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task = None
+
+    def set_leaders(self, leaders: Mapping[int, int]) -> None:
+        """The nodes that lead the partitions by now."""
+        if leaders != self._leaders:
+            self._leaders = leaders
+            self._wake.set()
+
+    def put(self, partition: int, portion: Portion) -> None:
+        """Queue rows for a partition."""
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = Lane(partition)
+        if not lane.waits_since:
+            lane.waits_since = time.monotonic()
+        lane.queue.append(portion)
+        lane.queued += len(portion)
+        self.unconfirmed += len(portion)
+        self._ready[lane] = None
+        self._wake.set()
+
+    def take_back(self) -> list[Portion]:
+        """Whatever is not in a finished batch, out of all queues; it is the caller's again."""
+        portions: list[Portion] = []
+        for lane in self._lanes.values():
+            if lane.next_batch is not None:
+                portions += lane.next_batch.portions
+                lane.next_batch = None
+            portions += lane.queue
+            lane.queue.clear()
+            lane.queued = 0
+            if lane.under_way is None:
+                lane.waits_since = 0.0
+        self.unconfirmed -= sum(map(len, portions))
+        return portions
+
+    def under_way(self) -> list[Batch]:
+        """Batches that may be stored or not."""
+        return [lane.under_way for lane in self._lanes.values() if lane.under_way is not None]
+
+    def is_under_way(self, partition: int) -> bool:
+        """A batch of this partition was sent and is not confirmed."""
+        lane = self._lanes.get(partition)
+        return lane is not None and lane.under_way is not None
+
+    def oldest_wait_s(self) -> float:
+        """How long the oldest unconfirmed record has waited; 0.0 when there is none."""
+        since = min([lane.waits_since for lane in self._lanes.values() if lane.waits_since], default=0.0)
+        return time.monotonic() - since if since else 0.0
+
+    # Sending
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self.producer_id < 0 and not await self._renew_producer():
+                await asyncio.sleep(self._settings.retry_s)
+                self._wake.set()
+                continue
+            build_end = time.perf_counter() + BUILD_S
+            by_node: dict[int, list[Lane]] = {}
+            now = time.monotonic()
+            for lane in tuple(self._ready):
+                if lane.under_way is not None:
+                    self._build(lane)  # the next one, while that is under way
+                    if lane.is_sending:
+                        self._ready.pop(lane, None)
+                        continue
+                elif not self._build(lane):
+                    self._ready.pop(lane, None)
+                    continue
+                if lane.retry_at > now:
+                    continue
+                node = self._leaders.get(lane.partition, -1)
+                if node < 0:
+                    lane.retry_at = now + self._settings.retry_s
+                    self._later(self._settings.retry_s)
+                    self._cluster.check_now()
+                elif node not in self._busy:
+                    by_node.setdefault(node, []).append(lane)
+                if time.perf_counter() > build_end:
+                    await asyncio.sleep(0)
+                    build_end = time.perf_counter() + BUILD_S
+            for node, lanes in by_node.items():
+                self._send(node, lanes)
+
+    def _later(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._wake.set)
+
+    def _build(self, lane: Lane) -> bool:
+        """Fill the lane's next batch; False when there is nothing to send."""
+        settings = self._settings
+        batch = lane.next_batch
+        queue = lane.queue
+        while queue:
+            if batch is None:
+                batch = lane.next_batch = Batch(lane, self._compression, settings.batch_bytes_max)
+            portion = queue[0]
+            taken = batch.add(portion, settings.batch_records_max)
+            lane.queued -= taken
+            if taken == len(portion):
+                queue.popleft()
+                continue
+            if taken:
+                queue[0] = portion.split(taken)[1]
+            break
+        return batch is not None
+
+    def _send(self, node: int, lanes: list[Lane]) -> None:
+        batches = []
+        for lane in lanes:
+            if lane.under_way is None:
+                batch = lane.next_batch
+                if batch is None:
+                    continue
+                lane.next_batch = None
+                batch.finish(self.producer_id, self._producer_epoch, lane.sequence)
+                lane.under_way = batch
+            lane.is_sending = True
+            self._ready.pop(lane, None)
+            if lane.queue:
+                self._ready[lane] = None
+            batches.append(lane.under_way)
+        if not batches:
+            return
+        self._busy.add(node)
+        task = asyncio.create_task(self._request(node, batches), name="kafka-produce")
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+        self._wake.set()
+
+    async def _request(self, node: int, batches: list[Batch]) -> None:
+        started = time.perf_counter()
+        parts = [(batch.lane.partition, batch.data) for batch in batches]
+        timeout_ms = int(self._settings.request_timeout_s * 1000)
+        try:
+            answer = await self._cluster.send(node, ProduceRequest(None, -1, timeout_ms, [(self._topic, parts)]))
+        except KafkaFailure as error:
+            logger.debug("a request to Kafka's node %d failed: %r", node, error)
+            for batch in batches:
+                self._try_again(batch)
+            self._cluster.check_now()
+        else:
+            self.commit_s.append(time.perf_counter() - started)
+            batch_by_partition = {batch.lane.partition: batch for batch in batches}
+            for _, partitions in answer.topics:
+                for partition, error_code, base_offset, *rest in partitions:
+                    answered = batch_by_partition.pop(partition, None)
+                    if answered is not None:
+                        await self._answered(answered, error_code, base_offset, rest)
+            for batch in batch_by_partition.values():  # an answer that leaves one out
+                self._try_again(batch)
+        finally:
+            self._busy.discard(node)
+            self._wake.set()
+
+    async def _answered(self, batch: Batch, error_code: int, base_offset: int, rest: Sequence[Any]) -> None:
+        if error_code == 0 and base_offset >= 0:
+            self._confirm(batch, base_offset)
+        elif error_code in _TOO_LARGE and batch.count > 1:
+            self._split(batch)
+        elif error_code in _REFUSALS:
+            self._refuse(batch, _reason(error_code, rest))
+        elif error_code == 0 or error_code in _LOST_SEQUENCE:
+            await self._resolve(batch, error_code)
+        else:
+            logger.debug("Kafka answers %s for partition %d", for_code(error_code).__name__, batch.lane.partition)
+            self._try_again(batch)
+            self._cluster.check_now()
+            if getattr(for_code(error_code), "invalid_metadata", False):
+                await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            await self._cluster.refresh()
+        except KafkaFailure as error:
+            logger.debug("Kafka's metadata could not be read: %r", error)
+
+    def _try_again(self, batch: Batch) -> None:
+        lane = batch.lane
+        lane.is_sending = False
+        lane.retry_at = time.monotonic() + self._settings.retry_s
+        self._ready[lane] = None
+        self._later(self._settings.retry_s)
+
+    def _confirm(self, batch: Batch, base_offset: int) -> None:
+        lane = batch.lane
+        if batch.producer_id == self.producer_id:
+            lane.sequence = (batch.sequence + batch.count) % SEQUENCE_END
+        self._leave(lane, batch)
+        self._receiver.confirmed(lane.partition, base_offset, batch)
+
+    def _leave(self, lane: Lane, batch: Batch) -> None:
+        """The batch is no longer under way."""
+        lane.under_way = None
+        lane.is_sending = False
+        self.unconfirmed -= batch.count
+        lane.waits_since = 0.0 if lane.is_empty else time.monotonic()
+        if not lane.is_empty:
+            self._ready[lane] = None
+
+    def _refuse(self, batch: Batch, reason: str) -> None:
+        self._leave(batch.lane, batch)
+        self._receiver.refused(batch.lane.partition, batch, reason)
+
+    def _split(self, batch: Batch) -> None:
+        """Too large as a whole: try it in halves, under the same sequence numbers."""
+        lane = batch.lane
+        lane.under_way = None
+        lane.is_sending = False
+        behind = lane.next_batch.portions if lane.next_batch is not None else []
+        lane.next_batch = Batch(lane, self._compression, self._settings.batch_bytes_max)
+        half = batch.count // 2
+        rest: list[Portion] = []
+        for portion in batch.portions:
+            taken = lane.next_batch.add(portion, half)
+            if taken < len(portion):
+                rest.append(portion.split(taken)[1] if taken else portion)
+        lane.queue.extendleft(reversed([*rest, *behind]))
+        lane.queued += sum(map(len, [*rest, *behind]))
+        self._ready[lane] = None
+
+    # Lost sequences
+
+    async def _renew_producer(self) -> bool:
+        try:
+            self.producer_id, self._producer_epoch = await self._cluster.producer_id()
+        except KafkaFailure as error:
+            logger.debug("no producer id: %r", error)
+            self._cluster.check_now()
+            return False
+        for lane in self._lanes.values():
+            lane.sequence = 0
+        return True
+
+    async def _resolve(self, batch: Batch, error_code: int) -> None:
+        """Kafka does not know the sequence: look whether the batch is stored, and go on as a new producer if not."""
+        try:
+            base_offset = await self._receiver.locate(batch)
+        except KafkaFailure:
+            self._try_again(batch)
+            return
+        if base_offset is not None:
+            self._confirm(batch, base_offset)
+            return
+        if error_code and batch.producer_id == self.producer_id:
+            name = for_code(error_code).__name__
+            logger.info("Kafka lost the sequence of partition %d (%s)", batch.lane.partition, name)
+            self.producer_id = -1  # the next round asks for another; batches under way keep theirs
+        lane = batch.lane
+        lane.under_way = None
+        lane.is_sending = False
+        behind = lane.next_batch.portions if lane.next_batch is not None else []
+        lane.next_batch = None
+        portions = [*batch.portions, *behind]
+        lane.queue.extendleft(reversed(portions))
+        lane.queued += sum(map(len, portions))
+        self._ready[lane] = None
+
+
+def _reason(error_code: int, rest: Sequence[Any]) -> str:
+    """What Kafka says, with the words of its broker when it gives any."""
+    error = for_code(error_code)
+    message = rest[-1] if rest and isinstance(rest[-1], str) else error.description
+    return f"{error.__name__}: {message}"

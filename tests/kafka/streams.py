@@ -1,0 +1,48 @@
+"""A server with one stream on Kafka, and what Kafka holds of it as another program reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.kafka import KafkaBroker, KafkaCluster
+from tests.support.kafka_client import blocking, unique_topic
+from tests.support.server import ServerProcess
+
+
+class KafkaServer(ServerProcess):
+    """`headrace serve` with the stream `telemetry` (`sensors/#`) on a topic of its own."""
+
+    def __init__(
+        self,
+        data_directory: Path,
+        bootstrap_servers: Sequence[str],
+        *,
+        partitions: int = 3,
+        stream: str = "",
+        kafka: str = "",
+        topic: str | None = None,
+        more: str = "",
+    ) -> None:
+        self.topic = topic or unique_topic("telemetry")
+        servers = ", ".join(f'"{each}"' for each in bootstrap_servers)
+        super().__init__(
+            data_directory,
+            f"""
+[[streams]]
+name = "telemetry"
+topics = ["sensors/#"]
+storage = "kafka"
+kafka = {{ topic = "{self.topic}", partitions = {partitions}{stream} }}
+[kafka]
+bootstrap_servers = [{servers}]
+check_s = 1
+{kafka}
+{more}
+""",
+        )
+
+    def rows_in(self, kafka: KafkaBroker | KafkaCluster) -> list[tuple[str, int]]:
+        """(topic, number) of what Kafka holds, partition by partition in order."""
+        found = blocking(kafka.client.read_all(self.topic))
+        return [(record.header["mqtt.topic"].decode(), int(record.value)) for record in found]  # type: ignore[union-attr,arg-type]
