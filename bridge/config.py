@@ -290,8 +290,8 @@ class StreamTable(Section):
     )
     kafka: KafkaTopicTable | None = Field(
         None,
-        description='With the storage "kafka": topic (the stream\'s name), partitions (12), replication (3, or as many as '
-        "there are brokers), key ({topic}; also {client_id}, {topic[1]}), create (true), topic_template.",
+        description='With the storage "kafka": topic (the stream\'s name), partitions (12), replication (3, or as many '
+        "as there are brokers), key ({topic}; also {client_id}, {topic[1]}), create (true), topic_template.",
         examples=[{"topic": "iot.telemetry", "partitions": 12, "replication": 3, "key": "{client_id}"}],
     )
     deliver: Literal["at_once", "committed"] = Field(

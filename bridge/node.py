@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from bridge.figures import Figures
 from bridge.ingest.intake import Intake
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
@@ -94,6 +95,7 @@ class Node:
         self.stream_map: StreamMap
         self.latest: LatestValues
         self.hub: Hub
+        self.figures: Figures
         self.intake: Intake
         self.broker: Broker
         self.kafka: KafkaSide | None = None
@@ -139,8 +141,14 @@ class Node:
         await self.latest.open(self.streams.values())
         self.hub = Hub(self.streams.values(), self.node_run, self.latest, live_limits)
         self.hub.open()
+        self.figures = Figures(self.streams.values(), time.monotonic)
         self.intake = Intake(
-            self.stream_map.stream_for, list(self.streams.values()), store, config.intake_limits(), time.monotonic
+            self.stream_map.stream_for,
+            list(self.streams.values()),
+            store,
+            config.intake_limits(),
+            time.monotonic,
+            self.figures,
         )
         self.broker = Broker(config.broker_config(), self.intake)
         self.intake.connect(self.hub, self._on_committed)
@@ -197,6 +205,7 @@ class Node:
     def _on_tick(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
         self.intake.tick()
+        self.figures.tick()
 
     def _on_store_failure(self, text: str) -> None:
         log.error(

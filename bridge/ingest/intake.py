@@ -61,6 +61,16 @@ class LiveFeed(Protocol):
         """The runs, in offset order, on the loop."""
 
 
+class CommitFigures(Protocol):
+    """Who counts."""
+
+    def submitted(self, name: str) -> None:
+        """A run was handed to the log of this stream."""
+
+    def committed(self, log: StreamLog, runs: Sequence[PublishRun]) -> None:
+        """And these were committed."""
+
+
 class Held:
     """What one connection has sent to a failing log."""
 
@@ -81,7 +91,9 @@ class Intake:
         packet_ids: PacketIdStore | None,
         limits: IntakeLimits,
         clock: Callable[[], float],
+        figures: CommitFigures | None = None,
     ) -> None:
+        self._figures = figures
         self._stream_for = stream_for
         self._logs = logs
         self._packet_ids = packet_ids
@@ -128,6 +140,8 @@ class Intake:
                 run.origin.acknowledge(run)
             if stream not in touched:
                 touched.append(stream)
+                if self._figures is not None:
+                    self._figures.submitted(stream.name)
         self._next_number = number
         for stream in touched:
             stream.flush()
@@ -159,6 +173,8 @@ class Intake:
 
     def _committed_by(self, stream: StreamLog) -> Callable[[Sequence[PublishRun]], None]:
         def committed(runs: Sequence[PublishRun]) -> None:
+            if self._figures is not None:
+                self._figures.committed(stream, runs)
             if not stream.acknowledges_on_receipt:
                 for run in runs:
                     origin = run.origin

@@ -15,6 +15,7 @@ from bridge.encoding import CSV_HEAD, rfc3339
 from bridge.errors import CursorGone, NotFound, ParameterInvalid
 from bridge.history.scan import Encoding, Scan, StreamScan
 from bridge.node import Node
+from bridge.routes.figures import operating_figures
 from bridge.routes.parameters import (
     parse_choice,
     parse_cursor,
@@ -63,8 +64,9 @@ def describe(node: Node, log: StreamLog) -> dict[str, Any]:
         "partitions": [
             {"partition": partition, "first_offset": first_offsets[partition], "next_offset": offsets[partition]}
             for partition in sorted(first_offsets)
+            if partition >= 0
         ],
-    }
+    } | operating_figures(node, log)
 
 
 @router.get("/streams", summary="All streams")

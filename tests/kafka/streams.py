@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import httpx
+
+from tests.support.http_client import records
 from tests.support.kafka import KafkaBroker, KafkaCluster
 from tests.support.kafka_client import blocking, unique_topic
 from tests.support.server import ServerProcess
@@ -46,3 +50,19 @@ check_s = 1
         """(topic, number) of what Kafka holds, partition by partition in order."""
         found = blocking(kafka.client.read_all(self.topic))
         return [(record.header["mqtt.topic"].decode(), int(record.value)) for record in found]  # type: ignore[union-attr,arg-type]
+
+    def describe(self) -> dict[str, Any]:
+        """The stream as the API shows it."""
+        answer = httpx.get(f"{self.http_url}/api/v1/streams/telemetry", timeout=20)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def waits_in_spool(self) -> int:
+        """Records that are not in Kafka yet."""
+        records: int = self.describe()["spool"]["records"]
+        return records
+
+    def history(self, **query: str) -> list[dict[str, Any]]:
+        """All records of the stream, as they are read back."""
+        return records(self.http_url, "telemetry", **query)

@@ -1,38 +1,112 @@
-"""Kafka goes away under load: nothing acknowledged is lost, nothing comes twice, readers see no hole."""
+"""Kafka goes away under load: nothing acknowledged is lost, nothing comes twice, readers see no untold hole."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kafka.streams import KafkaServer
-from tests.support.conditions import eventually
+from tests.support.conditions import eventually, throughout
 from tests.support.flow import Flow, rows_of_events
 from tests.support.http_client import SseReader
-from tests.support.kafka import KafkaBroker
+from tests.support.kafka import KafkaBroker, KafkaCluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+AWAY_S = 20.0
+
+
+def check_all(server: KafkaServer, flow: Flow, reader: SseReader, kafka: KafkaBroker | KafkaCluster) -> None:
+    """What must hold at the end, whatever happened between."""
+    flow.stop()
+    eventually(lambda: len(reader.messages) >= flow.count, 30, f"all {flow.count} events: {reader}", 0.2)
+    eventually(lambda: server.waits_in_spool() == 0, 30, "the spool to be empty")
+    messages = reader.messages
+    assert flow.faults(rows_of_events(messages), "live") == []
+    assert [event.json for event in list(reader.events) if event.name == "gap"] == []
+    assert flow.faults(server.rows_in(kafka), "Kafka") == []
+    history = server.history()
+    assert flow.faults(rows_of_events(history), "history") == []
+    places = [(each["epoch"], each["partition"], each["offset"]) for each in history]
+    assert len(set(places)) == len(places)
+    assert "Traceback" not in server.stderr_text
+    assert flow.refused == 0
+
+
+def disturb(
+    server: KafkaServer, kafka: KafkaBroker | KafkaCluster, away: Callable[[], object], back: Callable[[], object]
+) -> None:
+    """Kafka goes and comes back while devices publish and a reader is connected."""
+    with SseReader(server.http_url, [("topic", "sensors/#")]) as reader, Flow(server, "sensors/a") as flow:
+        eventually(lambda: flow.count > 1_000, 20, "records in Kafka")
+        away()
+        before = flow.count
+        eventually(lambda: server.waits_in_spool() > 0, 30, "records in the spool")
+        throughout(lambda: server.is_running, AWAY_S)
+        assert flow.count > before + 1_000, "acknowledged while Kafka was away"
+        back()
+        before = flow.count
+        eventually(lambda: flow.count > before + 1_000, 30, "acknowledgements after that")
+        check_all(server, flow, reader, kafka)
+        assert flow.breaks == 0
 
 
 def test_the_only_broker_is_killed_and_comes_back(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server:
-        with (
-            SseReader(server.http_url, [("topic", "sensors/#")]) as reader,
-            Flow(server, "sensors/a") as flow,
-        ):
-            eventually(lambda: flow.count > 1_000, 20, "records in Kafka")
-            kafka_broker.kill()
+        disturb(server, kafka_broker, kafka_broker.kill, kafka_broker.start)
+
+
+def test_a_broker_that_hangs(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    """SIGSTOP: connections stay open and nothing is answered."""
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server:
+        disturb(server, kafka_broker, kafka_broker.pause, kafka_broker.resume)
+
+
+def test_the_leader_of_three_is_killed(kafka_cluster: KafkaCluster, tmp_path: Path) -> None:
+    with (
+        KafkaServer(tmp_path / "data", kafka_cluster.bootstrap_servers, stream=", replication = 3") as server,
+        SseReader(server.http_url, [("topic", "sensors/#")]) as reader,
+        Flow(server, "sensors/a") as flow,
+    ):
+        eventually(lambda: flow.count > 1_000, 20, "records in Kafka")
+        leader = kafka_cluster.leader_of(server.topic, 0)
+        leader.kill()
+        before = flow.count
+        eventually(lambda: flow.count > before + 5_000, 40, "acknowledgements with another leader")
+        eventually(lambda: server.waits_in_spool() == 0, 40, "the spool to be empty")
+        leader.start()
+        before = flow.count
+        eventually(lambda: flow.count > before + 1_000, 30, "acknowledgements after that")
+        check_all(server, flow, reader, kafka_cluster)
+
+
+def test_connections_are_cut_in_the_middle_of_batches(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    with (
+        KafkaServer(tmp_path / "data", kafka_broker.proxied_bootstrap_servers) as server,
+        SseReader(server.http_url, [("topic", "sensors/#")]) as reader,
+        Flow(server, "sensors/a", padding=2_000) as flow,
+    ):
+        proxy = kafka_broker.proxy
+        for cut in range(6):
             before = flow.count
-            eventually(lambda: flow.count > before + 3_000, 30, "acknowledgements while Kafka is away")
+            eventually(lambda b=before: flow.count > b + 500, 30, "acknowledgements")  # type: ignore[misc]
+            cuts = proxy.cuts_total
+            proxy.cut_after_to_target(20_000 + cut * 7_777)
+            eventually(lambda c=cuts: proxy.cuts_total > c, 20, "a cut")  # type: ignore[misc]
+        check_all(server, flow, reader, kafka_broker)
+
+
+def test_kafka_that_is_away_at_the_start_is_a_warning(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    kafka_broker.stop()
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server:
+        assert "does not answer (connection refused)" in server.stderr_text
+        with SseReader(server.http_url, [("topic", "sensors/#")]) as reader, Flow(server, "sensors/a") as flow:
+            eventually(lambda: flow.count > 1_000, 20, "acknowledgements without Kafka")
+            eventually(lambda: len(reader.messages) > 1_000, 20, "events from the spool")
+            spooled = reader.messages[0]
+            assert str(spooled["epoch"]).startswith("spool-")
             kafka_broker.start()
-            before = flow.count
-            eventually(lambda: flow.count > before + 2_000, 30, "acknowledgements after that")
-            eventually(lambda: "directly again" in server.stderr_text, 30, "the spool to be empty")
-            flow.stop()
-            eventually(lambda: len(reader.messages) >= flow.count, 20, f"all events: {reader}")
-        assert flow.faults(rows_of_events(reader.messages), "live") == []
-        assert [event.json for event in reader.events if event.name == "gap"] == []
-        assert flow.faults(server.rows_in(kafka_broker), "Kafka") == []
-        assert "Traceback" not in server.stderr_text
-        assert flow.breaks == 0
+            eventually(lambda: server.waits_in_spool() == 0, 40, "the spool to be empty")
+            check_all(server, flow, reader, kafka_broker)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from bridge.cursors import SPOOL, UNKNOWN, Offsets, StreamPosition, distance
+from bridge.cursors import SPOOL, UNKNOWN, Offsets, StreamPosition
 from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import encode_record
 from bridge.streams.kafka.cluster import EARLIEST, LATEST, KafkaCluster, KafkaFailure, TopicState
@@ -138,10 +138,13 @@ class KafkaLog:
         self._must_recover = self.spool.sent_until > self.spool.moved_to
         self._spool_limit: str | None = None
         self._oldest_spooled_ms: int | None = None
+        self._age_task: asyncio.Task[None] | None = None
         self._drop_marks: list[tuple[float, int]] = []
         self._stood_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._creating = False
+        self._is_missing = False
+        self.replication = 0
         self._is_closed = False
 
     # Life
@@ -159,7 +162,7 @@ class KafkaLog:
             self._timer.cancel()
         if self.mode is Mode.DIRECT and self._sender.unconfirmed:
             await self._wait_for_progress(lambda: not self._sender.unconfirmed, self.cluster.settings.spool_after_s)
-        for task in (self._drain_task, self._epoch_task):
+        for task in (self._drain_task, self._epoch_task, self._age_task):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -180,12 +183,16 @@ class KafkaLog:
 
     @property
     def first_offsets(self) -> Offsets:
-        return {partition: min(self._first.get(partition, 0), offset) for partition, offset in self._offsets.items()}
+        """In the spool 0: what is gone from there is in Kafka, so nothing before it is lost."""
+        first = {partition: min(self._first.get(partition, 0), offset) for partition, offset in self._offsets.items()}
+        first[SPOOL] = 0
+        return first
 
     @property
     def records(self) -> int:
         """In Kafka as far as the live side has read, and in the spool."""
-        return distance(self.first_offsets, self._offsets) + max(0, self.spool.records)
+        kept = [offset - min(self._first.get(partition, 0), offset) for partition, offset in self._offsets.items()]
+        return sum(kept) + max(0, self.spool.records)
 
     @property
     def pending_bytes(self) -> int:
@@ -222,6 +229,28 @@ class KafkaLog:
     def lag(self) -> int:
         """Records in Kafka that the live side has not read yet."""
         return sum([max(0, line.high_watermark - line.position) for line in self._lines.values()])
+
+    @property
+    def partitions(self) -> int:
+        """How many the topic has; 0 before it was seen."""
+        return len(self._lines)
+
+    @property
+    def topic_state(self) -> str:
+        """`up`, `starting` or `gone`, while Kafka answers."""
+        return "gone" if self._is_missing else "up" if self.is_end_known else "starting"
+
+    @property
+    def spool_state(self) -> str:
+        """`empty`, `spooling` or `draining`."""
+        if self.mode is Mode.SPOOLING:
+            return "spooling"
+        return "draining" if self.mode in (Mode.DRAINING, Mode.CLOSING) and self.spool.records > 0 else "empty"
+
+    @property
+    def oldest_spooled_ms(self) -> int | None:
+        """Time of the oldest record in the spool."""
+        return self._oldest_spooled_ms if self.spool.records > 0 else None
 
     @property
     def left_out(self) -> int:
@@ -480,9 +509,11 @@ class KafkaLog:
     def topic_seen(self, state: TopicState | None) -> None:
         if self._is_closed:
             return
+        self._is_missing = state is None
         if state is None:
             self._topic_missing()
             return
+        self.replication = state.replication
         epoch = f"k{state.topic_id}"
         if epoch == self.epoch and self.is_end_known and len(state.leaders) == len(self._lines):
             self._set_leaders(state)
@@ -505,6 +536,8 @@ class KafkaLog:
             problem = str(error) or type(error).__name__
         finally:
             self._creating = False
+        self._is_missing = False
+        self.replication = 0
         if problem is None:
             logger.info("topic %s was created", self.kafka.topic)
             self.cluster.check_now()
@@ -821,7 +854,13 @@ class KafkaLog:
             if self.is_end_known and dict(standing.offsets) != self._offsets:
                 self.spool.stand(Standing(self.epoch, dict(self._offsets), dict(self.contact_offsets)))
             self._drop_moved(now)
+            if self.spool.records > 0 and (self._age_task is None or self._age_task.done()):
+                self._age_task = asyncio.create_task(self._look_at_age())
         self._judge_limits()
+
+    async def _look_at_age(self) -> None:
+        """Find the time of the oldest record in the spool."""
+        self._oldest_spooled_ms = await self.spool.oldest_ms()
 
     def _drop_moved(self, now: float) -> None:
         """Let go of the bodies of what was moved a while ago and is behind the live side."""
