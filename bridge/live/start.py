@@ -87,7 +87,7 @@ def judge(log: StreamLog, present: Offsets, position: StreamPosition) -> tuple[O
     `present` is the position of those who are live. A partition that the cursor does not name goes on there.
     """
     own = log.position(present)
-    first = log.first_offsets
+    first, ends = log.first_offsets, log.ends
     offsets = dict(present)
     reason: GapReason | None = None
     lost: int | None = None
@@ -105,7 +105,7 @@ def judge(log: StreamLog, present: Offsets, position: StreamPosition) -> tuple[O
             continue
         if partition not in present:
             reason, lost = reason or "unknown", None
-        elif offset > present[partition] and log.is_end_known:
+        elif offset > ends.get(partition, 0):
             reason, lost = "unknown", None
         elif offset < first[partition]:
             offsets[partition] = first[partition]

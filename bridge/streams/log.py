@@ -71,8 +71,8 @@ class StreamLog(Protocol):
         """How many can be read."""
 
     @property
-    def is_end_known(self) -> bool:
-        """False: the storage has not been reached yet, so `offsets` may lie before the end."""
+    def ends(self) -> Offsets:
+        """One past the newest record that there is, as far as is known; at or behind `offsets`."""
 
     @property
     def contact_offsets(self) -> Offsets:

@@ -58,8 +58,8 @@ class OnePartition(ABC):
         return self.next_offset - self.first_offset
 
     @property
-    def is_end_known(self) -> bool:
-        return True
+    def ends(self) -> Offsets:
+        return self.offsets
 
     @property
     def contact_offsets(self) -> Offsets:

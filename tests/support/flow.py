@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -129,8 +130,8 @@ class Flow:
             missing = self.acknowledged[topic] - set(numbers)
             if missing:
                 faults.append(f"{where}: {topic} lacks {len(missing)} acknowledged, {sorted(missing)[:5]}…")
-            if len(set(numbers)) != len(numbers):
-                twice = sorted({number for number in numbers if numbers.count(number) > 1})
+            twice = sorted(number for number, count in Counter(numbers).items() if count > 1)
+            if twice:
                 faults.append(f"{where}: {topic} has {len(twice)} twice, {twice[:5]}…")
             if numbers != sorted(numbers):
                 index = next(i for i in range(1, len(numbers)) if numbers[i] < numbers[i - 1])

@@ -189,6 +189,13 @@ class KafkaLog:
         return first
 
     @property
+    def ends(self) -> Offsets:
+        if not self.is_end_known:
+            return {**dict.fromkeys(self._offsets, FAR), SPOOL: self._shown_spool}
+        ends = {partition: max(line.high_watermark, line.position) for partition, line in self._lines.items()}
+        return {**ends, SPOOL: self._shown_spool}
+
+    @property
     def records(self) -> int:
         """In Kafka as far as the live side has read, and in the spool."""
         kept = [offset - min(self._first.get(partition, 0), offset) for partition, offset in self._offsets.items()]
