@@ -37,7 +37,7 @@ async def feed_reader(hub: Hub, reader: Reader) -> float:
             return RETRY_S  # it knows more than the hub: a storage that was not reached yet since the start
         hub.join(reader)
         return 0.0
-    if reader.parked is None and hub.behind_by(reader) <= hub.limits.park_records_max:
+    if reader.parked is None and hub.behind_by(reader) <= hub.limits.park_records_max and not hub.is_ahead(reader):
         hub.park(reader)
     try:
         return await _feed_history(hub, reader, stream)

@@ -269,6 +269,14 @@ class Hub:
         """How many records were committed beyond a reader's position, matching or not."""
         return sum(distance(places, self.offsets[name]) for name, places in self.position_of(reader).items())
 
+    def is_ahead(self, reader: Reader) -> bool:
+        """Whether a reader has been where the hub has not: before a restart, in what the log shows again only now."""
+        return any(
+            offset > self.offsets[name].get(partition, 0)
+            for name, places in self.position_of(reader).items()
+            for partition, offset in places.items()
+        )
+
     def is_caught_up(self, reader: Reader) -> bool:
         """Whether the reader's own position is the hub's."""
         return all(self.offsets[name] == places for name, places in self.position_of(reader).items())

@@ -27,7 +27,7 @@ from bridge.streams.kafka.records import Decoder, part_of
 from bridge.streams.kafka.sender import Batch, Portion, Sender
 from bridge.streams.kafka.spool import Copies, Spool, Standing
 from bridge.streams.kafka.tail import Confirmed, Line, Tail
-from bridge.streams.log import ignore_commits
+from bridge.streams.log import StreamLogError, ignore_commits
 from bridge.streams.one_partition import ignore_runs
 from broker.publish_run import PublishRun
 
@@ -118,6 +118,7 @@ class KafkaLog:
         self._position: Offsets = {**self._offsets, SPOOL: self._shown_spool}
         self._first: dict[int, int] = dict(standing.offsets)
         self._lines: dict[int, Line] = {}
+        self._leaders: Mapping[int, int] = {}
         self._turn: list[PublishRun] = []
         self._held: list[PublishRun] = []
         self._open_rows: dict[PublishRun, int] = {}
@@ -648,10 +649,17 @@ class KafkaLog:
         return min([time_ms for offset, time_ms in found.values() if offset >= 0], default=None)
 
     def _set_leaders(self, state: TopicState) -> None:
+        self._leaders = state.leaders
         self._sender.set_leaders(state.leaders)
-        for partition, line in self._lines.items():
-            self._tail.follow(line, state.leaders.get(partition, -1))
+        self._follow()
         self._sender_may_go()
+
+    def _follow(self) -> None:
+        """Have the tail follow every partition, once it is known which records of a crash are copies."""
+        if self._must_recover:
+            return
+        for partition, line in self._lines.items():
+            self._tail.follow(line, self._leaders.get(partition, -1))
 
     def _sender_may_go(self) -> None:
         """Kafka answers and the topic is there: go direct, or drain."""
@@ -685,7 +693,7 @@ class KafkaLog:
             self.on_change("spool", {"stream": self.name, "state": "draining", "records": self.spool.records})
             while not await self._drain_some():
                 pass
-        except KafkaFailure as error:
+        except (*KafkaFailure, StreamLogError) as error:
             logger.debug("draining %s was interrupted: %r", self.name, error)
             self.mode = Mode.SPOOLING
             self._release_held()
@@ -789,6 +797,7 @@ class KafkaLog:
                 spool.moved(copies, lambda: None if done.done() else done.set_result(None))
                 await done
         self._must_recover = False
+        self._follow()
 
     async def _wait_for_progress(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
