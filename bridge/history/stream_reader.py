@@ -6,79 +6,32 @@ can begin anew. Between pieces rows may be merged or dropped: each piece finds i
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 
-from bridge.history.scan import Scan, ScanResult
+from bridge.history.answers import collector_for
+from bridge.history.filter_ids import FilterIds, has_any
+from bridge.history.scan import Answer, AnswerT, Question
 from bridge.records import RecordRun, Topic
-from bridge.streams.collect import ScanCollector, TopicChoice, nothing
+from bridge.streams.collect import Collector
 from bridge.streams.frames import decode_body, decode_matching, segment_times
 from bridge.streams.sqlite_schema import open_reader
-from bridge.streams.topic_index import bits_of, chunk_bits, decode_ids
-from broker.codec.primitives import encode_string
-from broker.topics.names import matches
+from bridge.streams.topic_index import decode_ids
 
 PIECE_RECORDS = 4_000
 """Records looked at before another scan gets its turn: some 10 ms."""
 PIECE_ROWS = 64
 """Rows or chunks passed over in one piece: as many rows as a chunk has, so that later chunks are looked at first."""
-TOPICS_PER_PIECE = 5_000
 FILTERS_MAX = 64
 FILTER_IDS_MAX = 1_000_000
 """Filter lists whose topics are remembered, and how many topic ids they may have in all."""
-MATCHED_TOPICS_MAX = 4
-"""So few exact filters are looked for in the stored bytes; for more, decoding everything costs less."""
 DECODED_ROWS_MAX = 8
 """Rows kept decoded: some 1.5 MB each at most, but for rows of a single long run."""
+UNDECODED_SHARE = 16
+"""Records that are searched for some bytes in the time that decoding one takes, at least."""
 TOPICS_MAX = 200_000
 """`Topic` objects kept for decoding; beyond it they are made anew."""
-
-
-class FilterIds:
-    """The topic ids that a list of filters takes in one stream; it learns new topics at each scan."""
-
-    def __init__(self, filters: tuple[str, ...]) -> None:
-        self.ids: set[int] = set()
-        self.bits = 0
-        self.choice = TopicChoice(filters)
-        self.takes_all = False
-        self._filters = filters
-        self._exact = tuple(name for name in filters if not _has_wildcard(name))
-        self._wild = tuple(name for name in filters if _has_wildcard(name))
-        few = not self._wild and len(self._exact) <= MATCHED_TOPICS_MAX
-        self.encoded_topics = tuple(encode_string(name) for name in self._exact) if few else ()
-        """The topics as they stand in a frame, when the filters name a few and nothing else."""
-        self._seen_id = 0
-        self._seen_count = 0
-
-    def learn(self, connection: sqlite3.Connection, stream_id: int) -> Iterator[None]:
-        """Look at the topics that are new since the last time; each `next` is one piece of work."""
-        for name in self._exact:
-            self._take(
-                row[0] for row in connection.execute(f"SELECT id FROM topic_{stream_id} WHERE name = ?", (name,))
-            )
-        while self._wild:
-            rows = connection.execute(
-                f"SELECT id, name FROM topic_{stream_id} WHERE id > ? ORDER BY id LIMIT {TOPICS_PER_PIECE}",
-                (self._seen_id,),
-            ).fetchall()
-            if not rows:
-                break
-            wild = self._wild
-            # Before the other scans get their turn: one with the same filters believes what is marked as seen.
-            self._take(row[0] for row in rows if any([matches(topic_filter, row[1]) for topic_filter in wild]))
-            self._seen_id = rows[-1][0]
-            self._seen_count += len(rows)
-            yield
-        self.takes_all = bool(self._wild) and len(self.ids) >= self._seen_count
-
-    def _take(self, found: Iterable[int]) -> None:
-        new = set(found) - self.ids
-        if new:
-            self.ids |= new
-            self.bits |= bits_of(new)
 
 
 class StreamReader:
@@ -120,11 +73,10 @@ class StreamReader:
         yield
         return self._snapshot(self.offset_at, stream_id, time_ms)
 
-    def scan(self, stream_id: int, request: Scan) -> Generator[None, None, ScanResult]:
+    def scan(self, stream_id: int, request: Question[AnswerT]) -> Generator[None, None, AnswerT]:
         """Each `next` is one piece of work; the generator returns the result."""
         first_offset, next_offset = self._extent(stream_id)
-        if not self._is_current(stream_id, request.epoch):
-            return nothing(request, first_offset)
+        is_current = self._is_current(stream_id, request.epoch)
         start, end = max(request.start, first_offset), min(request.end, next_offset)
         if request.from_ms is not None:
             start = max(start, self._snapshot(self.offset_at, stream_id, request.from_ms))
@@ -133,7 +85,9 @@ class StreamReader:
         filter_ids = self._filter(stream_id, request.filters)
         for _ in filter_ids.learn(self._connection, stream_id):
             yield
-        collector = ScanCollector(request, (first_offset, next_offset), start, end, filter_ids.choice)
+        collector = collector_for(request, (first_offset, next_offset), start, end, filter_ids.choice)
+        if not is_current:
+            return collector.nothing()
         piece = self._ascend if collector.is_ascending else self._descend
         while not collector.is_done:
             self._connection.execute("BEGIN")
@@ -177,7 +131,7 @@ class StreamReader:
         return filter_ids
 
     # hot path: tests/bench/sqlite_log.py
-    def _ascend(self, stream_id: int, collector: ScanCollector, filter_ids: FilterIds) -> None:
+    def _ascend(self, stream_id: int, collector: Collector[Answer], filter_ids: FilterIds) -> None:
         """One piece of an ascending scan: skip what the indexes rule out, decode the rest."""
         execute = self._connection.execute
         if not filter_ids.takes_all and self._skip_chunks_up(stream_id, collector, filter_ids.bits):
@@ -192,7 +146,7 @@ class StreamReader:
         with closing(rows):  # read one by one: most pieces end early
             self._read_piece(rows, stream_id, collector, filter_ids)
 
-    def _descend(self, stream_id: int, collector: ScanCollector, filter_ids: FilterIds) -> None:
+    def _descend(self, stream_id: int, collector: Collector[Answer], filter_ids: FilterIds) -> None:
         """One piece of a descending scan."""
         if not filter_ids.takes_all and self._skip_chunks_down(stream_id, collector, filter_ids.bits):
             return
@@ -208,7 +162,7 @@ class StreamReader:
         self,
         rows: Iterable[tuple[int, int, int, bytes]],
         stream_id: int,
-        collector: ScanCollector,
+        collector: Collector[Answer],
         filter_ids: FilterIds,
     ) -> None:
         """Rows in the order of the scan, until a piece's worth of records was decoded."""
@@ -220,11 +174,7 @@ class StreamReader:
                 collector.lose(base)
                 return
             if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
-                if filter_ids.encoded_topics:
-                    self._match_row(stream_id, collector, base, count, time_ms, filter_ids.encoded_topics)
-                else:
-                    self._read_row(stream_id, collector, base, count)
-                records_left -= count
+                records_left -= self._look(stream_id, collector, filter_ids, base, count, time_ms)
             else:
                 collector.skip(base, base + count, time_ms)
             if collector.is_done or records_left <= 0:
@@ -232,13 +182,29 @@ class StreamReader:
         if records_left == PIECE_RECORDS and not self._has_rows(stream_id, collector):
             collector.lose(collector.end)
 
-    def _has_rows(self, stream_id: int, collector: ScanCollector) -> bool:
+    def _look(
+        self, stream_id: int, collector: Collector[Answer], filter_ids: FilterIds, base: int, count: int, time_ms: int
+    ) -> int:
+        """Look into a row that has topics of interest; returns the work in records decoded."""
+        if collector.needles:
+            body = self._body(stream_id, base)
+            if not all([needle in body for needle in collector.needles]):
+                work = max(1, count // UNDECODED_SHARE)
+                collector.skip(base, base + count, time_ms, work)
+                return work
+        if filter_ids.encoded_topics:
+            self._match_row(stream_id, collector, base, count, time_ms, filter_ids.encoded_topics)
+        else:
+            self._read_row(stream_id, collector, base, count)
+        return count
+
+    def _has_rows(self, stream_id: int, collector: Collector[Answer]) -> bool:
         """Something of what is left to look at is still kept."""
         low, high = (collector.position, collector.end) if collector.is_ascending else (0, collector.position)
         sql = f"SELECT 1 FROM batch_{stream_id} WHERE base + count > ? AND base < ? ORDER BY base DESC LIMIT 1"
         return self._connection.execute(sql, (low, high)).fetchone() is not None
 
-    def _read_row(self, stream_id: int, collector: ScanCollector, base: int, count: int) -> None:
+    def _read_row(self, stream_id: int, collector: Collector[Answer], base: int, count: int) -> None:
         runs = self._runs(stream_id, base, count)
         for run in runs if collector.is_ascending else reversed(runs):
             collector.add(run)
@@ -248,7 +214,7 @@ class StreamReader:
     def _match_row(
         self,
         stream_id: int,
-        collector: ScanCollector,
+        collector: Collector[Answer],
         base: int,
         count: int,
         time_ms: int,
@@ -285,7 +251,7 @@ class StreamReader:
             del self._runs_by_row[next(iter(self._runs_by_row))]
         return runs
 
-    def _skip_chunks_up(self, stream_id: int, collector: ScanCollector, bits: int) -> bool:
+    def _skip_chunks_up(self, stream_id: int, collector: Collector[Answer], bits: int) -> bool:
         """Pass over chunks from the position on that have none of the topics; True when a piece's worth was."""
         rows = self._connection.execute(
             f"SELECT first, end, time_max, topics FROM chunk_{stream_id} WHERE first >= ifnull("
@@ -305,7 +271,7 @@ class StreamReader:
                 return True
         return count == PIECE_ROWS
 
-    def _skip_chunks_down(self, stream_id: int, collector: ScanCollector, bits: int) -> bool:
+    def _skip_chunks_down(self, stream_id: int, collector: Collector[Answer], bits: int) -> bool:
         rows = self._connection.execute(
             f"SELECT first, end, time_max, topics FROM chunk_{stream_id} WHERE first < ?"
             f" ORDER BY first DESC LIMIT {PIECE_ROWS}",
@@ -320,13 +286,3 @@ class StreamReader:
             if collector.is_done:
                 return True
         return count == PIECE_ROWS
-
-
-def has_any(column: bytes, bits: int) -> bool:
-    """A chunk's `topics` column has one of the topics in the set `bits`."""
-    chunk, shift = chunk_bits(column)
-    return bool(bits >> shift & chunk)
-
-
-def _has_wildcard(topic_filter: str) -> bool:
-    return "#" in topic_filter or "+" in topic_filter

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bridge.cursors import Offsets, StreamPosition
-from bridge.history.scan import Scan, ScanResult, StreamScan, StreamScanResult
+from bridge.history.scan import AnswerT, Question, StreamScan, StreamScanResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +42,8 @@ class OnePartition(ABC):
         """The first offset whose record's time is at or after `time_ms`; `next_offset` when there is none."""
 
     @abstractmethod
-    async def scan(self, request: Scan) -> ScanResult:
-        """Read and encode a bounded range of offsets."""
+    async def scan(self, request: Question[AnswerT]) -> AnswerT:
+        """Answer a question about a bounded range of offsets."""
 
     @property
     def first_offsets(self) -> Offsets:

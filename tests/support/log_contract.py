@@ -169,7 +169,7 @@ class Opened:
         end: int = 1 << 40,
         encoding: Encoding = "json",
         order: str = "asc",
-        **bounds: int | None,
+        **bounds: object,
     ) -> Scan:
         return Scan(
             self.log.name,
@@ -305,6 +305,44 @@ class LogContract:
         assert result.next_offset == 13
         await opened.store(opened.maker.run(numbers(1), topics=["a/new"]))
         assert await opened.offsets("a/+") == [0, 1, 5, 6, 13]
+
+    async def test_no_filter_at_all_takes_every_topic(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(3), topics=["a/b", "$server/started", "x"]))
+        request = Scan(opened.log.name, opened.log.epoch, (), 0, 9, "json")
+        assert offsets_of(await opened.log.scan(request)) == [0, 1, 2]
+
+    async def test_records_of_one_client(self, opened: Opened) -> None:
+        for client_id in ("p1", "p2", "p1", "päö"):
+            await opened.store(opened.maker.run(numbers(2), topics=["a", "b"], client_id=client_id))
+        assert await opened.offsets(client_id="p1") == [0, 1, 4, 5]
+        assert await opened.offsets(client_id="p1", order="desc") == [5, 4, 1, 0]
+        assert await opened.offsets("b", client_id="päö") == [7]
+        assert await opened.offsets(client_id="p") == []
+        result = await opened.log.scan(opened.request(client_id="p3", end=8))
+        assert (result.next_offset, result.count) == (8, 0)
+
+    async def test_records_whose_payload_contains_some_text(self, opened: Opened) -> None:
+        payloads = [b'{"state":"open"}', "geöffnet".encode(), b"closed", b"\xff\x00open\x00", b""]
+        await opened.store(opened.maker.run(payloads, topics=["open/1", "open/2"], client_id="open"))
+        await opened.store(opened.maker.run([b"closed"] * 3))
+        assert await opened.offsets(contains=b"open") == [0, 3]
+        assert await opened.offsets(contains=b"open", order="desc") == [3, 0]
+        assert await opened.offsets("open/2", contains=b"open") == [3]
+        assert await opened.offsets(contains="öff".encode()) == [1]
+        assert await opened.offsets(contains=b"closed", client_id="open") == [2]
+        result = await opened.log.scan(opened.request(contains=b"nowhere", end=8))
+        assert (result.next_offset, result.count) == (8, 0)
+
+    async def test_search_that_finds_nothing_ends_at_its_work_limit(self, opened: Opened) -> None:
+        for _ in range(50):
+            await opened.store(opened.maker.run(numbers(40), topics=["a", "b"]))
+        position = steps = 0
+        while position < 2_000:
+            result = await opened.log.scan(opened.request(start=position, end=2_000, contains=b"no", work_max=10))
+            assert result.next_offset > position
+            position = result.next_offset
+            steps += 1
+        assert steps > 1
 
     async def test_times(self, opened: Opened) -> None:
         await opened.store(*[opened.maker.run(numbers(4), time_ms=1_000 + 100 * step) for step in range(5)])

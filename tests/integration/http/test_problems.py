@@ -59,8 +59,11 @@ WRONG_PARAMETERS = [
     (RECORDS + "?from=now&to=-1h", "to"),
     (RECORDS + "?cursor=x", "cursor"),
     (RECORDS + "?cursor=other~e~0.1", "cursor"),
-    (RECORDS + "?contains=x", "contains"),
-    (RECORDS + "?client_id=x", "client_id"),
+    (RECORDS + "?contains=x&contains=y", "contains"),
+    (RECORDS + "?client_id=x&client_id=y", "client_id"),
+    (RECORDS + "/x/1", "partition"),
+    (RECORDS + "/0/-1", "offset"),
+    (RECORDS + "/0/1?raw=perhaps", "raw"),
     ("/api/v1/topics?q=x", "q"),
     ("/api/v1/topics?at=now", "at"),
     ("/api/v1/topics?depth=x", "depth"),
@@ -90,6 +93,8 @@ MISSING = [
     "/api/v1/streams/nothing",
     "/api/v1/streams/nothing/records",
     "/api/v1/streams/default/records/0/1",
+    "/api/v1/streams/default/records/1/0",
+    "/api/v1/streams/nothing/records/0/0",
     "/assets/nothing-01234567.js",
 ]
 
