@@ -17,7 +17,7 @@ from bridge.records import RecordRun, Topic
 from bridge.streams.collect import Collector
 from bridge.streams.frames import decode_body, decode_matching, segment_times
 from bridge.streams.sqlite_schema import open_reader
-from bridge.streams.topic_index import decode_ids
+from bridge.streams.topic_index import RowTopics
 
 PIECE_RECORDS = 4_000
 """Records looked at before another scan gets its turn: some 10 ms."""
@@ -173,7 +173,7 @@ class StreamReader:
             if collector.is_ascending and base > collector.position:
                 collector.lose(base)
                 return
-            if filter_ids.takes_all or not filter_ids.ids.isdisjoint(decode_ids(topics)):
+            if filter_ids.takes_all or RowTopics(topics, count).has_any(filter_ids.ids, filter_ids.bits):
                 records_left -= self._look(stream_id, collector, filter_ids, base, count, time_ms)
             else:
                 collector.skip(base, base + count, time_ms)

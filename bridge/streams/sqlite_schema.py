@@ -18,8 +18,8 @@ from bridge.streams.log import StreamLogError
 
 FILE_NAME = "headrace.sqlite"
 LOCK_NAME = "headrace.lock"
-FORMAT_VERSION = 1
-"""Of the tables; `frames.FORMAT_VERSION` is that of a record."""
+FORMAT_VERSION = 2
+"""Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic."""
 SQLITE_VERSION_MIN = (3, 35, 0)
 PAGE_BYTES = 4096
 WAL_CHECKPOINT_BYTES = 32 * 1024 * 1024
@@ -161,7 +161,12 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         UPGRADES[version](connection)
 
 
-UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {}
+def _upgrade_to_2(connection: sqlite3.Connection) -> None:
+    """Rows that are there stay as they are: their topics are known, their counts are not."""
+    connection.execute("UPDATE meta SET value = 2 WHERE key = 'format_version'")
+
+
+UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {1: _upgrade_to_2}
 """From a format version to the function that brings a file to the next one, in one transaction."""
 
 
