@@ -7,6 +7,7 @@ themselves, encoded. Whatever is asked, the answer says how far it came: the cal
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from math import inf
 from typing import Generic, Literal, TypeVar
 
 from bridge.cursors import Offsets
@@ -28,6 +29,8 @@ class Answer:
     """Time of the last record looked at (how far a search came), epoch milliseconds; None when there was none."""
     is_epoch_current: bool = True
     """False: the stream has another epoch by now; nothing was read."""
+    is_complete: bool = False
+    """All that is kept of the range was looked at."""
 
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
@@ -60,6 +63,8 @@ class Question(Generic[AnswerT_co]):
     order: Order = "asc"
     work_max: int = 1_000_000
     """Look at no more than so many records, matching or not."""
+    seconds_max: float = inf
+    """Answer after this, however far the search has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +123,14 @@ class StreamScanResult:
     """The oldest record kept in each partition when the scan ran."""
     last_ms: int | None
     is_epoch_current: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamQuestion(Generic[AnswerT_co]):
+    """A question to one stream's history over all its partitions, each of which is answered by itself."""
+
+    what: Question[AnswerT_co]
+    """What is asked of a partition; its own range is not looked at."""
+    start: Offsets
+    end: Offsets
+    """In each partition offsets `start <= o < end`; a partition that either does not name is left out."""

@@ -34,8 +34,6 @@ router = APIRouter(prefix="/api/v1", tags=["history"])
 
 LATER = ("until", "speed", "exact", "stats")
 LIMIT = 1_000
-SEARCH_S = 5.0
-"""A JSON page is answered after this, with what was found."""
 PAGE_BYTES_MAX = 8 * 1024 * 1024
 MEDIA_TYPE = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 NO_STORE = {"Cache-Control": "no-store"}
@@ -99,7 +97,7 @@ async def records(
             end = {partition: min(offset, at.get(partition, offset)) for partition, offset in end.items()}
     search = RecordSearch(log, wanted, start, end, direction, count)
     if form == "json":
-        return await _page(search)
+        return await _page(search, node.config.history.search_s)
     return StreamingResponse(
         search.export("csv" if form == "csv" else "json"),
         media_type=MEDIA_TYPE[form],
@@ -116,8 +114,8 @@ def _offsets_of(text: str, log: StreamLog) -> Offsets:
     return position.offset_by_partition
 
 
-async def _page(search: RecordSearch) -> Response:
-    until = time.monotonic() + SEARCH_S
+async def _page(search: RecordSearch, seconds_max: float) -> Response:
+    until = time.monotonic() + seconds_max
     lines: list[bytes] = []
     bytes_left = PAGE_BYTES_MAX
     while search.has_more and bytes_left > 0 and time.monotonic() < until:

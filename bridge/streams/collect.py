@@ -98,17 +98,14 @@ class Collector(ABC, Generic[AnswerT_co]):
         self.position = start if self.is_ascending else end
 
     def lose(self, first_offset: int) -> None:
-        """Retention has dropped everything before `first_offset` while the search was under way.
-
-        An ascending one ends before such a hole, so that the next one, which begins in it, can tell of it.
-        """
+        """Retention has dropped everything before `first_offset` while the search was under way."""
         if not self.is_ascending:
             self.position = self.start
-        elif self.position > self.start:
-            self._is_cut = True
-        else:
+            return
+        if self.position == self.start:
             self._first_offset = first_offset
-            self.start = self.position = min(first_offset, self.end)
+            self.start = min(first_offset, self.end)
+        self.position = min(first_offset, self.end)
 
     def skip(self, first: int, end: int, last_ms: int, work: int = 1) -> None:
         """Offsets `first <= o < end` hold nothing of interest, as an index says; it costs some units of work."""
@@ -189,6 +186,7 @@ class Collector(ABC, Generic[AnswerT_co]):
             "first_offset": self._first_offset,
             "last_ms": self.last_ms,
             "is_epoch_current": self._is_epoch_current,
+            "is_complete": self.position == (self.end if self.is_ascending else self.start) and not self._is_cut,
         }
 
 
@@ -217,6 +215,16 @@ class ScanCollector(Collector[ScanResult]):
     def taken(self) -> tuple[bytes, int]:
         """What was found so far, and how many records that is."""
         return b"".join(self._parts), self._count
+
+    def lose(self, first_offset: int) -> None:
+        """See `Collector.lose`.
+
+        An ascending scan ends before such a hole, so that the next one, which begins in it, can tell of it.
+        """
+        if self.is_ascending and self.position > self.start:
+            self._is_cut = True
+        else:
+            super().lose(first_offset)
 
     def _take(self, run: RecordRun, rows: Sequence[int]) -> int | None:
         """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""

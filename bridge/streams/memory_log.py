@@ -59,7 +59,8 @@ class MemoryLog(OnePartition):
         acknowledges_on_receipt: bool = True,
     ) -> None:
         self.name = name
-        self.epoch = f"m{clock():x}{secrets.token_hex(2)}"
+        self._begun_ms = clock()
+        self.epoch = f"m{self._begun_ms:x}{secrets.token_hex(2)}"
         self.acknowledges_on_receipt = acknowledges_on_receipt
         self.on_committed: Callable[[Sequence[PublishRun]], None] = ignore_commits
         self.on_read: Callable[[Sequence[RecordRun]], None] = ignore_runs
@@ -89,6 +90,10 @@ class MemoryLog(OnePartition):
     @property
     def next_offset(self) -> int:
         return self._next_offset
+
+    @property
+    def begun_ms(self) -> int | None:
+        return self._begun_ms
 
     @property
     def pending_bytes(self) -> int:
@@ -161,7 +166,8 @@ class MemoryLog(OnePartition):
         if request.epoch != self.epoch:
             return collector.nothing()
         slice_end = time.perf_counter() + SLICE_S
-        while not collector.is_done:
+        until = slice_end + request.seconds_max
+        while not collector.is_done and slice_end < until:
             # Looked up anew each time: while the loop ran, the oldest runs may have gone.
             first_offset = self.first_offset
             wanted = collector.position if collector.is_ascending else collector.position - 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import compress, count
 from struct import Struct
 
@@ -23,9 +23,12 @@ HAS_V3 = 0x01
 HAS_V5 = 0x02
 
 # No id is 0, so a column that begins with it is no plain list, which is what format 1 had: ids without counts.
-_HEAD = Struct("<IBBH")  # 0, kind, versions, 0
+_HEAD = Struct("<IBBH")  # 0, kind, versions, number of planes
 _IDS_ONCE, _IDS_WITH_COUNTS, _PLANES = 1, 2, 3
-_PLANES_HEAD = Struct("<II")  # first byte in the whole bitset, bytes of a plane
+_PLANE = Struct("<IH")  # first byte in the whole bitset, number of bytes
+_PLANE_BYTES_MAX = 0xFFFF
+_FEW_IDS = 4
+"""So few topics are looked for bit by bit."""
 
 _BIT_TABLES = tuple(bytes(48 + (value >> bit & 1) for value in range(256)) for bit in range(8))
 _ONES = bytes([0] * 49 + [1] + [0] * 206)
@@ -49,12 +52,14 @@ def encode_row(count_by_id: Mapping[int, int], versions: int) -> bytes:
     """The column of one row: how often it has each topic, and by which versions of MQTT."""
     most = max(count_by_id.values())
     is_once = most == 1
-    base = min(count_by_id) >> 3
-    plane_bytes = (max(count_by_id) >> 3) - base + 1
-    planes = most.bit_length()
-    if _PLANES_HEAD.size + planes * plane_bytes <= len(count_by_id) * (4 if is_once else 8):
-        head = _HEAD.pack(0, _PLANES, versions, 0) + _PLANES_HEAD.pack(base, plane_bytes)
-        return head + b"".join(_planes(count_by_id, base * 8, plane_bytes, planes))
+    lowest, highest = min(count_by_id), max(count_by_id)
+    list_bytes = len(count_by_id) * (4 if is_once else 8)
+    plane_bytes = (highest >> 3) - (lowest >> 3) + 1
+    # The first plane is the longest; the others are often all but empty.
+    if _PLANE.size + plane_bytes <= list_bytes and plane_bytes <= _PLANE_BYTES_MAX:
+        planes = _planes(count_by_id, lowest >> 3, plane_bytes, most.bit_length())
+        head = _HEAD.pack(0, _PLANES, versions, len(planes))
+        return b"".join([head, *[place for place, _ in planes], *[plane for _, plane in planes]])
     ids = sorted(count_by_id)
     if is_once:
         return _HEAD.pack(0, _IDS_ONCE, versions, 0) + _encode_numbers(ids)
@@ -62,35 +67,40 @@ def encode_row(count_by_id: Mapping[int, int], versions: int) -> bytes:
     return _HEAD.pack(0, _IDS_WITH_COUNTS, versions, 0) + _encode_numbers(ids) + _encode_numbers(counts)
 
 
-def _planes(count_by_id: Mapping[int, int], first_id: int, plane_bytes: int, planes: int) -> list[bytes]:
-    """One byte for each id holds its count (or eight bits of it); each bit of that byte becomes a plane."""
-    found: list[bytes] = []
+def _planes(count_by_id: Mapping[int, int], base: int, plane_bytes: int, planes: int) -> list[tuple[bytes, bytes]]:
+    """The planes, each with its place. One byte for each id holds (eight bits of) its count; they make eight planes."""
+    found: list[tuple[bytes, bytes]] = []
+    first_id = base * 8
     for shift in range(0, planes, 8):
         counts = bytearray(plane_bytes * 8)
-        if shift == 0 and planes <= 8:
+        if planes <= 8:
             for topic_id, number in count_by_id.items():
                 counts[topic_id - first_id] = number
         else:
             for topic_id, number in count_by_id.items():
                 counts[topic_id - first_id] = number >> shift & 0xFF
         counts.reverse()
-        found += [
-            int(counts.translate(table), 2).to_bytes(plane_bytes, "little") for table in _BIT_TABLES[: planes - shift]
-        ]
+        for table in _BIT_TABLES[: planes - shift]:
+            bits = int(counts.translate(table), 2)
+            skipped = ((bits & -bits).bit_length() - 1) >> 3 if bits else 0
+            bits >>= skipped * 8
+            plane = bits.to_bytes((bits.bit_length() + 7) >> 3, "little")
+            found.append((_PLANE.pack(base + skipped, len(plane)), plane))
     return found
 
 
 class RowTopics:
     """The column of one row, read."""
 
-    __slots__ = ("_counts", "_ids", "_planes", "_shift", "is_counted", "versions")
+    __slots__ = ("_column", "_counts", "_ids", "_places", "is_counted", "versions")
 
     def __init__(self, column: bytes, records: int) -> None:
         """`records` is how many records the row has."""
+        self._column = column
         self._ids: array[int] | None = None
         self._counts: array[int] | None = None
-        self._planes: tuple[int, ...] = ()
-        self._shift = 0
+        self._places: list[tuple[int, int, int]] = []
+        """Of each plane: its first byte in the whole bitset, and start and end in the column."""
         self.versions = HAS_V3 | HAS_V5
         """As far as is known."""
         self.is_counted = True
@@ -102,18 +112,13 @@ class RowTopics:
             else:
                 self.is_counted = len(ids) == records
             return
-        _, kind, self.versions, _ = _HEAD.unpack_from(column)
+        _, kind, self.versions, planes = _HEAD.unpack_from(column)
         start = _HEAD.size
         if kind == _PLANES:
-            base, plane_bytes = _PLANES_HEAD.unpack_from(column, start)
-            self._shift = base * 8
-            read = int.from_bytes
-            self._planes = tuple(
-                [
-                    read(column[place : place + plane_bytes], "little")
-                    for place in range(start + _PLANES_HEAD.size, len(column), plane_bytes)
-                ]
-            )
+            end = start + planes * _PLANE.size
+            for base, size in _PLANE.iter_unpack(column[start:end]):
+                self._places.append((base, end, end + size))
+                end += size
         elif kind == _IDS_WITH_COUNTS:
             middle = (start + len(column)) // 2
             self._ids = _decode_numbers(column[start:middle])
@@ -126,26 +131,25 @@ class RowTopics:
         """The row's topics as a number in which bit `id` is set."""
         if self._ids is not None:
             return bits_of(self._ids)
-        return self._union << self._shift
-
-    @property
-    def _union(self) -> int:
-        union = 0
-        for plane in self._planes:
-            union |= plane
-        return union
+        bits = 0
+        for plane, shift in self._planes():
+            bits |= plane << shift
+        return bits
 
     def has_any(self, ids: set[int], bits: int) -> bool:
         """It has a topic of a set, which is given in both its forms."""
         if self._ids is not None:
             return not ids.isdisjoint(self._ids)
-        return bool(bits >> self._shift & self._union)
+        if len(ids) <= _FEW_IDS:
+            return any([self._count_one(topic_id) for topic_id in ids])
+        return any(bits >> shift & plane for plane, shift in self._planes())
 
     def count(self, ids: set[int], bits: int) -> int | None:
         """How many records have a topic of a set, which is given in both its forms; None when that is not known."""
         if self._ids is None:
-            chosen = bits >> self._shift
-            return sum([(plane & chosen).bit_count() << place for place, plane in enumerate(self._planes)])
+            if len(ids) <= _FEW_IDS:
+                return sum([self._count_one(topic_id) for topic_id in ids])
+            return sum([(bits >> shift & plane).bit_count() << k for k, (plane, shift) in enumerate(self._planes())])
         if self._counts is not None:
             return sum(compress(self._counts, map(ids.__contains__, self._ids)))
         found = len(ids.intersection(self._ids))
@@ -156,10 +160,26 @@ class RowTopics:
         if self._ids is not None:
             return dict(zip(self._ids, self._counts or [1] * len(self._ids), strict=True))
         found: dict[int, int] = {}
-        for place, plane in enumerate(self._planes):
-            for topic_id in ids_of(plane, self._shift):
-                found[topic_id] = found.get(topic_id, 0) + (1 << place)
+        for k, (plane, shift) in enumerate(self._planes()):
+            for topic_id in ids_of(plane, shift):
+                found[topic_id] = found.get(topic_id, 0) + (1 << k)
         return found
+
+    def _planes(self) -> Iterator[tuple[int, int]]:
+        """Each plane, lowest first, as (bits, shift)."""
+        column = self._column
+        for base, start, end in self._places:
+            yield int.from_bytes(column[start:end], "little"), base * 8
+
+    def _count_one(self, topic_id: int) -> int:
+        byte, bit = topic_id >> 3, topic_id & 7
+        column = self._column
+        count = 0
+        for k, (base, start, end) in enumerate(self._places):
+            place = start + byte - base
+            if start <= place < end and column[place] >> bit & 1:
+                count += 1 << k
+        return count
 
 
 def merge_rows(rows: Iterable[tuple[bytes, int]]) -> bytes:

@@ -14,7 +14,10 @@ from typing import Any
 
 import orjson
 
-from bridge.history.scan import Encoding, Scan, ScanResult
+from bridge.history.buckets import Buckets
+from bridge.history.histogram import HistogramQuestion
+from bridge.history.overview import histogram, series
+from bridge.history.scan import Encoding, Scan, ScanResult, StreamQuestion
 from bridge.records import Topic
 from bridge.streams.log import StreamLog
 from broker.publish_run import PublishRun
@@ -353,6 +356,30 @@ class LogContract:
         assert (result.next_offset, result.last_ms) == (20, 1_000)
         expected = {0: 0, 1_000: 0, 1_001: 4, 1_100: 4, 1_400: 16, 1_401: 20, 9_999: 20}
         assert {time_ms: await opened.log.offset_at(time_ms) for time_ms in expected} == expected
+
+    async def test_records_are_counted_by_time_and_topic(self, opened: Opened) -> None:
+        for step in range(6):
+            await opened.store(opened.maker.run(numbers(5), topics=["a/b", "a/c", "x"], time_ms=1_000 + 100 * step))
+        buckets = Buckets.over(1_050, 1_450, 2)
+        for filters, expected in [(("#",), [10, 10]), (("a/+",), [8, 8]), (("x",), [2, 2]), (("no",), [0, 0])]:
+            counts, reach = await histogram([opened.log], filters, buckets, 10)
+            assert (counts, reach.is_complete, reach.scanned_to_ms) == (expected, True, 1_450)
+
+    async def test_numbers_are_reduced_to_a_point_for_each_bucket(self, opened: Opened) -> None:
+        for step in range(4):
+            payloads = [b'{"t":%d}' % (10 * step + number) for number in (1, 3, 2)]
+            await opened.store(opened.maker.run([*payloads, b"text"], topics=["a"], time_ms=1_000 + 100 * step))
+        indexes, columns, reach = await series([opened.log], ("a",), ("t",), Buckets.over(1_000, 1_600, 3), 10)
+        assert list(indexes) == [0, 1]
+        assert list(map(list, columns)) == [[1, 21], [13, 33], [12, 32], [1_100, 1_300], [6, 6]]
+        assert reach.is_complete
+
+    async def test_a_question_of_another_epoch_is_not_answered(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(3)))
+        buckets = Buckets.over(0, 1 << 45, 2)
+        what = HistogramQuestion("telemetry", "other", ("#",), 0, 0, buckets=buckets)
+        for answer in await opened.log.ask_stream(StreamQuestion(what, opened.log.first_offsets, opened.log.offsets)):
+            assert (answer.is_epoch_current, answer.is_complete, sum(answer.counts)) == (False, False, 0)
 
     async def test_another_epoch_reads_nothing(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(3)))

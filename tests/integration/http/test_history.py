@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -84,6 +86,68 @@ async def test_raw_is_the_payload_under_its_own_content_type(server: RunningServ
         for answer in answers:
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "sandbox" in answer.headers["content-security-policy"]
+
+
+def ms_of(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+async def test_histogram_counts_over_streams(server: RunningServer) -> None:
+    before_ms = time.time_ns() // 1_000_000
+    for number in range(6):
+        await server.publish(f"{'m' if number % 3 else 'd'}/{number % 2}", number)
+    after_ms = time.time_ns() // 1_000_000 + 1
+    query = f"from={before_ms}&to={after_ms}"
+    for topics, expected in [("%23", 6), ("m/%23", 4), ("d/0", 1), ("%2B/0&topic=d/1", 4), ("nothing", 0)]:
+        answer = (await server.http.get(f"/api/v1/histogram?topic={topics}&{query}&buckets=7")).json()
+        assert set(answer) == {"from", "to", "buckets", "gaps", "oldest", "complete", "scanned_to"}
+        assert sum(bucket["count"] for bucket in answer["buckets"]) == expected
+        assert answer["complete"] is True
+        assert (ms_of(answer["from"]), ms_of(answer["to"])) == (before_ms, after_ms)
+        assert ms_of(answer["buckets"][0]["time"]) == before_ms
+        assert answer["scanned_to"] == answer["to"]
+    day = (await server.http.get("/api/v1/histogram")).json()
+    assert len(day["buckets"]) == 240
+    assert ms_of(day["to"]) - ms_of(day["from"]) == 24 * 3_600_000
+    assert sum(bucket["count"] for bucket in day["buckets"]) == 6
+    assert before_ms <= ms_of(day["oldest"]) < after_ms
+
+
+async def test_histogram_tells_what_may_be_missing_and_why(start_server: Start) -> None:
+    server = await start_server(streams=[MEMORY | {"retention": {"bytes": "10KiB"}}])
+    await server.publish("d/x", 0)
+    nothing_missing = (await server.http.get("/api/v1/histogram?topic=d/%23")).json()
+    assert nothing_missing["gaps"] == []
+    begun = (await server.http.get("/api/v1/histogram?topic=m/%23")).json()
+    assert [gap["reason"] for gap in begun["gaps"]] == ["epoch"]
+    assert begun["gaps"][0]["from"] == begun["from"]
+    assert begun["oldest"] is None
+    for _ in range(40):
+        await server.publish("m/x", "x" * 1_000)
+    dropped = (await server.http.get("/api/v1/histogram?topic=m/%23")).json()
+    assert [gap["reason"] for gap in dropped["gaps"]] == ["epoch", "retention"]
+    assert dropped["gaps"][0]["to"] == dropped["gaps"][1]["from"] == begun["gaps"][0]["to"]
+    assert dropped["gaps"][1]["to"] == dropped["oldest"]
+
+
+async def test_series_of_a_field(server: RunningServer) -> None:
+    for _, top in STREAMS:
+        for number in (1, 3.5, 2):
+            await server.publish(f"{top}/x", {"a/b": [number], "on": True})
+        await server.publish(f"{top}/x", "text")
+        await server.publish(f"{top}/bare", 4)
+        answer = (await server.http.get(f"/api/v1/series?topic={top}/x&field=/a~1b/0&from=-1h&points=1")).json()
+        assert {key: answer[key] for key in ("min", "max", "last", "count", "complete")} == {
+            "min": [1], "max": [3.5], "last": [2], "count": [3], "complete": True,
+        }  # fmt: skip
+        assert len(answer["time"]) == 1
+        assert set(answer) == {"time", "min", "max", "last", "count", "complete", "scanned_to"}
+        bare = (await server.http.get(f"/api/v1/series?topic={top}/bare")).json()
+        assert (bare["last"], bare["count"]) == ([4], [1])
+        none = (await server.http.get(f"/api/v1/series?topic={top}/x&field=/on")).json()
+        assert (none["time"], none["count"], none["complete"]) == ([], [], True)
+    both = (await server.http.get("/api/v1/series?topic=%2B/bare&from=-1h&points=1")).json()
+    assert both["count"] == [2]
 
 
 @pytest.mark.parametrize(
