@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bridge.cursors import Offsets
 from bridge.history.buckets import Buckets
 from bridge.history.histogram import HistogramQuestion
 from bridge.history.numbers import Number, Pointer
@@ -96,11 +97,14 @@ async def series(
 
 
 async def _ask_all(logs: Sequence[StreamLog], questions: Sequence[Question[AnswerT]]) -> list[AnswerT]:
-    asked = [
-        log.ask_stream(StreamQuestion(what, log.first_offsets, log.offsets))
-        for log, what in zip(logs, questions, strict=True)
-    ]
+    asked = [log.ask_stream(StreamQuestion(what, *kept(log))) for log, what in zip(logs, questions, strict=True)]
     return [answer for answers in await asyncio.gather(*asked) for answer in answers]
+
+
+def kept(log: StreamLog) -> tuple[Offsets, Offsets]:
+    """All that is kept of a stream: from where and to where, in each partition."""
+    first, end = log.first_offsets, log.offsets
+    return first, {partition: end[partition] for partition in first}
 
 
 def _reach(answers: Sequence[Answer], buckets: Buckets) -> Reach:

@@ -19,6 +19,17 @@ PIECE_BYTES = 512 * 1024
 PIECE_RECORDS = 20_000
 
 
+IDLE_S = 0.05
+IDLE_STEPS_MAX = 100
+"""A storage that gives nothing and moves on nowhere is asked again so often, after so long."""
+
+
+class SearchStuck(StreamLogError):
+    """The storage gave nothing more for a while, though its range was not at its end."""
+
+    retriable = True
+
+
 class EpochOver(StreamLogError):
     """The offsets that a search goes by mean nothing any more."""
 
@@ -44,6 +55,7 @@ class RecordSearch:
         self.left = limit
         self.scanned_to_ms: int | None = None
         self._wanted = wanted
+        self._idle_steps = 0
         self._order: Order = order
 
     @property
@@ -64,7 +76,7 @@ class RecordSearch:
     async def step(self, encoding: Encoding, bytes_max: int = PIECE_BYTES) -> bytes:
         """The next piece; moves the range behind it.
 
-        Raises: EpochOver, StreamLogError
+        Raises: EpochOver, SearchStuck, StreamLogError
         """
         wanted = self._wanted
         what = Scan(
@@ -83,6 +95,7 @@ class RecordSearch:
         result = await self.log.scan_stream(StreamScan(what, self.start, self.end))
         if not result.is_epoch_current:
             raise EpochOver(f"stream {self.log.name!r} began anew while its records were read")
+        before = distance(self.start, self.end)
         self.left -= result.count
         if result.last_ms is not None:
             self.scanned_to_ms = result.last_ms
@@ -91,6 +104,11 @@ class RecordSearch:
         else:
             self.end = _further(self.end, result.next_offsets, min)
             self.start = _further(self.start, result.first_offsets, max)
+        self._idle_steps = 0 if distance(self.start, self.end) < before else self._idle_steps + 1
+        if self._idle_steps:
+            if self._idle_steps > IDLE_STEPS_MAX:
+                raise SearchStuck(f"stream {self.log.name!r} could not be read to the end")
+            await asyncio.sleep(IDLE_S)
         return result.data
 
     async def export(self, encoding: Encoding) -> AsyncIterator[bytes]:

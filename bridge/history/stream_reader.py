@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from time import monotonic
 
 from bridge.history.answers import collector_for, row_search_for
 from bridge.history.filter_ids import FilterIds
@@ -48,7 +47,6 @@ class StreamReader:
 
     def scan(self, stream_id: int, request: Question[AnswerT]) -> Generator[None, None, AnswerT]:
         """Each `next` is one piece of work; the generator returns the answer."""
-        until = monotonic() + request.seconds_max
         rows = StreamRows(self._connection, stream_id, self._cache)
         kept = rows.extent()
         is_current = rows.epoch() == request.epoch
@@ -64,7 +62,7 @@ class StreamReader:
         if not is_current:
             return collector.nothing()
         search = row_search_for(request, rows, collector, filter_ids)
-        while not collector.is_done and monotonic() < until:
+        while not collector.is_done:
             self._connection.execute("BEGIN")
             try:
                 search.piece()

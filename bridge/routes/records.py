@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from bridge.cursors import SPOOL, Offsets
 from bridge.encoding import decode_stored, read_properties, rfc3339
 from bridge.errors import CursorGone, NotFound, ParameterInvalid, RecordGone
+from bridge.history.overview import kept
 from bridge.history.scan import Encoding, Order, Scan, StreamScan, StreamScanResult
 from bridge.history.search import PIECE_BYTES, RecordSearch, Wanted
 from bridge.node import Node
@@ -87,8 +88,12 @@ async def records(
     from_ms, to_ms = parse_range(from_, to, time.time_ns() // 1_000_000)
     most = limits.records_max if form == "json" else EVERYTHING
     count = parse_number("limit", limit, 1, most) if limit is not None else (LIMIT if form == "json" else most)
-    start = await log.offsets_at(from_ms) if from_ms is not None else log.first_offsets
-    end = await log.offsets_at(to_ms) if to_ms is not None else log.offsets
+    start, end = kept(log)
+    if from_ms is not None:
+        start = {**start, **await log.offsets_at(from_ms)}
+    if to_ms is not None:
+        end = {**end, **await log.offsets_at(to_ms)}
+    end = {partition: end.get(partition, log.offsets.get(partition, 0)) for partition in start}
     if cursor is not None:
         at = _offsets_of(cursor, log)
         if direction == "asc":

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from time import monotonic
 from typing import Any, Generic
 
 from bridge.encoding import encode_rows
@@ -74,6 +75,7 @@ class Collector(ABC, Generic[AnswerT_co]):
         """Where to go on: the next offset to look at, descending: one past it."""
         self.choice = choice
         self.work_left = request.work_max
+        self._until = monotonic() + request.seconds_max
         self.last_ms: int | None = None
         self._first_offset, self._next_offset = kept
         self._is_cut = False
@@ -90,7 +92,7 @@ class Collector(ABC, Generic[AnswerT_co]):
     @property
     def is_bound_reached(self) -> bool:
         """It has found, or looked at, as much as it may."""
-        return self.work_left <= 0
+        return self.work_left <= 0 or monotonic() >= self._until
 
     def turn_to(self, start: int, end: int, epoch: str, cursor_head: str, cursor_tail: str) -> None:
         """Go on in another partition, at `start <= o < end`; what was found and the bounds stay."""
@@ -206,7 +208,7 @@ class ScanCollector(Collector[ScanResult]):
 
     @property
     def is_bound_reached(self) -> bool:
-        return self._records_left <= 0 or self._bytes_left <= 0 or self.work_left <= 0
+        return self._records_left <= 0 or self._bytes_left <= 0 or super().is_bound_reached
 
     def turn_to(self, start: int, end: int, epoch: str, cursor_head: str, cursor_tail: str) -> None:
         super().turn_to(start, end, epoch, cursor_head, cursor_tail)

@@ -166,8 +166,7 @@ class MemoryLog(OnePartition):
         if request.epoch != self.epoch:
             return collector.nothing()
         slice_end = time.perf_counter() + SLICE_S
-        until = slice_end + request.seconds_max
-        while not collector.is_done and slice_end < until:
+        while not collector.is_done:
             # Looked up anew each time: while the loop ran, the oldest runs may have gone.
             first_offset = self.first_offset
             wanted = collector.position if collector.is_ascending else collector.position - 1
