@@ -9,6 +9,8 @@ from bridge.history.histogram import HistogramCollector, HistogramQuestion, Hist
 from bridge.history.row_search import RowSearch
 from bridge.history.scan import AnswerT, Question, Scan
 from bridge.history.series import SeriesCollector, SeriesQuestion, SeriesSearch
+from bridge.history.state import StateCollector, StateQuestion
+from bridge.history.state_search import StateSearch
 from bridge.history.stored_rows import StreamRows
 from bridge.streams.collect import Collector, ScanCollector, TopicChoice
 
@@ -16,11 +18,13 @@ _COLLECTORS: dict[type, Any] = {
     Scan: ScanCollector,
     HistogramQuestion: HistogramCollector,
     SeriesQuestion: SeriesCollector,
+    StateQuestion: StateCollector,
 }
 _ROW_SEARCHES: dict[type, Any] = {
     Scan: RowSearch,
     HistogramQuestion: HistogramSearch,
     SeriesQuestion: SeriesSearch,
+    StateQuestion: StateSearch,
 }
 
 

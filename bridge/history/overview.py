@@ -1,10 +1,11 @@
-"""Histogram and series over several streams: each answers for itself, the answers are put together here."""
+"""Histogram, series and state over several streams: each answers for itself, the answers are put together here."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from bridge.cursors import Offsets
@@ -12,7 +13,10 @@ from bridge.history.buckets import Buckets
 from bridge.history.histogram import HistogramQuestion
 from bridge.history.numbers import Number, Pointer
 from bridge.history.scan import Answer, AnswerT, Question, StreamQuestion
-from bridge.history.series import SeriesQuestion, merged
+from bridge.history.series import SeriesQuestion
+from bridge.history.series import merged as merged_series
+from bridge.history.state import PastRecord, StateQuestion
+from bridge.history.state import merged as merged_state
 
 if TYPE_CHECKING:
     from bridge.streams.log import StreamLog
@@ -35,8 +39,8 @@ class Reach:
     """How far the streams were looked through."""
 
     is_complete: bool
-    scanned_to_ms: int
-    """The end of the range when complete; else all streams were looked through up to about here."""
+    scanned_to_ms: int | None
+    """The end of the range, if it has one, when complete; else all streams were looked through up to about here."""
 
 
 async def histogram(
@@ -93,7 +97,57 @@ async def series(
             for log in logs
         ],
     )
-    return *merged(answers), _reach(answers, buckets)
+    return *merged_series(answers), _reach(answers, buckets)
+
+
+async def state(
+    logs: Sequence[StreamLog],
+    filters: tuple[str, ...],
+    ends: Mapping[str, Offsets],
+    seconds_max: float,
+    *,
+    topics_max: int,
+    limit: int,
+    from_ms: int | None = None,
+    after: str = "",
+    name_part: str = "",
+    last_client_id: str | None = None,
+) -> tuple[Iterator[PastRecord], bool, Reach]:
+    """The last record of each topic before a place in each stream, in order of the topics, at most `limit`.
+
+    The second value is whether that is all of them. Not complete: topics that were silent for long may be missing,
+    for the search got back to `scanned_to_ms` only. Raises: StreamLogError.
+    """
+    questions = [
+        StateQuestion(
+            log.name,
+            log.epoch,
+            filters,
+            0,
+            0,
+            from_ms=from_ms,
+            work_max=UNBOUNDED,
+            seconds_max=seconds_max,
+            after=after,
+            limit=limit,
+            name_part=name_part,
+            last_client_id=last_client_id,
+            topics_max=topics_max,
+        )
+        for log in logs
+    ]
+    asked = [
+        log.ask_stream(StreamQuestion(what, log.first_offsets, ends[log.name]))
+        for log, what in zip(logs, questions, strict=True)
+    ]
+    answers = [answer for answers in await asyncio.gather(*asked) for answer in answers]
+    unfinished = [answer.last_ms or 0 for answer in answers if not answer.is_complete]
+    is_all = all(answer.is_all for answer in answers) and sum(map(len, answers)) <= limit
+    return (
+        islice(merged_state(answers), limit),
+        is_all,
+        Reach(not unfinished, max(unfinished) if unfinished else from_ms),
+    )
 
 
 async def _ask_all(logs: Sequence[StreamLog], questions: Sequence[Question[AnswerT]]) -> list[AnswerT]:

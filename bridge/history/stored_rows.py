@@ -144,6 +144,18 @@ class StreamRows:
         sql = f"SELECT 1 FROM {self._batch} WHERE base + count > ? AND base < ? ORDER BY base DESC LIMIT 1"
         return self.connection.execute(sql, (low, high)).fetchone() is not None
 
+    def topic_name(self, topic_id: int) -> str:
+        """The name of a topic that some row has."""
+        name: str
+        sql = f"SELECT name FROM topic_{self.stream_id} WHERE id = ?"
+        (name,) = self.connection.execute(sql, (topic_id,)).fetchone()
+        return name
+
+    def topic_names(self, after_id: int, limit: int) -> list[tuple[int, str]]:
+        """The next topics by id."""
+        sql = f"SELECT id, name FROM topic_{self.stream_id} WHERE id > ? ORDER BY id LIMIT {limit}"
+        return self.connection.execute(sql, (after_id,)).fetchall()
+
     def body(self, base: int) -> bytes:
         """The body of a row."""
         body: bytes

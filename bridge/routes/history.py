@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from bridge.encoding import rfc3339
+from bridge.encoding import rfc3339, rfc3339_or_none
 from bridge.errors import ParameterInvalid
 from bridge.history.buckets import Buckets
 from bridge.history.numbers import PointerInvalid, parse_pointer
@@ -67,7 +67,7 @@ async def histogram_route(
             {"from": rfc3339(hole.from_ms), "to": rfc3339(hole.until_ms), "reason": hole.reason}
             for hole in holes(logs, parts.from_ms, parts.until_ms, now_ms)
         ],
-        "oldest": rfc3339(min(oldest)) if oldest else None,
+        "oldest": rfc3339_or_none(min(oldest, default=None)),
     }
     return _json(shown | _reached(reach))
 
@@ -132,4 +132,4 @@ def _json(shown: dict[str, Any]) -> Response:
 
 
 def _reached(reach: Reach) -> dict[str, Any]:
-    return {"complete": reach.is_complete, "scanned_to": rfc3339(reach.scanned_to_ms)}
+    return {"complete": reach.is_complete, "scanned_to": rfc3339_or_none(reach.scanned_to_ms)}

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from bridge.cursors import SPOOL, Offsets
-from bridge.encoding import decode_stored, read_properties, rfc3339
+from bridge.encoding import decode_stored, read_properties, rfc3339_or_none
 from bridge.errors import CursorGone, NotFound, ParameterInvalid, RecordGone
 from bridge.history.overview import kept
 from bridge.history.scan import Encoding, Order, Scan, StreamScan, StreamScanResult
@@ -129,7 +129,7 @@ async def _page(search: RecordSearch, seconds_max: float) -> Response:
         bytes_left -= len(data)
     envelope: dict[str, Any] = {"cursor": search.cursor, "complete": search.is_over}
     if not search.is_over:
-        envelope["scanned_to"] = rfc3339(search.scanned_to_ms) if search.scanned_to_ms is not None else None
+        envelope["scanned_to"] = rfc3339_or_none(search.scanned_to_ms)
     body = b'{"records":[%b],%b' % (b",".join(lines), orjson.dumps(envelope)[1:])
     return Response(body, media_type="application/json", headers=NO_STORE)
 

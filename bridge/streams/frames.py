@@ -88,6 +88,13 @@ def segment_times(body: bytes) -> Iterator[tuple[int, int]]:
         position += _HEAD_BYTES + client_id_bytes + frames_bytes
 
 
+def client_id_of(segment: bytes) -> str:
+    """Whose a segment is."""
+    flags, *_, client_id_bytes = _read_head(segment, 0)
+    client_id = segment[_HEAD_BYTES : _HEAD_BYTES + client_id_bytes]
+    return (client_id.partition(b"\0")[0] if flags & NAMES_RUN else client_id).decode()
+
+
 def segment_time(body: bytes, position: int) -> int:
     """The time of the segment that stands at `position`. Raises: StoredFormatError"""
     return _read_head(body, position)[1]
@@ -231,6 +238,21 @@ def _matching_frames(
         if is_match:
             yield row, frame_start, position
         row += 1
+
+
+def segment_places(body: bytes, place: int) -> tuple[int, int, int]:
+    """Start and end of the segment that has the byte at `place`, and the number of records before it.
+
+    Raises: StoredFormatError
+    """
+    start = records_before = 0
+    while True:
+        _, _, _, _, count, frames_bytes, client_id_bytes = _read_head(body, start)
+        end = start + _HEAD_BYTES + client_id_bytes + frames_bytes
+        if place < end:
+            return start, end, records_before
+        start = end
+        records_before += count
 
 
 def is_counted_by_search(body: bytes, encoded_topic: bytes, records: int) -> bool:

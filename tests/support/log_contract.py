@@ -16,7 +16,7 @@ import orjson
 
 from bridge.history.buckets import Buckets
 from bridge.history.histogram import HistogramQuestion
-from bridge.history.overview import histogram, series
+from bridge.history.overview import histogram, series, state
 from bridge.history.scan import Encoding, Scan, ScanResult, StreamQuestion
 from bridge.records import Topic
 from bridge.streams.log import StreamLog
@@ -373,6 +373,22 @@ class LogContract:
         assert list(indexes) == [0, 1]
         assert list(map(list, columns)) == [[1, 21], [13, 33], [12, 32], [1_100, 1_300], [6, 6]]
         assert reach.is_complete
+
+    async def test_state_is_the_last_record_of_each_topic_before_a_place(self, opened: Opened) -> None:
+        for step in range(4):
+            names = ["a", "b"] if step % 2 else ["a", "c", "$server/x"]
+            await opened.store(opened.maker.run(numbers(len(names), 10 * step), topics=names, time_ms=1_000 + step))
+        log = opened.log
+        for time_ms, expected in [
+            (1_004, {"a": 1_003, "b": 1_003, "c": 1_002}),
+            (1_002, {"a": 1_001, "b": 1_001, "c": 1_000}),
+            (1_001, {"a": 1_000, "c": 1_000}),
+            (1_000, {}),
+        ]:
+            ends = {log.name: await log.offsets_at(time_ms)}
+            records, is_all, reach = await state([log], ("#",), ends, 10, topics_max=10, limit=10)
+            assert {record.topic: record.time_ms for record in records} == expected
+            assert (is_all, reach.is_complete) == (True, True)
 
     async def test_a_question_of_another_epoch_is_not_answered(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(3)))

@@ -11,6 +11,7 @@ import pytest
 from bridge.routes.records import safe_content_type
 from tests.integration.http.conftest import RunningServer, Start
 from tests.integration.http.test_problems import assert_problem
+from tests.support.conditions import eventually_async
 
 MEMORY = {"name": "fast", "topics": ["m/#"], "storage": "memory"}
 
@@ -148,6 +149,58 @@ async def test_series_of_a_field(server: RunningServer) -> None:
         assert (none["time"], none["count"], none["complete"]) == ([], [], True)
     both = (await server.http.get("/api/v1/series?topic=%2B/bare&from=-1h&points=1")).json()
     assert both["count"] == [2]
+
+
+async def topics_of(server: RunningServer, query: str) -> dict[str, Any]:
+    answer: dict[str, Any] = (await server.http.get(f"/api/v1/topics?{query}")).json()
+    return answer
+
+
+async def test_topics_by_a_part_of_their_name_and_by_client(server: RunningServer) -> None:
+    for topic in ("m/Hall/temp", "d/hall/door", "d/yard"):
+        await server.publish(topic, 1)
+    assert [each["topic"] for each in (await topics_of(server, "q=HALL"))["topics"]] == ["d/hall/door", "m/Hall/temp"]
+    assert [each["topic"] for each in (await topics_of(server, "q=hall&topic=d/%23"))["topics"]] == ["d/hall/door"]
+    assert len((await topics_of(server, "client_id=$http"))["topics"]) == 3
+    assert (await topics_of(server, "client_id=p1"))["topics"] == []
+    nodes = (await topics_of(server, "q=hall&depth=1"))["nodes"]
+    assert [(node["prefix"], node["topics"]) for node in nodes] == [("d", 1), ("m", 1)]
+
+
+async def test_topics_as_they_were(server: RunningServer) -> None:
+    moments: list[int] = []
+    for number in range(3):
+        for _, top in STREAMS:
+            await server.publish(f"{top}/x", number)
+            await server.publish(f"{top}/only{number}", number)
+        moments.append(time.time_ns() // 1_000_000)
+        await eventually_async(lambda: time.time_ns() // 1_000_000 > moments[-1], what="another millisecond")
+    for number, at_ms in enumerate(moments):
+        answer = await topics_of(server, f"at={at_ms}")
+        found = {each["topic"]: each["payload"] for each in answer["topics"]}
+        assert found == {f"{top}/x": number for _, top in STREAMS} | {
+            f"{top}/only{each}": each for _, top in STREAMS for each in range(number + 1)
+        }
+        assert set(answer) == {"topics", "next", "at", "complete", "scanned_to"}
+        assert (answer["next"], answer["complete"], ms_of(answer["at"])) == (None, True, at_ms)
+        first = answer["topics"][0]
+        assert first["age_ms"] == at_ms - ms_of(first["time"])
+        assert (first["count"], first["interval_s"]) == (None, None)
+    last = moments[-1]
+    exact = await topics_of(server, f"at={ms_of(answer['topics'][-1]['time'])}")
+    assert answer["topics"][-1]["topic"] in [each["topic"] for each in exact["topics"]]
+    page = await topics_of(server, f"at={last}&limit=5")
+    assert [each["topic"] for each in page["topics"]] == ["d/only0", "d/only1", "d/only2", "d/x", "m/only0"]
+    rest = await topics_of(server, f"at={last}&limit=5&after={page['next']}")
+    assert [each["topic"] for each in rest["topics"]] == ["m/only1", "m/only2", "m/x"]
+    assert rest["next"] is None
+    part = await topics_of(server, f"at={last}&q=ONLY1&topic=m/%23&client_id=$http")
+    assert [each["topic"] for each in part["topics"]] == ["m/only1"]
+    short = await topics_of(server, f"at={last}&lookback={last - moments[1]}ms&topic=d/%23")
+    assert [each["topic"] for each in short["topics"]] == ["d/only2", "d/x"]
+    nodes = (await topics_of(server, f"at={moments[0]}&depth=1"))["nodes"]
+    assert [(node["prefix"], node["topics"]) for node in nodes] == [("d", 2), ("m", 2)]
+    assert (await topics_of(server, "at=0"))["topics"] == []
 
 
 @pytest.mark.parametrize(
