@@ -155,6 +155,16 @@ class Live(Section):
     records_max: Count = Field(10_000, ge=1, description="Records in one JSON page.")
 
 
+class History(Section):
+    """What one question to history may cost."""
+
+    search_s: Seconds = Field(
+        5.0, ge=0.1, le=60, description="A page, histogram, series or state is answered after this with what was found."
+    )
+    buckets_max: Count = Field(2_000, ge=1, le=100_000, description="Largest `buckets` of a histogram.")
+    points_max: Count = Field(5_000, ge=1, le=100_000, description="Largest `points` of a series.")
+
+
 class Store(Section):
     """Between the broker and the logs."""
 
@@ -357,6 +367,7 @@ class Config(Section):
     websocket: WebSocket = WebSocket()
     http: Http = Http()
     live: Live = Live()
+    history: History = History()
     store: Store = Store()
     kafka: Kafka = Kafka()
     auth: Auth = Auth()

@@ -38,6 +38,11 @@ _PROPERTY_NAMES = (
 _seconds_text: dict[int, str] = {}  # a few recent seconds; emptied when it has 1,000
 
 
+def rfc3339_or_none(time_ms: int | None) -> str | None:
+    """`rfc3339` of a time that may not be known."""
+    return rfc3339(time_ms) if time_ms is not None else None
+
+
 def rfc3339(time_ms: int) -> str:
     """`2026-11-22T19:00:00.123Z` for epoch milliseconds."""
     second, milliseconds = divmod(time_ms, 1000)

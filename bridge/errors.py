@@ -89,6 +89,12 @@ class CursorGone(BridgeError):
     status = 410
 
 
+class RecordGone(BridgeError):
+    """The record is no longer kept."""
+
+    status = 410
+
+
 class BodyTooLarge(BridgeError):
     """The request's body, or the payload in it, is too large."""
 

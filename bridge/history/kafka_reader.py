@@ -1,4 +1,4 @@
-"""KafkaReader: answers scans of a Kafka stream: its partitions merged by time, then its spool (ADR 10).
+"""KafkaReader: answers questions about a Kafka stream: its partitions merged by time, then its spool (ADR 10).
 
 What was fetched is kept for a while, decoded, so that readers at the same place cost one fetch. It runs in a process of
 its own (`kafka_reader_process`), where nothing else waits.
@@ -16,12 +16,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError
 
 from bridge.cursors import SPOOL, Offsets, StreamPosition
-from bridge.history.scan import Scan, StreamScan, StreamScanResult
+from bridge.history.answers import collector_for
+from bridge.history.scan import AnswerT, Question, StreamQuestion, StreamScan, StreamScanResult
 from bridge.records import RecordRun, Topic
 from bridge.streams.collect import ScanCollector, TopicChoice
 from bridge.streams.frames import decode_body
@@ -277,6 +279,15 @@ class KafkaReader:
             return StreamScanResult(b"", 0, request.start, {}, None, is_epoch_current=False)
         return scan.result()
 
+    async def ask(self, source: KafkaSource, request: StreamQuestion[AnswerT]) -> AnswerT:
+        """See `StreamLog.ask_stream`: one answer for all partitions."""
+        scan = _StreamScan(self, source, request)
+        try:
+            await scan.run()
+        except AnotherEpoch:
+            return cast("AnswerT", scan.collector.nothing())
+        return cast("AnswerT", scan.answer())
+
     async def forget_client(self) -> None:
         """After a failure: connect anew at the next request."""
         await self._forget_client()
@@ -298,18 +309,18 @@ class KafkaReader:
 class _StreamScan:
     """One scan under way."""
 
-    def __init__(self, reader: KafkaReader, source: KafkaSource, request: StreamScan) -> None:
+    def __init__(self, reader: KafkaReader, source: KafkaSource, request: StreamScan | StreamQuestion[Any]) -> None:
         self.reader = reader
         self.source = source
         self.request = request
-        self.what: Scan = request.what
+        self.what: Question[Any] = request.what
         self.is_ascending = self.what.order == "asc"
         self.start = dict(request.start)
         self.end = {partition: request.end.get(partition, 0) for partition in request.start}
         self.position: dict[int, int] = dict(self.start if self.is_ascending else self.end)
         self.first: dict[int, int] = {}
         filters = self.what.filters
-        self.collector = ScanCollector(replace(self.what), (0, FAR), 0, FAR, reader._choice(source, filters))
+        self.collector = collector_for(self.what, (0, FAR), 0, FAR, reader._choice(source, filters))
         self.partitions = [p for p in sorted(self.start) if p != SPOOL and self.start[p] < self.end[p]]
 
     async def run(self) -> None:
@@ -340,11 +351,18 @@ class _StreamScan:
         return self.start.get(SPOOL, 0) < self.end.get(SPOOL, 0)
 
     def result(self) -> StreamScanResult:
+        assert isinstance(self.collector, ScanCollector)
         data, count = self.collector.taken()
         return StreamScanResult(
             data, count, self.position, {**self.first, SPOOL: 0} if SPOOL in self.start else self.first,
             self.collector.last_ms,
         )  # fmt: skip
+
+    def answer(self) -> Any:
+        """What the collector has, of all partitions."""
+        goal = self.end if self.is_ascending else self.start
+        is_complete = all(self.position[partition] == offset for partition, offset in goal.items())
+        return replace(self.collector.result(), is_complete=is_complete)
 
     # Kafka, upwards
 
@@ -421,7 +439,7 @@ class _StreamScan:
     def _collect(self, partition: int, run: RecordRun, low: int, high: int) -> None:
         """Rows of a run that are wanted, as far as the bounds let."""
         head = tail = ""
-        if self.what.encoding in ("event", "poll"):
+        if isinstance(self.request, StreamScan) and self.request.what.encoding in ("event", "poll"):
             head, tail = self._position_at(partition).around(self.source.stream, partition)
             head, tail = self.request.before + head, tail + self.request.after
         epoch = self.source.spool_epoch if partition == SPOOL else self.source.epoch

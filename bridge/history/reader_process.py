@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Generator
 from pathlib import Path
 
-from bridge.history.scan import ScanResult
+from bridge.history.scan import Answer
 from bridge.history.stream_reader import StreamReader
 from bridge.streams.log import StreamLogError
 from bridge.streams.readers import LENGTH
@@ -25,7 +25,7 @@ from bridge.streams.readers import LENGTH
 NICENESS = 5
 READ_BYTES = 65_536
 
-Work = Generator[None, None, ScanResult | int]
+Work = Generator[None, None, Answer | int]
 
 
 class RequestLoop:

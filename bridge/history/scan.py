@@ -1,22 +1,45 @@
-"""Scan: one bounded piece of one stream's history, and its encoded result.
+"""Questions to one stream's history, as values that can be sent to a reader process, and what is found.
 
-A scan is a value that can be sent to a reader process. It never returns more than its bounds ask for; the caller goes
-on from `ScanResult.next_offset`.
+A `Question` names a bounded range of one partition and which of its records count. `Scan` asks for the records
+themselves, encoded. Whatever is asked, the answer says how far it came: the caller goes on from `next_offset`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass
+from math import inf
+from typing import Generic, Literal, TypeVar
 
 from bridge.cursors import Offsets
 
 Encoding = Literal["event", "poll", "json", "csv", "stored"]
+Order = Literal["asc", "desc"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How far a question was answered."""
+
+    next_offset: int
+    """Ascending: everything below it in the range was looked at; go on there. Descending: everything at or above it
+    was looked at; go on below it (as the next question's `end`)."""
+    first_offset: int
+    """The oldest record kept when it was asked. Larger than the question's `start`: records in between are gone."""
+    last_ms: int | None
+    """Time of the last record looked at (how far a search came), epoch milliseconds; None when there was none."""
+    is_epoch_current: bool = True
+    """False: the stream has another epoch by now; nothing was read."""
+    is_complete: bool = False
+    """All that is kept of the range was looked at."""
+
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+AnswerT_co = TypeVar("AnswerT_co", bound=Answer, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """What to read from one stream (partition 0).
+class Question(Generic[AnswerT_co]):
+    """What to look at in one partition of one stream.
 
     Ascending: offsets `start <= o < end`, lowest first. Descending: the same range, highest first.
     """
@@ -24,47 +47,53 @@ class Scan:
     stream: str
     epoch: str
     filters: tuple[str, ...]
-    """MQTT topic filters; a record that any of them matches is taken. `$share` and `$replay` do not occur here."""
+    """MQTT topic filters; a record that any of them matches is taken. None at all: every record is, whatever its topic.
+    `$share` and `$replay` do not occur here."""
     start: int
     end: int
-    encoding: Encoding
-    """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
-    `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
-    `json` and `poll` records are one to a line (NDJSON). `stored`: what the server itself reads at a start
-    (`bridge.encoding.decode_stored`)."""
+    _: KW_ONLY
     from_ms: int | None = None
     """Leave out records received before this time (epoch milliseconds)."""
     until_ms: int | None = None
     """Leave out records received at or after this time."""
-    order: Literal["asc", "desc"] = "asc"
-    records_max: int = 1_000
-    """Return at most so many matching records."""
-    bytes_max: int = 262_144
-    """Stop after the record that makes the encoded result reach so many bytes."""
+    client_id: str | None = None
+    """Leave out what other clients sent."""
+    contains: bytes = b""
+    """Leave out records whose payload does not have these bytes in it."""
+    order: Order = "asc"
     work_max: int = 1_000_000
     """Look at no more than so many records, matching or not."""
-    cursor_head: str = ""
-    """For `event` and `poll`: the cursor of a record is head + (offset + 1) + tail."""
-    cursor_tail: str = ""
+    seconds_max: float = inf
+    """Answer after this, however far the search has come."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScanResult:
-    """What a scan found."""
+class ScanResult(Answer):
+    """The records that a scan found."""
 
     data: bytes
     """The encoded records, concatenated."""
     count: int
     """How many records `data` holds."""
-    next_offset: int
-    """Ascending: everything below it in the range was looked at; go on there. Descending: everything at or above it
-    was looked at; go on below it (as the next scan's `end`)."""
-    first_offset: int
-    """The oldest record kept when the scan ran. Larger than the scan's `start`: records in between are gone."""
-    last_ms: int | None
-    """Time of the last record looked at (how far a search came), epoch milliseconds; None when there was none."""
-    is_epoch_current: bool = True
-    """False: the stream has another epoch by now; nothing was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Question[ScanResult]):
+    """Records, encoded. It never returns more than its bounds ask for."""
+
+    encoding: Encoding
+    """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
+    `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
+    `json` and `poll` records are one to a line (NDJSON). `stored`: what the server itself reads
+    (`bridge.encoding.decode_stored`)."""
+    _: KW_ONLY
+    records_max: int = 1_000
+    """Return at most so many matching records."""
+    bytes_max: int = 262_144
+    """Stop after the record that makes the encoded result reach so many bytes."""
+    cursor_head: str = ""
+    """For `event` and `poll`: the cursor of a record is head + (offset + 1) + tail."""
+    cursor_tail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +123,14 @@ class StreamScanResult:
     """The oldest record kept in each partition when the scan ran."""
     last_ms: int | None
     is_epoch_current: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamQuestion(Generic[AnswerT_co]):
+    """A question to one stream's history over all its partitions, each of which is answered by itself."""
+
+    what: Question[AnswerT_co]
+    """What is asked of a partition; its own range is not looked at."""
+    start: Offsets
+    end: Offsets
+    """In each partition offsets `start <= o < end`; a partition that either does not name is left out."""

@@ -421,13 +421,17 @@ class TopicNodes:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Count some topics under their prefix: themselves, their messages a second, the bytes of their values."""
-        depth = self._depth
         for entry in entries:
-            total = self._totals.setdefault("/".join(entry.topic.name.split("/", depth)[:depth]), [0, 0.0, 0])
-            total[0] += 1
-            if entry.interval_ms:
-                total[1] += 1000 / max(entry.interval_ms, self._now_ms - entry.time_ms)
-            total[2] += len(entry.segment)
+            interval_ms = entry.interval_ms
+            rate = 1000 / max(interval_ms, self._now_ms - entry.time_ms) if interval_ms else 0.0
+            self.count(entry.topic.name, rate, len(entry.segment))
+
+    def count(self, topic: str, rate: float, size: int) -> None:
+        """Count one topic with its messages a second and the bytes of its value."""
+        total = self._totals.setdefault("/".join(topic.split("/", self._depth)[: self._depth]), [0, 0.0, 0])
+        total[0] += 1
+        total[1] += rate
+        total[2] += size
 
     def nodes(self, limit: int) -> list[dict[str, object]]:
         """The first `limit` nodes by prefix."""

@@ -43,6 +43,23 @@ def parse_time(parameter: str, text: str, now_ms: int | None = None) -> int:
     return max(0, int(moment.timestamp() * 1000))
 
 
+def parse_age(parameter: str, text: str) -> int:
+    """Milliseconds of an age like `24h`; `-24h`, as a time would be written, is the same. Raises: ParameterInvalid."""
+    age = _RELATIVE.fullmatch(f"-{text.removeprefix('-')}")
+    if age is None:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no age; write a number and ms, s, m, h, d or w.")
+    return int(age[1]) * _MS_BY_UNIT[age[2]]
+
+
+def parse_range(from_: str | None, to: str | None, now_ms: int) -> tuple[int | None, int | None]:
+    """The times `from` and `to`. Raises: ParameterInvalid."""
+    from_ms = parse_time("from", from_, now_ms) if from_ is not None else None
+    to_ms = parse_time("to", to, now_ms) if to is not None else None
+    if from_ms is not None and to_ms is not None and to_ms < from_ms:
+        raise ParameterInvalid("to", "to: this is before `from`.")
+    return from_ms, to_ms
+
+
 def parse_filters(parameter: str, filters: Iterable[str], limits: LiveLimits) -> tuple[str, ...]:
     """Valid topic filters, each once, in an order that makes equal sets equal.
 

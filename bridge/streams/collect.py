@@ -1,17 +1,20 @@
-"""ScanCollector: takes runs in the order of a scan and keeps what the scan asks for, within its bounds.
+"""Collectors: they take runs in the order of a question and keep what it asks for, within its bounds.
 
-Used by every storage that reads its own records, so that limits, filters and the place to go on from mean the same
-everywhere. It does no I/O and never waits.
+Used by every storage that reads its own records, so that ranges, filters, limits and the place to go on from mean the
+same everywhere, whatever is collected. They do no I/O and never wait.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from time import monotonic
+from typing import Any, Generic
 
 from bridge.encoding import encode_rows
-from bridge.history.scan import Encoding, Scan, ScanResult
+from bridge.history.scan import AnswerT_co, Encoding, Question, Scan, ScanResult
 from bridge.records import RecordRun, Topic
 from broker.topics.names import matches
 
@@ -24,7 +27,7 @@ four times over, for what does not fit is thrown away."""
 
 
 class TopicChoice:
-    """Which topics a list of filters takes, asked once for each `Topic` object. It may serve many scans."""
+    """Which topics a list of filters takes, asked once for each `Topic` object. It may serve many questions."""
 
     __slots__ = ("_filters", "_known", "chosen")
 
@@ -35,6 +38,8 @@ class TopicChoice:
 
     def rows(self, topics: Sequence[Topic], low: int, high: int) -> Sequence[int] | None:
         """The rows in `low <= row < high` with a chosen topic; None when that is each of them."""
+        if not self._filters:
+            return None
         unique = set(topics)
         if not unique <= self._known:
             self._learn(unique)
@@ -55,28 +60,29 @@ class TopicChoice:
         }
 
 
-class ScanCollector:
-    """The growing result of one scan."""
+class Collector(ABC, Generic[AnswerT_co]):
+    """The growing answer to one question: where it stands in its range, and which rows of a run it wants."""
 
-    def __init__(self, request: Scan, kept: tuple[int, int], start: int, end: int, choice: TopicChoice) -> None:
-        """`kept` is the log's first and next offset as the scan begins; `start <= o < end` is what to look at."""
+    def __init__(
+        self, request: Question[AnswerT_co], kept: tuple[int, int], start: int, end: int, choice: TopicChoice
+    ) -> None:
+        """`kept` is the log's first and next offset as it begins; `start <= o < end` is what to look at."""
         self.request = request
-        self.epoch = request.epoch
         self.is_ascending = request.order == "asc"
-        self._first_offset, self._next_offset = kept
-        self._is_cut = False
         self.start = start
         self.end = max(start, end)
         self.position = start if self.is_ascending else self.end
         """Where to go on: the next offset to look at, descending: one past it."""
         self.choice = choice
-        self.cursor_head, self.cursor_tail = request.cursor_head, request.cursor_tail
         self.work_left = request.work_max
+        self._until = monotonic() + request.seconds_max
         self.last_ms: int | None = None
-        self._parts: list[bytes] = []
-        self._count = 0
-        self._records_left = request.records_max
-        self._bytes_left = request.bytes_max
+        self._first_offset, self._next_offset = kept
+        self._is_cut = False
+        self._is_epoch_current = True
+        needles = [request.contains, request.client_id.encode() if request.client_id is not None else b""]
+        self.needles = tuple([needle for needle in needles if needle])
+        """What stored records of interest have in them somewhere, all of it: a quick look before they are decoded."""
 
     @property
     def is_done(self) -> bool:
@@ -86,34 +92,26 @@ class ScanCollector:
     @property
     def is_bound_reached(self) -> bool:
         """It has found, or looked at, as much as it may."""
-        return self._records_left <= 0 or self._bytes_left <= 0 or self.work_left <= 0
+        return self.work_left <= 0 or monotonic() >= self._until
 
     def turn_to(self, start: int, end: int, epoch: str, cursor_head: str, cursor_tail: str) -> None:
         """Go on in another partition, at `start <= o < end`; what was found and the bounds stay."""
         self.start, self.end = start, end
         self.position = start if self.is_ascending else end
-        self.epoch, self.cursor_head, self.cursor_tail = epoch, cursor_head, cursor_tail
-
-    def taken(self) -> tuple[bytes, int]:
-        """What was found so far, and how many records that is."""
-        return b"".join(self._parts), self._count
 
     def lose(self, first_offset: int) -> None:
-        """Retention has dropped everything before `first_offset` while the scan was under way.
-
-        An ascending scan ends before such a hole, so that the next one, which begins in it, can tell of it.
-        """
+        """Retention has dropped everything before `first_offset` while the search was under way."""
         if not self.is_ascending:
             self.position = self.start
-        elif self.position > self.start:
-            self._is_cut = True
-        else:
+            return
+        if self.position == self.start:
             self._first_offset = first_offset
-            self.start = self.position = min(first_offset, self.end)
+            self.start = min(first_offset, self.end)
+        self.position = min(first_offset, self.end)
 
-    def skip(self, first: int, end: int, last_ms: int) -> None:
-        """Offsets `first <= o < end` hold nothing of interest, as an index says; it costs one unit of work."""
-        self.work_left -= 1
+    def skip(self, first: int, end: int, last_ms: int, work: int = 1) -> None:
+        """Offsets `first <= o < end` hold nothing of interest, as an index says; it costs some units of work."""
+        self.work_left -= work
         if self.is_ascending:
             self.position = min(max(self.position, end), self.end)
         else:
@@ -135,9 +133,7 @@ class ScanCollector:
             return
         self.work_left -= high - low
         self.last_ms = run.received_at_ms
-        rows = self.choice.rows(run.topics, low, high)
-        if rows is None:
-            rows = range(low, high)
+        rows = self._rows(run, low, high)
         if not self.is_ascending:
             rows = rows[::-1]
         last_row = self._take(run, rows) if rows else None
@@ -145,6 +141,92 @@ class ScanCollector:
             self.position = base + (high if self.is_ascending else low)
         else:
             self.position = base + (last_row + 1 if self.is_ascending else last_row)
+
+    def _rows(self, run: RecordRun, low: int, high: int) -> Sequence[int]:
+        """The rows in `low <= row < high` that the question is about, in the order of offsets."""
+        request = self.request
+        if request.client_id is not None and run.client_id != request.client_id:
+            return ()
+        time_ms = run.received_at_ms
+        if (request.from_ms is not None and time_ms < request.from_ms) or (
+            request.until_ms is not None and time_ms >= request.until_ms
+        ):
+            return ()
+        rows = self.choice.rows(run.topics, low, high)
+        if rows is None:
+            rows = range(low, high)
+        if request.contains and rows:
+            rows = _rows_with(run, rows, request.contains)
+        return rows
+
+    @abstractmethod
+    def _take(self, run: RecordRun, rows: Sequence[int]) -> int | None:
+        """Keep `rows`, which are some, in the order of the question; the row that reached a bound, or None."""
+
+    @abstractmethod
+    def result(self) -> AnswerT_co:
+        """What was found."""
+
+    def nothing(self) -> AnswerT_co:
+        """The answer when the question's epoch is no longer the stream's."""
+        self._is_epoch_current = False
+        self.start, self.end = self.request.start, self.request.end
+        self.position = self.start if self.is_ascending else self.end
+        self._is_cut = True
+        return self.result()
+
+    def _reached(self) -> dict[str, Any]:
+        """The fields of `Answer`."""
+        position = self.position
+        if self.is_ascending:
+            if position == self.end and not self._is_cut:  # what lies behind it is too young for `until_ms`
+                position = max(position, min(self.request.end, self._next_offset))
+        elif position == self.start:
+            position = min(position, self.request.start)
+        return {
+            "next_offset": position,
+            "first_offset": self._first_offset,
+            "last_ms": self.last_ms,
+            "is_epoch_current": self._is_epoch_current,
+            "is_complete": self.position == (self.end if self.is_ascending else self.start) and not self._is_cut,
+        }
+
+
+class ScanCollector(Collector[ScanResult]):
+    """The records themselves, encoded."""
+
+    request: Scan
+
+    def __init__(self, request: Scan, kept: tuple[int, int], start: int, end: int, choice: TopicChoice) -> None:
+        super().__init__(request, kept, start, end, choice)
+        self.epoch = request.epoch
+        self.cursor_head, self.cursor_tail = request.cursor_head, request.cursor_tail
+        self._parts: list[bytes] = []
+        self._count = 0
+        self._records_left = request.records_max
+        self._bytes_left = request.bytes_max
+
+    @property
+    def is_bound_reached(self) -> bool:
+        return self._records_left <= 0 or self._bytes_left <= 0 or super().is_bound_reached
+
+    def turn_to(self, start: int, end: int, epoch: str, cursor_head: str, cursor_tail: str) -> None:
+        super().turn_to(start, end, epoch, cursor_head, cursor_tail)
+        self.epoch, self.cursor_head, self.cursor_tail = epoch, cursor_head, cursor_tail
+
+    def taken(self) -> tuple[bytes, int]:
+        """What was found so far, and how many records that is."""
+        return b"".join(self._parts), self._count
+
+    def lose(self, first_offset: int) -> None:
+        """See `Collector.lose`.
+
+        An ascending scan ends before such a hole, so that the next one, which begins in it, can tell of it.
+        """
+        if self.is_ascending and self.position > self.start:
+            self._is_cut = True
+        else:
+            super().lose(first_offset)
 
     def _take(self, run: RecordRun, rows: Sequence[int]) -> int | None:
         """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""
@@ -193,26 +275,15 @@ class ScanCollector:
         return rows[:count]
 
     def result(self) -> ScanResult:
-        """What was found."""
-        position = self.position
-        if self.is_ascending:
-            if position == self.end and not self._is_cut:  # what lies behind it is too young for `until_ms`
-                position = max(position, min(self.request.end, self._next_offset))
-        elif position == self.start:
-            position = min(position, self.request.start)
-        return ScanResult(
-            data=b"".join(self._parts),
-            count=self._count,
-            next_offset=position,
-            first_offset=self._first_offset,
-            last_ms=self.last_ms,
-        )
+        return ScanResult(*self.taken(), **self._reached())
 
 
-def nothing(request: Scan, first_offset: int) -> ScanResult:
-    """The result of a scan under an epoch that is no longer the stream's."""
-    next_offset = request.start if request.order == "asc" else request.end
-    return ScanResult(b"", 0, next_offset, first_offset, None, is_epoch_current=False)
+def _rows_with(run: RecordRun, rows: Sequence[int], needle: bytes) -> Sequence[int]:
+    """Those of some rows whose payload has `needle` in it."""
+    data, payload_starts, ends = run.data, run.payload_starts, run.ends
+    if data.find(needle, run.start, ends[-1]) < 0:
+        return ()
+    return [row for row in rows if data.find(needle, payload_starts[row], ends[row]) >= 0]
 
 
 def lowest_at(time_ms: int, low: int, high: int, time_at: Callable[[int], int]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,40 @@ def segment_times(body: bytes) -> Iterator[tuple[int, int]]:
         _, time_ms, _, _, count, frames_bytes, client_id_bytes = _read_head(body, position)
         yield time_ms, count
         position += _HEAD_BYTES + client_id_bytes + frames_bytes
+
+
+def client_id_of(segment: bytes) -> str:
+    """Whose a segment is."""
+    flags, *_, client_id_bytes = _read_head(segment, 0)
+    client_id = segment[_HEAD_BYTES : _HEAD_BYTES + client_id_bytes]
+    return (client_id.partition(b"\0")[0] if flags & NAMES_RUN else client_id).decode()
+
+
+def segment_time(body: bytes, position: int) -> int:
+    """The time of the segment that stands at `position`. Raises: StoredFormatError"""
+    return _read_head(body, position)[1]
+
+
+# hot path: histograms and series, for the rows in which a bucket ends
+def first_segment_at(body: bytes, time_ms: int, position: int = 0) -> tuple[int, int, int]:
+    """From the segment at `position` on, the first whose time is at or after `time_ms`.
+
+    Returns where it stands, and of those before it the number of records and the last time (0 when there is none).
+
+    Raises: StoredFormatError
+    """
+    records = last_ms = 0
+    size = len(body)
+    while position < size:
+        version, _, segment_ms, _, _, count, frames_bytes, client_id_bytes = _HEAD.unpack_from(body, position)
+        if version != FORMAT_VERSION:
+            _read_head(body, position)
+        if segment_ms >= time_ms:
+            break
+        last_ms = segment_ms
+        records += count
+        position += _HEAD_BYTES + client_id_bytes + frames_bytes
+    return position, records, last_ms
 
 
 def decode_body(body: bytes, base_offset: int, topics: dict[bytes, Topic]) -> list[RecordRun]:
@@ -203,6 +238,76 @@ def _matching_frames(
         if is_match:
             yield row, frame_start, position
         row += 1
+
+
+def segment_places(body: bytes, place: int) -> tuple[int, int, int]:
+    """Start and end of the segment that has the byte at `place`, and the number of records before it.
+
+    Raises: StoredFormatError
+    """
+    start = records_before = 0
+    while True:
+        _, _, _, _, count, frames_bytes, client_id_bytes = _read_head(body, start)
+        end = start + _HEAD_BYTES + client_id_bytes + frames_bytes
+        if place < end:
+            return start, end, records_before
+        start = end
+        records_before += count
+
+
+def is_counted_by_search(body: bytes, encoded_topic: bytes, records: int) -> bool:
+    """A topic's bytes are found in a body at its `records` frames, once in each, and nowhere else.
+
+    They may stand in a payload too. But each of its frames has them, and they never overlap with themselves (only the
+    first byte is 0, unless the topic has more than 255 bytes): where they are found as often as there are frames, each
+    place is a frame's.
+    """
+    return not encoded_topic[0] and body.count(encoded_topic) == records
+
+
+# hot path: a series of one topic
+def payloads_of(body: bytes, encoded_topic: bytes, records: int, *, is_v5: bool) -> list[bytes] | None:
+    """The payloads of the `records` frames in a body that have a topic; None when they cannot be told by search alone.
+
+    See `is_counted_by_search`. `is_v5`: of all the frames of the body.
+    """
+    parts = body.split(encoded_topic)
+    if len(parts) != records + 1 or encoded_topic[0]:
+        return None
+    payloads: list[bytes] = []
+    topic_bytes = len(encoded_topic)
+    first_bytes = {part[-2] for part in parts[:-1]}
+    if len(first_bytes) == 1 and not is_v5 and (first_byte := first_bytes.pop()) < 128:  # alike, and all of them short
+        start = 2 if first_byte & 0x06 else 0
+        lengths = [part[-1] - topic_bytes for part in parts[:-1]]
+        return [behind[start:end] for behind, end in zip(parts[1:], lengths, strict=True)]
+    for before, behind in pairwise(parts):
+        length, first_byte = before[-1], before[-2]
+        if first_byte > 127:
+            length, first_byte = _fixed_header_at_end(before)
+        start = 2 if first_byte & 0x06 else 0  # the packet id of QoS 1 and 2
+        end = length - topic_bytes
+        if is_v5:
+            properties_bytes = behind[start]
+            start += 1
+            if properties_bytes > 127:
+                properties_bytes, start = _long_length(behind, start - 1)
+            start += properties_bytes
+        payloads.append(behind[start:end])
+    return payloads
+
+
+def _fixed_header_at_end(data: bytes) -> tuple[int, int]:
+    """Remaining length and first byte of the PUBLISH whose fixed header, with a length of several bytes, ends `data`.
+
+    All bytes of the length but its last have the high bit, and the first byte of a PUBLISH has not.
+    """
+    length = data[-1]
+    place = -2
+    while data[place] > 127:
+        length = length << 7 | data[place] & 0x7F
+        place -= 1
+    return length, data[place]
 
 
 def _read_head(body: bytes, position: int) -> tuple[int, int, int, int, int, int, int]:

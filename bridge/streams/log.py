@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bridge.cursors import Offsets, StreamPosition
-    from bridge.history.scan import StreamScan, StreamScanResult
+    from bridge.history.scan import AnswerT, StreamQuestion, StreamScan, StreamScanResult
     from bridge.records import RecordRun
     from broker.publish_run import PublishRun
 
@@ -111,6 +111,13 @@ class StreamLog(Protocol):
 
     async def offsets_at(self, time_ms: int) -> Offsets:
         """In each partition the first offset whose record's time is at or after `time_ms`, else that of `offsets`."""
+
+    @property
+    def begun_ms(self) -> int | None:
+        """When this epoch began, if records from before may have been lost with the last one; epoch milliseconds."""
+
+    async def ask_stream(self, request: StreamQuestion[AnswerT]) -> Sequence[AnswerT]:
+        """An answer from each partition; see `bridge.history.scan`."""
 
     async def scan_stream(self, request: StreamScan) -> StreamScanResult:
         """Read and encode a bounded piece of history; see `bridge.history.scan`."""

@@ -13,9 +13,10 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from bridge.history.scan import Scan, ScanResult
+from bridge.history.answers import collector_for
+from bridge.history.scan import Answer, AnswerT, Question
 from bridge.records import RecordRun, Topic
-from bridge.streams.collect import ScanCollector, TopicChoice, lowest_at, nothing
+from bridge.streams.collect import TopicChoice, lowest_at
 from bridge.streams.log import clock_ms, ignore_commits
 from bridge.streams.one_partition import OnePartition, ignore_runs
 from broker.publish_run import PublishRun
@@ -58,7 +59,8 @@ class MemoryLog(OnePartition):
         acknowledges_on_receipt: bool = True,
     ) -> None:
         self.name = name
-        self.epoch = f"m{clock():x}{secrets.token_hex(2)}"
+        self._begun_ms = clock()
+        self.epoch = f"m{self._begun_ms:x}{secrets.token_hex(2)}"
         self.acknowledges_on_receipt = acknowledges_on_receipt
         self.on_committed: Callable[[Sequence[PublishRun]], None] = ignore_commits
         self.on_read: Callable[[Sequence[RecordRun]], None] = ignore_runs
@@ -88,6 +90,10 @@ class MemoryLog(OnePartition):
     @property
     def next_offset(self) -> int:
         return self._next_offset
+
+    @property
+    def begun_ms(self) -> int | None:
+        return self._begun_ms
 
     @property
     def pending_bytes(self) -> int:
@@ -152,13 +158,13 @@ class MemoryLog(OnePartition):
     async def offset_at(self, time_ms: int) -> int:
         return self._offset_at(time_ms)
 
-    async def scan(self, request: Scan) -> ScanResult:
+    async def scan(self, request: Question[AnswerT]) -> AnswerT:
         await asyncio.sleep(0)  # a caller that reads piece after piece must not keep the loop
-        if request.epoch != self.epoch:
-            return nothing(request, self.first_offset)
         start, end = self._range(request)
         kept = (self.first_offset, self._next_offset)
-        collector = ScanCollector(request, kept, start, end, self._choice(request.filters))
+        collector = collector_for(request, kept, start, end, self._choice(request.filters))
+        if request.epoch != self.epoch:
+            return collector.nothing()
         slice_end = time.perf_counter() + SLICE_S
         while not collector.is_done:
             # Looked up anew each time: while the loop ran, the oldest runs may have gone.
@@ -173,7 +179,7 @@ class MemoryLog(OnePartition):
                 slice_end = time.perf_counter() + SLICE_S
         return collector.result()
 
-    def _range(self, request: Scan) -> tuple[int, int]:
+    def _range(self, request: Question[Answer]) -> tuple[int, int]:
         """The offsets to look at. Times never fall, so a range of time is a range of offsets."""
         start = max(request.start, self.first_offset)
         end = min(request.end, self._next_offset)

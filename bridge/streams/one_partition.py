@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bridge.cursors import Offsets, StreamPosition
-from bridge.history.scan import Scan, ScanResult, StreamScan, StreamScanResult
+from bridge.history.scan import AnswerT, Question, StreamQuestion, StreamScan, StreamScanResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +42,8 @@ class OnePartition(ABC):
         """The first offset whose record's time is at or after `time_ms`; `next_offset` when there is none."""
 
     @abstractmethod
-    async def scan(self, request: Scan) -> ScanResult:
-        """Read and encode a bounded range of offsets."""
+    async def scan(self, request: Question[AnswerT]) -> AnswerT:
+        """Answer a question about a bounded range of offsets."""
 
     @property
     def first_offsets(self) -> Offsets:
@@ -73,6 +73,15 @@ class OnePartition(ABC):
 
     async def offsets_at(self, time_ms: int) -> Offsets:
         return {0: await self.offset_at(time_ms)}
+
+    @property
+    def begun_ms(self) -> int | None:
+        return None
+
+    async def ask_stream(self, request: StreamQuestion[AnswerT]) -> Sequence[AnswerT]:
+        return [
+            await self.scan(replace(request.what, start=request.start.get(0, 0), end=request.end.get(0, 0))),
+        ]
 
     async def scan_stream(self, request: StreamScan) -> StreamScanResult:
         found = await self.scan(

@@ -15,8 +15,9 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from struct import Struct
+from typing import cast
 
-from bridge.history.scan import Scan, ScanResult
+from bridge.history.scan import Answer, AnswerT, Question
 from bridge.streams.log import StreamLogError
 
 REQUESTS_MAX = 64
@@ -52,11 +53,11 @@ class Readers:
         """Start the processes now, rather than with the first request."""
         await asyncio.gather(*[reader.start() for reader in self._readers])
 
-    async def scan(self, stream_id: int, request: Scan) -> ScanResult:
+    async def scan(self, stream_id: int, request: Question[AnswerT]) -> AnswerT:
         """Raises: ReaderGone, ReadFailed"""
         result = await self._ask(("scan", stream_id, request))
-        assert isinstance(result, ScanResult)
-        return result
+        assert isinstance(result, Answer)
+        return cast("AnswerT", result)
 
     async def offset_at(self, stream_id: int, time_ms: int) -> int:
         """Raises: ReaderGone, ReadFailed"""

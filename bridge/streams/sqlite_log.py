@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bridge.history.scan import Scan, ScanResult
+from bridge.history.scan import AnswerT, Question
 from bridge.records import RecordRun
 from bridge.streams.log import ignore_commits
 from bridge.streams.one_partition import OnePartition, ignore_runs
@@ -106,7 +106,7 @@ class SqliteLog(OnePartition):
     async def offset_at(self, time_ms: int) -> int:
         return await self._store.readers.offset_at(self.table.stream_id, time_ms)
 
-    async def scan(self, request: Scan) -> ScanResult:
+    async def scan(self, request: Question[AnswerT]) -> AnswerT:
         return await self._store.readers.scan(self.table.stream_id, request)
 
     def save_latest(self, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:

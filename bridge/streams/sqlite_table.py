@@ -8,14 +8,14 @@ thread; what the event loop shows of a stream is handed over after each commit.
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.records import Topic
 from bridge.streams.frames import encode_segment
 from bridge.streams.retention import Row
-from bridge.streams.topic_index import decode_ids, encode_chunk, encode_ids
+from bridge.streams.topic_index import HAS_V3, HAS_V5, RowTopics, encode_chunk, encode_row
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
@@ -60,10 +60,6 @@ class TopicIds:
         # One byte for each id dropped since this start, from `_dropped_base` on: a `Topic` object may still have it.
         self._dropped = bytearray()
         self._dropped_base = self.next_id
-
-    def column(self, topics: Iterable[Topic]) -> bytes:
-        """The `topics` column of a row, after `resolve` has seen them."""
-        return encode_ids({topic.topic_id for topic in topics})
 
     def resolve(self, topics: set[Topic]) -> None:
         """Give each topic its id; new names wait for `insert_new`."""
@@ -187,6 +183,13 @@ class StreamTable:
         )
         return [Row(*row) for row in rows]
 
+    def read_topics(self, first: int, end: int) -> Iterator[int]:
+        """The topics of each row with `first <= base < end`, as bitsets."""
+        for count, column in self.connection.execute(
+            f"SELECT count, topics FROM {self.batch} WHERE base >= ? AND base < ?", (first, end)
+        ):
+            yield RowTopics(column, count).bits
+
     def read_last_row(self) -> Row | None:
         row = self.connection.execute(
             f"SELECT base, count, length(body), time_min, time_max FROM {self.batch} ORDER BY base DESC LIMIT 1"
@@ -216,16 +219,17 @@ class StreamTable:
         node_run = self._node_run
         offset = base = self.next_offset
         parts: list[bytes] = []
-        routes: set[Route] = set()
-        count = size = 0
+        routes: list[Route] = []
+        count = size = versions = 0
         time_min = 0
         time_max = self.last_ms
         for run in runs:
             records = len(run.ends)
             frames_bytes = run.ends[-1] - run.start
             if count and (count + records > ROW_RECORDS_MAX or size + frames_bytes > ROW_BYTES_MAX):
-                self._add_row(base, count, time_min, time_max, routes, parts)
-                base, parts, routes, count, size = offset, [], set(), 0, 0
+                self._add_row(base, count, time_min, time_max, routes, versions, parts)
+                base, parts, routes = offset, [], []
+                count = size = versions = 0
             if not count:
                 time_min = run.received_at_ms
             run.base_offset = offset
@@ -234,17 +238,32 @@ class StreamTable:
             size += frames_bytes
             time_max = run.received_at_ms
             parts += encode_segment(run, node_run)
-            routes.update(run.routes)
-        self._add_row(base, count, time_min, time_max, routes, parts)
+            routes += run.routes
+            versions |= HAS_V5 if run.is_v5 else HAS_V3
+        self._add_row(base, count, time_min, time_max, routes, versions, parts)
 
     def _add_row(
-        self, base: int, count: int, time_min: int, time_max: int, routes: set[Route], parts: list[bytes]
+        self,
+        base: int,
+        count: int,
+        time_min: int,
+        time_max: int,
+        routes: list[Route],
+        versions: int,
+        parts: list[bytes],
     ) -> None:
-        topics: set[Topic] = {route.sink_topic for route in routes}  # type: ignore[misc]
-        self.topic_ids.resolve(topics)
+        counts = Counter(routes)
+        topics: list[Topic] = [route.sink_topic for route in counts]  # type: ignore[misc]
+        self.topic_ids.resolve(set(topics))
+        ids = [topic.topic_id for topic in topics]
+        count_by_id = dict(zip(ids, counts.values(), strict=True))
+        if len(count_by_id) < len(ids):  # a topic had two routes, one after the other
+            count_by_id = dict.fromkeys(ids, 0)
+            for topic_id, number in zip(ids, counts.values(), strict=True):
+                count_by_id[topic_id] += number
         if self.seen_topic_ids is not None:
-            self.seen_topic_ids.update(topic.topic_id for topic in topics)
-        self._rows.append((base, count, time_min, time_max, self.topic_ids.column(topics), b"".join(parts)))
+            self.seen_topic_ids.update(count_by_id)
+        self._rows.append((base, count, time_min, time_max, encode_row(count_by_id, versions), b"".join(parts)))
 
     @property
     def is_one_insert(self) -> bool:
@@ -276,14 +295,13 @@ class StreamTable:
     def seal(self, rows: Sequence[Row]) -> None:
         """Make a chunk of the first open `rows`; commits."""
         first, end = rows[0].base, rows[-1].end
-        ids: set[int] = set()
-        for (column,) in self.connection.execute(
-            f"SELECT topics FROM {self.batch} WHERE base >= ? AND base < ?", (first, end)
-        ):
-            ids.update(decode_ids(column))
+        bits = 0
+        for row_bits in self.read_topics(first, end):
+            bits |= row_bits
         size = sum(row.bytes for row in rows)
         self.connection.execute(
-            f"INSERT INTO {self.chunk} VALUES (?, ?, ?, ?, ?)", (first, end, size, rows[-1].time_max, encode_chunk(ids))
+            f"INSERT INTO {self.chunk} VALUES (?, ?, ?, ?, ?)",
+            (first, end, size, rows[-1].time_max, encode_chunk(bits)),
         )
         del self.open_rows[: len(rows)]
         self.chunks.append(Chunk(first, end, size))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from bridge.records import Topic
 from bridge.streams.retention import Row, finished_rows, rows_to_drop, rows_to_merge
 from bridge.streams.sqlite_table import Extent, StreamTable
-from bridge.streams.topic_index import chunk_bits, decode_ids, encode_ids
+from bridge.streams.topic_index import RowTopics, chunk_bits, merge_rows
 
 CHUNK_ROWS = 64
 TRIM_ROWS = 10
@@ -157,11 +157,13 @@ class TableUpkeep:
         rows = table.open_rows[first:end]
         between = (rows[0].base, rows[-1].base)
         execute = table.connection.execute
-        topics: set[int] = set()
+        columns: list[tuple[bytes, int]] = []
         bodies = []
         where = "WHERE base BETWEEN ? AND ?"
-        for column, body in execute(f"SELECT topics, body FROM {table.batch} {where} ORDER BY base", between):
-            topics.update(decode_ids(column))
+        for count, column, body in execute(
+            f"SELECT count, topics, body FROM {table.batch} {where} ORDER BY base", between
+        ):
+            columns.append((column, count))
             bodies.append(body)
         merged = Row(
             rows[0].base,
@@ -174,7 +176,7 @@ class TableUpkeep:
             execute(f"DELETE FROM {table.batch} {where}", between)
             execute(
                 f"INSERT INTO {table.batch} VALUES (?, ?, ?, ?, ?, ?)",
-                (merged.base, merged.records, merged.time_min, merged.time_max, encode_ids(topics), b"".join(bodies)),
+                (merged.base, merged.records, merged.time_min, merged.time_max, merge_rows(columns), b"".join(bodies)),
             )
         table.open_rows[first:end] = [merged]
 
@@ -220,23 +222,22 @@ class TableUpkeep:
                 used |= bits << shift
             position = chunks[-1][0] + 1
             yield
-        used_bits = bytearray(used.to_bytes(end_id // 8 + 1, "little"))
         position = table.chunks[-1].first if table.chunks else 0
         while True:
             rows = execute(
-                f"SELECT base, topics FROM {table.batch} WHERE base >= ? ORDER BY base LIMIT {SWEEP_ROWS}", (position,)
+                f"SELECT base, count, topics FROM {table.batch} WHERE base >= ? ORDER BY base LIMIT {SWEEP_ROWS}",
+                (position,),
             ).fetchall()
             if not rows:
                 break
-            for _, column in rows:
-                for topic_id in decode_ids(column):
-                    if topic_id < end_id:
-                        used_bits[topic_id >> 3] |= 1 << (topic_id & 7)
+            for _, count, column in rows:
+                used |= RowTopics(column, count).bits
             position = rows[-1][0] + 1
             yield
-        yield from self._delete_topics(used_bits, end_id)
+        used &= (1 << end_id) - 1
+        yield from self._delete_topics(used.to_bytes(end_id // 8 + 1, "little"), end_id)
 
-    def _delete_topics(self, used_bits: bytearray, end_id: int) -> Iterator[None]:
+    def _delete_topics(self, used_bits: bytes, end_id: int) -> Iterator[None]:
         table = self.table
         execute = table.connection.execute
         position = 0

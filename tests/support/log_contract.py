@@ -14,7 +14,10 @@ from typing import Any
 
 import orjson
 
-from bridge.history.scan import Encoding, Scan, ScanResult
+from bridge.history.buckets import Buckets
+from bridge.history.histogram import HistogramQuestion
+from bridge.history.overview import histogram, series, state
+from bridge.history.scan import Encoding, Scan, ScanResult, StreamQuestion
 from bridge.records import Topic
 from bridge.streams.log import StreamLog
 from broker.publish_run import PublishRun
@@ -169,7 +172,7 @@ class Opened:
         end: int = 1 << 40,
         encoding: Encoding = "json",
         order: str = "asc",
-        **bounds: int | None,
+        **bounds: object,
     ) -> Scan:
         return Scan(
             self.log.name,
@@ -306,6 +309,44 @@ class LogContract:
         await opened.store(opened.maker.run(numbers(1), topics=["a/new"]))
         assert await opened.offsets("a/+") == [0, 1, 5, 6, 13]
 
+    async def test_no_filter_at_all_takes_every_topic(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(3), topics=["a/b", "$server/started", "x"]))
+        request = Scan(opened.log.name, opened.log.epoch, (), 0, 9, "json")
+        assert offsets_of(await opened.log.scan(request)) == [0, 1, 2]
+
+    async def test_records_of_one_client(self, opened: Opened) -> None:
+        for client_id in ("p1", "p2", "p1", "päö"):
+            await opened.store(opened.maker.run(numbers(2), topics=["a", "b"], client_id=client_id))
+        assert await opened.offsets(client_id="p1") == [0, 1, 4, 5]
+        assert await opened.offsets(client_id="p1", order="desc") == [5, 4, 1, 0]
+        assert await opened.offsets("b", client_id="päö") == [7]
+        assert await opened.offsets(client_id="p") == []
+        result = await opened.log.scan(opened.request(client_id="p3", end=8))
+        assert (result.next_offset, result.count) == (8, 0)
+
+    async def test_records_whose_payload_contains_some_text(self, opened: Opened) -> None:
+        payloads = [b'{"state":"open"}', "geöffnet".encode(), b"closed", b"\xff\x00open\x00", b""]
+        await opened.store(opened.maker.run(payloads, topics=["open/1", "open/2"], client_id="open"))
+        await opened.store(opened.maker.run([b"closed"] * 3))
+        assert await opened.offsets(contains=b"open") == [0, 3]
+        assert await opened.offsets(contains=b"open", order="desc") == [3, 0]
+        assert await opened.offsets("open/2", contains=b"open") == [3]
+        assert await opened.offsets(contains="öff".encode()) == [1]
+        assert await opened.offsets(contains=b"closed", client_id="open") == [2]
+        result = await opened.log.scan(opened.request(contains=b"nowhere", end=8))
+        assert (result.next_offset, result.count) == (8, 0)
+
+    async def test_search_that_finds_nothing_ends_at_its_work_limit(self, opened: Opened) -> None:
+        for _ in range(50):
+            await opened.store(opened.maker.run(numbers(40), topics=["a", "b"]))
+        position = steps = 0
+        while position < 2_000:
+            result = await opened.log.scan(opened.request(start=position, end=2_000, contains=b"no", work_max=10))
+            assert result.next_offset > position
+            position = result.next_offset
+            steps += 1
+        assert steps > 1
+
     async def test_times(self, opened: Opened) -> None:
         await opened.store(*[opened.maker.run(numbers(4), time_ms=1_000 + 100 * step) for step in range(5)])
         assert await opened.offsets(from_ms=1_200) == list(range(8, 20))
@@ -315,6 +356,46 @@ class LogContract:
         assert (result.next_offset, result.last_ms) == (20, 1_000)
         expected = {0: 0, 1_000: 0, 1_001: 4, 1_100: 4, 1_400: 16, 1_401: 20, 9_999: 20}
         assert {time_ms: await opened.log.offset_at(time_ms) for time_ms in expected} == expected
+
+    async def test_records_are_counted_by_time_and_topic(self, opened: Opened) -> None:
+        for step in range(6):
+            await opened.store(opened.maker.run(numbers(5), topics=["a/b", "a/c", "x"], time_ms=1_000 + 100 * step))
+        buckets = Buckets.over(1_050, 1_450, 2)
+        for filters, expected in [(("#",), [10, 10]), (("a/+",), [8, 8]), (("x",), [2, 2]), (("no",), [0, 0])]:
+            counts, reach = await histogram([opened.log], filters, buckets, 10)
+            assert (counts, reach.is_complete, reach.scanned_to_ms) == (expected, True, 1_450)
+
+    async def test_numbers_are_reduced_to_a_point_for_each_bucket(self, opened: Opened) -> None:
+        for step in range(4):
+            payloads = [b'{"t":%d}' % (10 * step + number) for number in (1, 3, 2)]
+            await opened.store(opened.maker.run([*payloads, b"text"], topics=["a"], time_ms=1_000 + 100 * step))
+        indexes, columns, reach = await series([opened.log], ("a",), ("t",), Buckets.over(1_000, 1_600, 3), 10)
+        assert list(indexes) == [0, 1]
+        assert list(map(list, columns)) == [[1, 21], [13, 33], [12, 32], [1_100, 1_300], [6, 6]]
+        assert reach.is_complete
+
+    async def test_state_is_the_last_record_of_each_topic_before_a_place(self, opened: Opened) -> None:
+        for step in range(4):
+            names = ["a", "b"] if step % 2 else ["a", "c", "$server/x"]
+            await opened.store(opened.maker.run(numbers(len(names), 10 * step), topics=names, time_ms=1_000 + step))
+        log = opened.log
+        for time_ms, expected in [
+            (1_004, {"a": 1_003, "b": 1_003, "c": 1_002}),
+            (1_002, {"a": 1_001, "b": 1_001, "c": 1_000}),
+            (1_001, {"a": 1_000, "c": 1_000}),
+            (1_000, {}),
+        ]:
+            ends = {log.name: await log.offsets_at(time_ms)}
+            records, is_all, reach = await state([log], ("#",), ends, 10, topics_max=10, limit=10)
+            assert {record.topic: record.time_ms for record in records} == expected
+            assert (is_all, reach.is_complete) == (True, True)
+
+    async def test_a_question_of_another_epoch_is_not_answered(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(3)))
+        buckets = Buckets.over(0, 1 << 45, 2)
+        what = HistogramQuestion("telemetry", "other", ("#",), 0, 0, buckets=buckets)
+        for answer in await opened.log.ask_stream(StreamQuestion(what, opened.log.first_offsets, opened.log.offsets)):
+            assert (answer.is_epoch_current, answer.is_complete, sum(answer.counts)) == (False, False, 0)
 
     async def test_another_epoch_reads_nothing(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(3)))

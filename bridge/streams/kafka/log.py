@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from bridge.streams.one_partition import ignore_runs
 from broker.publish_run import PublishRun
 
 if TYPE_CHECKING:
-    from bridge.history.scan import StreamScan, StreamScanResult
+    from bridge.history.scan import AnswerT, StreamQuestion, StreamScan, StreamScanResult
     from bridge.streams.kafka.readers import KafkaReaders
     from bridge.streams.kafka.records import Batch as FetchedBatch
     from bridge.streams.kafka.settings import KafkaTopicSettings
@@ -918,6 +919,18 @@ class KafkaLog:
         else:
             found[SPOOL] = self._shown_spool
         return found
+
+    @property
+    def begun_ms(self) -> int | None:
+        return None
+
+    async def ask_stream(self, request: StreamQuestion[AnswerT]) -> Sequence[AnswerT]:
+        what = request.what
+        if what.from_ms is not None:
+            first = await self.offsets_at(what.from_ms)
+            start = {partition: max(offset, first.get(partition, 0)) for partition, offset in request.start.items()}
+            request = replace(request, start=start)
+        return [await self._readers.ask(self, request)]
 
     async def scan_stream(self, request: StreamScan) -> StreamScanResult:
         return await self._readers.scan(self, request)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from bridge.history.scan import StreamScan, StreamScanResult
+from bridge.history.scan import Answer, AnswerT, StreamQuestion, StreamScan, StreamScanResult
 from bridge.streams.kafka.cluster import KafkaUnreachable
 from bridge.streams.kafka.settings import KafkaSettings
 from bridge.streams.readers import ReaderGone, ReaderProcess
@@ -63,18 +63,15 @@ class KafkaReaders:
 
     async def scan(self, log: KafkaLog, request: StreamScan) -> StreamScanResult:
         """Raises: KafkaUnreachable, ReaderGone, ReadFailed"""
-        source = KafkaSource(
-            log.name,
-            log.kafka.topic,
-            log.epoch,
-            log.spool.epoch,
-            log.spool.table_id,
-            log.kafka.topic_template,
-            log.cluster.is_up,
-        )
-        result = await self._ask("scan", source, request)
+        result = await self._ask("scan", _source(log), request)
         assert isinstance(result, StreamScanResult)
         return result
+
+    async def ask(self, log: KafkaLog, request: StreamQuestion[AnswerT]) -> AnswerT:
+        """Raises: as `scan`."""
+        result = await self._ask("ask", _source(log), request)
+        assert isinstance(result, Answer)
+        return cast("AnswerT", result)
 
     async def offsets_at(self, topic: str, epoch: str, ends: Mapping[int, int], time_ms: int) -> dict[int, int]:
         """By partition the first offset at or after a time, else its end. Raises: as `scan`."""
@@ -105,3 +102,15 @@ class KafkaReaders:
     async def close(self) -> None:
         """End the process."""
         await self._process.close()
+
+
+def _source(log: KafkaLog) -> KafkaSource:
+    return KafkaSource(
+        log.name,
+        log.kafka.topic,
+        log.epoch,
+        log.spool.epoch,
+        log.spool.table_id,
+        log.kafka.topic_template,
+        log.cluster.is_up,
+    )

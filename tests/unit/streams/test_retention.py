@@ -16,7 +16,6 @@ from bridge.streams.retention import (
     rows_to_drop,
     rows_to_merge,
 )
-from bridge.streams.topic_index import bits_of, chunk_bits, decode_ids, encode_chunk, encode_ids
 
 
 def rows_of(sizes: Sequence[tuple[int, int]]) -> list[Row]:
@@ -84,11 +83,3 @@ def test_a_quiet_stream_is_merged_in_two_steps() -> None:
             ]
     assert moved <= 2 * 20_000
     assert len(rows) < 20_000 / 800 + 8 + STEP_ROWS_MAX
-
-
-@given(st.sets(st.integers(1, 100_000), min_size=1), st.sets(st.integers(1, 100_000)))
-def test_topic_sets_come_back(first: set[int], second: set[int]) -> None:
-    assert list(decode_ids(encode_ids(first))) == sorted(first)
-    bits, shift = chunk_bits(encode_chunk(first))
-    assert bits << shift == bits_of(first)
-    assert bool(bits_of(second) >> shift & bits) == bool(first & second)

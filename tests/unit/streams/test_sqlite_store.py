@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+from array import array
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bridge.records import RecordRun
 from bridge.streams.frames import decode_body, encode_record, encode_segment
 from bridge.streams.sqlite_schema import FILE_NAME, DataDirectoryInUse, StoreNewer, StoreUnusable, open_reader
 from bridge.streams.sqlite_store import SqliteStore
+from bridge.streams.topic_index import RowTopics
 from bridge.streams.upkeep import LatestEntry
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, numbers, rows_of, wait_until
 from tests.unit.streams.conftest import OpenStore
@@ -98,6 +100,27 @@ async def test_a_newer_format_is_refused_and_left_alone(open_store: OpenStore, t
     with pytest.raises(StoreNewer, match="newer Headrace"):
         SqliteStore.open(tmp_path)
     assert query(tmp_path, "SELECT value FROM meta WHERE key = 'node_run'") == [(1,)]
+
+
+async def test_a_file_of_format_1_is_read_on_and_upgraded(
+    open_store: OpenStore, tmp_path: Path, quick_upkeep: None
+) -> None:
+    store = open_store()
+    opened = opened_log(store)
+    for _ in range(3):
+        await opened.store(opened.maker.run(numbers(5)))
+    await store.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        for base, count, column in connection.execute("SELECT base, count, topics FROM batch_1").fetchall():
+            ids = array("I", sorted(RowTopics(column, count).count_by_id()))
+            connection.execute("UPDATE batch_1 SET topics = ? WHERE base = ?", (ids.tobytes(), base))
+        connection.execute("UPDATE meta SET value = 1 WHERE key = 'format_version'")
+    connection.close()
+    again = opened_log(open_store())
+    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'format_version'") == [(2,)]
+    for _ in range(40):
+        await again.store(again.maker.run(numbers(5)))
+    assert await again.offsets(again.maker.topic_names[1]) == [n for n in range(215) if n % 5 in (1, 4)]
 
 
 async def test_other_files_and_missing_rights_are_said(open_store: OpenStore, tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""RecordSearch: a range of one stream's records, read in bounded pieces from one end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.cursors import Cursor, Offsets, distance
+from bridge.encoding import CSV_HEAD
+from bridge.history.scan import Encoding, Order, Scan, StreamScan
+from bridge.streams.log import StreamLogError
+
+if TYPE_CHECKING:
+    from bridge.streams.log import StreamLog
+
+PIECE_BYTES = 512 * 1024
+PIECE_RECORDS = 20_000
+
+
+IDLE_S = 0.05
+IDLE_STEPS_MAX = 100
+"""A storage that gives nothing and moves on nowhere is asked again so often, after so long."""
+
+
+class SearchStuck(StreamLogError):
+    """The storage gave nothing more for a while, though its range was not at its end."""
+
+    retriable = True
+
+
+class EpochOver(StreamLogError):
+    """The offsets that a search goes by mean nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which records of a range are wanted."""
+
+    filters: tuple[str, ...] = ()
+    """None at all: every topic."""
+    client_id: str | None = None
+    contains: bytes = b""
+
+
+class RecordSearch:
+    """Where a search stands; `limit` is how many records it may still give."""
+
+    def __init__(self, log: StreamLog, wanted: Wanted, start: Offsets, end: Offsets, order: Order, limit: int) -> None:
+        self.log = log
+        self.epoch = log.epoch
+        self.start = start
+        self.end = end
+        self.left = limit
+        self.scanned_to_ms: int | None = None
+        self._wanted = wanted
+        self._idle_steps = 0
+        self._order: Order = order
+
+    @property
+    def is_over(self) -> bool:
+        """All of the range was looked at."""
+        return not distance(self.start, self.end)
+
+    @property
+    def has_more(self) -> bool:
+        """Another piece may be asked for."""
+        return not self.is_over and self.left > 0
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on in the same order."""
+        return str(Cursor({self.log.name: self.log.position(self.start if self._order == "asc" else self.end)}))
+
+    async def step(self, encoding: Encoding, bytes_max: int = PIECE_BYTES) -> bytes:
+        """The next piece; moves the range behind it.
+
+        Raises: EpochOver, SearchStuck, StreamLogError
+        """
+        wanted = self._wanted
+        what = Scan(
+            self.log.name,
+            self.epoch,
+            wanted.filters,
+            0,
+            0,
+            encoding,
+            client_id=wanted.client_id,
+            contains=wanted.contains,
+            order=self._order,
+            records_max=min(self.left, PIECE_RECORDS),
+            bytes_max=bytes_max,
+        )
+        result = await self.log.scan_stream(StreamScan(what, self.start, self.end))
+        if not result.is_epoch_current:
+            raise EpochOver(f"stream {self.log.name!r} began anew while its records were read")
+        before = distance(self.start, self.end)
+        self.left -= result.count
+        if result.last_ms is not None:
+            self.scanned_to_ms = result.last_ms
+        if self._order == "asc":
+            self.start = _further(self.start, result.next_offsets, max)
+        else:
+            self.end = _further(self.end, result.next_offsets, min)
+            self.start = _further(self.start, result.first_offsets, max)
+        self._idle_steps = 0 if distance(self.start, self.end) < before else self._idle_steps + 1
+        if self._idle_steps:
+            if self._idle_steps > IDLE_STEPS_MAX:
+                raise SearchStuck(f"stream {self.log.name!r} could not be read to the end")
+            await asyncio.sleep(IDLE_S)
+        return result.data
+
+    async def export(self, encoding: Encoding) -> AsyncIterator[bytes]:
+        """All of it, piece by piece; the next piece is read while one is sent."""
+        if encoding == "csv":
+            yield CSV_HEAD
+        reading: asyncio.Task[bytes] | None = None
+        try:
+            while self.has_more:
+                data = await (reading or self.step(encoding))
+                reading = asyncio.create_task(self.step(encoding)) if self.has_more else None
+                if data:
+                    yield data
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+
+def _further(offsets: Offsets, found: Offsets, choose: Callable[[int, int], int]) -> Offsets:
+    return {partition: choose(offset, found.get(partition, offset)) for partition, offset in offsets.items()}
