@@ -165,11 +165,12 @@ describe("the histogram", () => {
   test("three kinds of empty have three texts", () => {
     const { histogram } = filled(uncounted(RANGE), [START_MS], START_MS);
     const loss: LoggedLoss = { from_ms: START_MS - 60_000, to_ms: START_MS - 30_000, reason: "epoch" };
-    const known = { ...histogram, losses: [loss], oldest_ms: START_MS - 300_000 };
+    const deleted: LoggedLoss = { from_ms: RANGE.from_ms, to_ms: START_MS - 300_000, reason: "retention" };
+    const known = { ...histogram, losses: [deleted, loss] };
     expect(countWords(known, START_MS)).toBe("1 message in these 3.75 s");
     expect(countWords(known, START_MS - 120_000)).toBe("no message in these 3.75 s");
-    expect(countWords(known, START_MS - 45_000)).toBe("messages were lost here");
-    expect(countWords(known, START_MS - 400_000)).toBe("nothing is kept from this time");
+    expect(countWords(known, START_MS - 45_000)).toBe("lost, if there was any: the stream began anew");
+    expect(countWords(known, START_MS - 400_000)).toBe("no longer kept");
     expect(countWords(uncounted(RANGE), START_MS)).toBe("not counted");
   });
 
@@ -204,7 +205,15 @@ describe("losses", () => {
       { from_ms: 2000, to_ms: 3000, reason: "epoch" },
       { from_ms: 100, to_ms: 200, reason: "epoch" },
     ];
-    expect(allGaps([noticed], logged)).toEqual([{ id: -1, from_ms: 100, to_ms: 200, lost: null, reason: "epoch" }, noticed]);
-    expect(allGaps([{ ...noticed, to_ms: null }], logged)).toHaveLength(2);
+    expect(allGaps([noticed], logged, 0)).toEqual([{ id: -1, from_ms: 100, to_ms: 200, lost: null, reason: "epoch" }, noticed]);
+    expect(allGaps([{ ...noticed, to_ms: null }], logged, 0)).toHaveLength(2);
+  });
+
+  test("what is no longer kept is no loss, and one without a beginning has no mark", () => {
+    const logged: LoggedLoss[] = [
+      { from_ms: 500, to_ms: 2000, reason: "retention" },
+      { from_ms: 0, to_ms: 3000, reason: "epoch" },
+    ];
+    expect(allGaps([], logged, 0)).toEqual([]);
   });
 });

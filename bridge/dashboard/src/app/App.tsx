@@ -1,5 +1,6 @@
 /** The frame: header, time, notices, the places at the side, and the view. */
 import { useSignal } from "@preact/signals";
+import { onDemand } from "../parts/OnDemand";
 import { FirstScreenNotice, Notices } from "../views/Notices";
 import { Header } from "../views/Header";
 import { Live } from "../views/Live";
@@ -7,10 +8,12 @@ import { SideBar } from "../views/SideBar";
 import { SpokenTime } from "../views/TimeStatus";
 import { TimeRow } from "../views/TimeRow";
 import { NotThere } from "../views/NotThere";
-import { Welcome } from "../views/Welcome";
 import { firstMessage, isStale, tree } from "./link";
 import { address } from "./router";
 import { inPast, time } from "./timeline";
+
+const Streams = onDemand(() => import("../views/Streams"));
+const Welcome = onDemand(() => import("../views/Welcome"));
 
 export function App() {
   const isDismissed = useSignal(false);
@@ -37,6 +40,7 @@ export function App() {
 
 function View({ isWaiting }: { isWaiting: boolean }) {
   const { view, isWelcome } = address.value;
+  if (view === "streams" || view === "stream") return <Streams />;
   if (view !== "live" && view !== "topic") return <NotThere view={view} />;
   return isWaiting || isWelcome ? <Welcome isWaiting={isWaiting} /> : <Live />;
 }

@@ -128,3 +128,10 @@ export const SERIES_REQUESTS_MAX = 8;
 export const HISTORY_REQUESTS_MAX = 2;
 /** Gaps remembered for plots that are opened later. */
 export const GAPS_MAX = 200;
+
+// ---- streams ----------------------------------------------------------------------------------------------------------
+
+/** The Streams view asks again so often, while it is on screen. */
+export const STREAMS_MS = 2_000;
+/** Partitions of one stream that are listed; a topic with more is looked at with Kafka's own tools. */
+export const PARTITIONS_SHOWN_MAX = 200;

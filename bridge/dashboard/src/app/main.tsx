@@ -6,7 +6,6 @@ import "../style/frame.css";
 import "../style/time.css";
 import "../style/lists.css";
 import "../style/values.css";
-import "../style/welcome.css";
 import { render } from "preact";
 import { App } from "./App";
 import { listenToKeys } from "./keys";

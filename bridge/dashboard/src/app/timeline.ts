@@ -32,7 +32,7 @@ export const inPast = computed(() => isPast(time.value));
 const plan = computed(() => planOf(address.value.terms));
 
 /** Losses that the page noticed and those that the log tells of, for plots and marks. */
-export const allLosses = computed(() => allGaps(gaps.value, (histogram.value?.losses ?? []).filter((loss) => loss.reason !== "retention")));
+export const allLosses = computed(() => allGaps(gaps.value, histogram.value?.losses ?? [], histogram.value?.range.from_ms ?? 0));
 
 /** The time that the bar shows. */
 export const range = signal<Range>(rangeEnding(serverNow(), widthOf(address.value.window_ms, null, serverNow())));

@@ -1,6 +1,6 @@
 /**
  * The bar: a histogram of the time around the moment on screen, and a slider on it. Three kinds of empty look different:
- * nothing was sent (a base line), nothing is kept (hatched up to the oldest record), lost (violet).
+ * nothing was sent (a base line), no longer kept (hatched, up to the oldest record), lost (violet).
  */
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
@@ -165,7 +165,7 @@ function headBucket(shownRange: Range): number {
 }
 
 function drawHistogram(context: CanvasRenderingContext2D, known: Histogram, width: number, height: number, head: number): void {
-  const { counts, losses, oldest_ms } = known;
+  const { counts, losses } = known;
   const ratio = devicePixelRatio;
   const step = width / BUCKETS;
   const base = height - ratio;
@@ -188,13 +188,12 @@ function drawHistogram(context: CanvasRenderingContext2D, known: Histogram, widt
     context.fillRect(left, base - Math.max(tall, 2 * ratio), right - left, Math.max(tall, 2 * ratio));
   }
   context.globalAlpha = 1;
-  const isKeptFrom = Math.max(oldest_ms ?? 0, ...losses.filter((loss) => loss.reason === "retention").map((loss) => loss.to_ms));
-  if (at(isKeptFrom) > 0) fill(context, 0, at(isKeptFrom), height, hatch(context, colour("control"), 6 * ratio));
   for (const loss of losses) {
-    if (loss.reason === "retention") continue;
-    // A loss of seconds on a bar of days is still seen.
     const left = at(loss.from_ms);
-    fill(context, left, Math.max(at(loss.to_ms), left + 3 * ratio), height, dots(context, colour("gap"), 3 * ratio));
+    // A loss of seconds on a bar of days is still seen.
+    const right = Math.max(at(loss.to_ms), left + 3 * ratio);
+    if (loss.reason === "retention") fill(context, left, right, height, hatch(context, colour("control"), 6 * ratio));
+    else fill(context, left, right, height, dots(context, colour("gap"), 3 * ratio));
   }
 }
 

@@ -5,7 +5,9 @@
 import type { HistogramAnswer } from "../api/types";
 import { BUCKETS } from "../app/limits";
 import { mergeLosses, type LoggedLoss } from "./gaps";
+import { grouped } from "./format";
 import { endOf, type Range } from "./range";
+import { lossWords } from "./words";
 
 export interface Histogram {
   range: Range;
@@ -84,9 +86,11 @@ export function withAnswer(histogram: Histogram, asked: Missing, answer: Histogr
     const bucket = bucketOf(range, Date.parse(time) + range.width_ms / 2);
     if (bucket >= Math.max(0, first) && bucket < Math.min(end, BUCKETS)) counts[bucket] = (counts[bucket] ?? 0) + count;
   }
-  const found = answer.gaps.map(
-    (gap): LoggedLoss => ({ from_ms: timeOr(gap.from, range.from_ms), to_ms: timeOr(gap.to, asked.to_ms), reason: gap.reason }),
-  );
+  const found = answer.gaps.map((gap): LoggedLoss => {
+    const from_ms = timeOr(gap.from, 0);
+    // At the edge of the bar a loss is cut: where it begins is not known.
+    return { from_ms: from_ms <= range.from_ms ? 0 : from_ms, to_ms: timeOr(gap.to, asked.to_ms), reason: gap.reason };
+  });
   return { range, counts, losses: mergeLosses([...histogram.losses, ...found]), oldest_ms: timeOr(answer.oldest, histogram.oldest_ms) };
 }
 
@@ -107,16 +111,21 @@ export function barHeight(count: number, most: number, height: number): number {
   return Math.max(1, Math.sqrt(count / most) * height);
 }
 
+/** What the log cannot tell of a time: `retention` it does not keep it any more, any other reason it was lost. */
+export function lossAt({ losses }: Histogram, time_ms: number): LoggedLoss | undefined {
+  const found = losses.filter((loss) => time_ms >= loss.from_ms && time_ms < loss.to_ms);
+  return found.find((loss) => loss.reason !== "retention") ?? found[0];
+}
+
 /** "812 messages in this minute": what the bar says about a moment. */
 export function countWords(histogram: Histogram, time_ms: number): string {
-  const { range, counts, losses, oldest_ms } = histogram;
-  const lost = losses.find((loss) => loss.reason !== "retention" && time_ms >= loss.from_ms && time_ms < loss.to_ms);
-  if (lost) return "messages were lost here";
-  if (oldest_ms !== null && startOf(range, bucketOf(range, time_ms) + 1) <= oldest_ms) return "nothing is kept from this time";
+  const { range, counts } = histogram;
   const count = counts[bucketOf(range, time_ms)];
+  const loss = lossAt(histogram, time_ms);
+  if (loss && !count) return loss.reason === "retention" ? "no longer kept" : `lost, if there was any: ${lossWords(loss.reason)}`;
   if (count === null || count === undefined) return "not counted";
-  const number = count === 0 ? "no message" : count === 1 ? "1 message" : `${count.toLocaleString("en-US")} messages`;
-  return `${number} in ${widthWords(range.width_ms)}`;
+  const number = count === 0 ? "no message" : count === 1 ? "1 message" : `${grouped(count)} messages`;
+  return `${number} in ${widthWords(range.width_ms)}${loss ? ", not all are kept" : ""}`;
 }
 
 function widthWords(width_ms: number): string {

@@ -84,10 +84,13 @@ export function mergeLosses(losses: readonly LoggedLoss[]): LoggedLoss[] {
 
 /**
  * What this page noticed itself and what the log tells, each loss once and in order. The log's losses get negative ids.
- * Both may know of the same loss: the page then knows the records around it, and its account stays.
+ * Both may know of the same loss: the page then knows the records around it, and its account stays. A loss of the log that
+ * reaches back beyond `from_ms` has no beginning that could be marked: before a stream in memory began there may have been
+ * nothing.
  */
-export function allGaps(noticed: readonly Gap[], logged: readonly LoggedLoss[]): Gap[] {
+export function allGaps(noticed: readonly Gap[], logged: readonly LoggedLoss[], from_ms: number): Gap[] {
   const others = logged
+    .filter((loss) => loss.reason !== "retention" && loss.from_ms > from_ms)
     .filter((loss) => !noticed.some((gap) => gap.reason === loss.reason && loss.from_ms <= (gap.to_ms ?? Infinity) && loss.to_ms >= gap.from_ms))
     .map((loss, index): Gap => ({ id: -1 - index, from_ms: loss.from_ms, to_ms: loss.to_ms, lost: null, reason: loss.reason }));
   return [...noticed, ...others].sort((left, right) => left.from_ms - right.from_ms);

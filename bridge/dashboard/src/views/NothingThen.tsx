@@ -3,15 +3,21 @@ import { histogram } from "../app/histogram";
 import { shown } from "../app/link";
 import { address, go } from "../app/router";
 import { goTo } from "../app/timeline";
+import { lossAt } from "../time/buckets";
 import { momentWords } from "../time/format";
+import { lossWords } from "../time/words";
 
 export function NothingThen({ what }: { what: "topic" | "message" }) {
   const oldest_ms = histogram.value?.oldest_ms ?? null;
   const { terms } = address.value;
   if (oldest_ms !== null && shown.value < oldest_ms) {
+    const reason = histogram.value && lossAt(histogram.value, shown.value)?.reason;
+    const why = reason === "retention" ? "This time is no longer kept." : reason ? `What was here is lost, if there was anything: ${lossWords(reason)}.` : "Nothing had been sent yet.";
     return (
       <div class="reason">
-        <p>Nothing is kept from this time. The oldest message{terms.length ? " for this filter" : ""} is of {momentWords(oldest_ms, false)}.</p>
+        <p>
+          {why} The oldest message that is kept is of {momentWords(oldest_ms, false)}.
+        </p>
         <button class="button link" onClick={() => goTo(oldest_ms)}>
           Go there
         </button>
