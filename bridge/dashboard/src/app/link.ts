@@ -115,7 +115,7 @@ export function setTime(state: TimeState, isContinued: boolean): void {
   batch(() => {
     // A pause keeps what is there, and so does going on.
     isStale.value = isPast(state) ? !isContinued : !wasLive;
-    shown.value = isContinued ? shown.value : momentOf(state);
+    if (!isContinued && state.mode !== "paused") shown.value = momentOf(state);
     timeFrame.value = null;
   });
   send({ kind: "time", time: { id: timeId, state, isContinued } });

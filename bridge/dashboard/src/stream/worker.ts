@@ -127,7 +127,9 @@ class StreamWorker {
     }
     // A page has one stream: while a replay runs, the live one sleeps and keeps its position.
     this.live.stream.input({ kind: state.mode === "replaying" ? "sleep" : "wake" });
-    this.mark("connection", ...DATA);
+    // A pause leaves what is on the screen; only a frame that is on its way there comes again, for this moment.
+    if (state.mode === "paused" && !this.isPainting) this.mark("connection", "time");
+    else this.mark("connection", ...DATA);
   }
 
   private goTo(at_ms: number): void {
