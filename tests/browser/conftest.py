@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -58,11 +58,11 @@ def dashboard(context: BrowserContext) -> DashboardPage:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a server with this configuration; it is stopped at the end."""
+    """Starts a server with this configuration and environment; it is stopped at the end."""
     started: list[ServerProcess] = []
 
-    def start(config: str = FAST_RECONNECT) -> ServerProcess:
-        server = ServerProcess(tmp_path / f"data{len(started)}", config=config)
+    def start(config: str = FAST_RECONNECT, environment: Mapping[str, str] | None = None) -> ServerProcess:
+        server = ServerProcess(tmp_path / f"data{len(started)}", config=config, environment=environment)
         started.append(server)
         return server.start()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from playwright.sync_api import Page
 
 from tests.support.conditions import eventually
@@ -17,12 +19,15 @@ CAN_HIDE = """
 """Headless Chromium never hides a tab: the page is told so by what it listens to."""
 
 COUNT_CHANGES = """
-() => {
+(selector) => {
   window.changes = 0;
-  new MutationObserver((records) => { window.changes += records.length; })
-    .observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+  window.observer?.disconnect();
+  window.observer = new MutationObserver((records) => { window.changes += records.length; });
+  const watched = selector ? document.querySelector(selector) : document;
+  window.observer.observe(watched, {subtree: true, childList: true, attributes: true, characterData: true});
 }
 """
+STILL_S = 0.3
 
 
 class DashboardPage:
@@ -35,6 +40,31 @@ class DashboardPage:
         """Load and wait until the stream is live."""
         self.page.goto(url)
         self.wait_for_phase("live")
+
+    def open_past(self, url: str) -> None:
+        """Load an address with a moment and wait until what was then is on the screen."""
+        self.page.goto(url)
+        self.wait_for_past()
+
+    def wait_for_past(self) -> None:
+        """Until the page shows the moment that was asked for."""
+        shown = self.page.locator(".frame:is(.is-past, .is-replaying):not(.is-stale)")
+        eventually(lambda: shown.count() == 1, 15, "what was then")
+
+    @property
+    def mode(self) -> str:
+        """`live`, `paused`, `past` or `replaying`."""
+        classes = (self.page.locator(".frame").get_attribute("class") or "").split()
+        return next(name.removeprefix("is-") for name in classes if name.startswith("is-"))
+
+    def moment(self) -> str:
+        """What the header says of the moment on screen; empty while it is live."""
+        return " ".join(" ".join(self.rows(".status.moment")).split())
+
+    def tree(self) -> dict[str, str]:
+        """Value by topic, of the topics in sight."""
+        rows = self.page.locator(".tree .row.is-topic")
+        return dict(rows.evaluate_all("rows => rows.map(row => [row.title, row.querySelector('.value').textContent])"))
 
     def phase(self) -> str:
         """What the connection does: connecting, catching-up, live, waiting…"""
@@ -67,6 +97,22 @@ class DashboardPage:
     def _plot_number(self, topic: str, pointer: str, name: str) -> int:
         plot = self.page.locator(f'.plot[data-field="{topic} {pointer}"]')
         return int(plot.get_attribute(f"data-{name}") or 0) if plot.count() else -1
+
+    def count_changes(self) -> None:
+        """From now on count the changes of the DOM in the views, as soon as what is on its way has come."""
+
+        def is_still() -> bool:
+            self.page.evaluate(COUNT_CHANGES, "main")
+            end_s = time.monotonic() + STILL_S
+            while time.monotonic() < end_s and not self.changes():
+                self.page.wait_for_timeout(20)
+            return self.changes() == 0
+
+        eventually(is_still, what="a screen that rests")
+
+    def changes(self) -> int:
+        """How many there were since `count_changes`."""
+        return int(self.page.evaluate("window.changes"))
 
     def set_hidden(self, is_hidden: bool) -> None:
         """Hide the tab or show it again; needs `CAN_HIDE` before the page was opened."""

@@ -86,6 +86,20 @@ describe("connection", () => {
     expect(effects).toHaveLength(2);
   });
 
+  test("asleep it opens for nobody, and wakes where it was", () => {
+    const asleep = drive([...LIVE, [100, { kind: "sleep" }], [200, { kind: "hidden" }], [300, { kind: "shown" }], [1e6, { kind: "tick" }], [1e6, { kind: "now" }]]);
+    expect(asleep.state.phase).toBe("resting");
+    expect(asleep.effects.slice(2)).toEqual([{ kind: "abort" }]);
+    expect(step(asleep.state, { kind: "wake" }, 1100, 0).effects).toEqual([{ kind: "open", isFresh: false }]);
+  });
+
+  test("another filter while asleep begins anew when it wakes, and nothing is called skipped", () => {
+    const asleep = drive([...LIVE, [100, { kind: "sleep" }], [200, { kind: "start" }]]);
+    expect(asleep.effects.slice(2)).toEqual([{ kind: "abort" }]);
+    expect(step(asleep.state, { kind: "wake" }, 1e9, 0).effects).toEqual([{ kind: "open", isFresh: true }]);
+    expect(step(INITIAL, { kind: "wake" }, 0, 0).effects).toEqual([]);
+  });
+
   test("a refusal waits for a person", () => {
     const refused = drive([...LIVE.slice(0, 1), [10, { kind: "refused", status: 403, text: "no" }], [1e9, { kind: "tick" }]]);
     expect(refused.state.phase).toBe("refused");

@@ -4,6 +4,8 @@ import { treeFrame, tailFrame, ValuesReader } from "../src/stream/frames";
 import type { ViewRequest } from "../src/stream/messages";
 import { Model } from "../src/stream/model";
 import { planOf } from "../src/stream/plan";
+import { ReducedSeries, TopicSeries } from "../src/store/series";
+import { REDUCED_POINTS_MAX } from "../src/app/limits";
 import { record, START_MS } from "./records";
 
 const VIEW: ViewRequest = {
@@ -115,5 +117,98 @@ describe("model", () => {
     model.takeTailHistory([...Array(7).keys()].map((offset) => record("a", offset, offset)).reverse());
     const { rows } = tailFrame(model, VIEW, START_MS);
     expect(rows.map((row) => (row.kind === "message" ? row.text : ""))).toEqual(["7", "6", "5", "4", "3", "2", "1", "0"]);
+  });
+});
+
+describe("a moment that has passed", () => {
+  const T = START_MS + 60_000;
+  const states = [
+    { ...record("a/fast", 59, 59), interval_s: 1, count: 60, age_ms: 1000 },
+    { ...record("a/slow", 30, 30), interval_s: 15, count: 3, age_ms: 30_000 },
+    { ...record("b/silent", 2, 2), interval_s: 1, count: 3, age_ms: 58_000 },
+  ];
+
+  function pastModel(): Model {
+    const model = new Model(planOf([]));
+    model.takeState(states, T);
+    model.isThen(new Model(planOf([])).treeView);
+    return model;
+  }
+
+  test("shows values, ages and usual rates of then; who was silent has no rate", () => {
+    const rows = treeFrame(pastModel(), VIEW, T).rows;
+    expect(rows.map((row) => [row.path, row.value, Number(row.rate.toFixed(2)), T - row.lastTime_ms])).toEqual([
+      ["a", "", 1.07, 1000],
+      ["a/fast", "59", 1, 1000],
+      ["a/slow", "30", 0.07, 30_000],
+      ["b", "", 0, 58_000],
+      ["b/silent", "2", 0, 58_000],
+    ]);
+  });
+
+  test("the tail holds what the log has until then, also of topics that nobody described", () => {
+    const model = pastModel();
+    model.takeTailHistory([record("c/new", 58, "x"), record("a/fast", 59, 59)], true);
+    expect(tailFrame(model, VIEW, T).rows.map((row) => (row.kind === "message" ? row.text : ""))).toEqual(["59", "x"]);
+  });
+
+  test("a replay takes each event that comes after, once", () => {
+    const model = pastModel();
+    for (const offset of [59, 60, 61, 60]) model.take(record("a/fast", offset, offset), 100, false);
+    expect(model.received).toBe(2);
+    expect(treeFrame(model, VIEW, T + 1000).rows.find((row) => row.path === "a/fast")?.value).toBe("61");
+  });
+
+  test("the same levels are open as before, and closing one there closes it everywhere", () => {
+    const live = liveModel();
+    live.take(record("a/fast", 1, 1), 100, false);
+    live.take(record("b/silent", 2, 2), 100, false);
+    live.treeView.setOpen("a", true);
+    const model = new Model(planOf([]));
+    model.takeState(states, T);
+    model.isThen(live.treeView);
+    const paths = (which: Model): string[] => treeFrame(which, VIEW, T).rows.map((row) => row.path);
+    expect(paths(model)).toEqual(["a", "a/fast", "a/slow", "b"]);
+    model.treeView.setOpen("a", false);
+    live.treeView.setOpen("b", true);
+    expect(paths(live)).toEqual(["a", "b", "b/silent"]);
+  });
+});
+
+describe("more points than a plot holds", () => {
+  test("keep lowest and highest value, in order and within the limit", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: -1000, max: 1000 }), { minLength: 1, maxLength: 4 * REDUCED_POINTS_MAX }), (values) => {
+        const reduced = new ReducedSeries();
+        values.forEach((value, index) => reduced.push(START_MS + index, value));
+        expect(reduced.times.length).toBeLessThanOrEqual(REDUCED_POINTS_MAX);
+        expect(Math.min(...reduced.low)).toBe(Math.min(...values));
+        expect(Math.max(...reduced.high)).toBe(Math.max(...values));
+        expect(reduced.last.at(-1)).toBe(values.at(-1));
+        expect(reduced.times).toEqual([...reduced.times].sort((left, right) => left - right));
+        for (const column of [reduced.last, reduced.low, reduced.high]) expect(column).toHaveLength(reduced.times.length);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("leave the ring of a topic for what is before it, without a hole", () => {
+    const series = new TopicSeries();
+    for (let offset = 0; offset < 12_000; offset += 1) series.add(record("a", offset, { n: offset }), START_MS + offset * 1000);
+    const reduced = series.reduced.get("/n");
+    expect(reduced?.low[0]).toBe(0);
+    expect(reduced?.last.at(-1)).toBe((series.columns.get("/n")?.[0] as number) - 1);
+  });
+
+  test("come to the page before the others, as lowest, highest and last", () => {
+    const model = liveModel();
+    model.take(record("a", 100, 5), 100, false);
+    const series = model.series.show("a");
+    series.add(record("a", 100, 5), START_MS + 100_000);
+    const reduced = new ReducedSeries();
+    reduced.add({ time: [new Date(START_MS).toISOString()], min: [1], max: [9], last: [4], count: [20], complete: true });
+    series.putReduced("", reduced);
+    const points = new ValuesReader().frame(model, { ...VIEW, selected: "a" }).fields[0]?.points;
+    expect(points).toEqual({ isReset: true, times: [START_MS, START_MS + 100_000], values: [4, 5], low: [1], high: [9] });
   });
 });

@@ -92,6 +92,8 @@ describe("units and summaries", () => {
     [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "json", "10 values"],
     ["AAEC", "base64", "3 B binary  00 01 02"],
     ["<img src=x>", "text", "<img src=x>"],
+    [null, "json", "null"],
+    [null, "null", "no payload (tombstone)"],
   ])("%j (%s)", (payload, encoding, text) => {
     expect(valueText(payload, encoding)).toBe(text);
   });
@@ -105,5 +107,6 @@ describe("units and summaries", () => {
   test("a payload is shown as it came", () => {
     expect(payloadText({ a: [1] }, "json")).toBe('{"a":[1]}');
     expect(payloadText("a\nb", "text")).toBe("a\nb");
+    expect(payloadText(null, "null")).toBe("no payload (tombstone)");
   });
 });

@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FILTERS_MAX, REQUEST_CHARS_MAX } from "../src/app/limits";
-import { formatAddress, parseAddress } from "../src/app/router";
 import { filterFault, planOf, splitTerms } from "../src/stream/plan";
 
 describe("the filter bar", () => {
@@ -39,19 +38,5 @@ describe("the filter bar", () => {
         expect(chars).toBeLessThanOrEqual(REQUEST_CHARS_MAX);
       }),
     );
-  });
-});
-
-describe("the address", () => {
-  test("holds all that was chosen and gives it back", () => {
-    const search = "?heartbeat_s=1&f=sensors/%23&f=client:p7&b=sensors/p7&w=1h&sort=rate";
-    const address = parseAddress(search);
-    expect(address).toEqual({ terms: ["sensors/#", "client:p7"], branch: "sensors/p7", window_ms: 3_600_000, sort: "rate", isWelcome: false });
-    expect(parseAddress(formatAddress(address, search))).toEqual(address);
-    expect(formatAddress(address, search)).toContain("heartbeat_s=1");
-  });
-
-  test("defaults leave no trace", () => {
-    expect(formatAddress(parseAddress("?w=15m&sort=name&welcome"), "?w=15m&sort=name&welcome")).toBe("?welcome=");
   });
 });

@@ -13,7 +13,8 @@ export interface MessageProperties {
 export interface RecordData {
   topic: string;
   payload: unknown;
-  encoding: "json" | "text" | "base64";
+  /** "null": there is no payload at all, as in a Kafka record that says that its key is gone. */
+  encoding: "json" | "text" | "base64" | "null";
   qos: number;
   retain: boolean;
   time: string;
@@ -33,16 +34,98 @@ export interface GapData {
   reason: "retention" | "epoch" | "overflow" | "unknown";
 }
 
+export interface PartitionInfo {
+  partition: number;
+  first_offset: number;
+  next_offset: number;
+}
+
+/** Fields with a question mark come from servers that know them; the page shows "–" without. */
 export interface StreamInfo {
   name: string;
   storage: string;
+  topics?: string[];
+  ack?: string;
+  epoch?: string;
   records: number;
+  bytes?: number | null;
+  oldest?: string | null;
+  newest?: string | null;
+  retention?: { age_s?: number | null; bytes?: number | null } | null;
+  partitions?: PartitionInfo[];
+  /** Records and bytes a second. */
+  rate?: number | null;
+  bytes_rate?: number | null;
+  commit_ms?: { p50: number | null; p99: number | null } | null;
+  /** Records committed in Kafka that the live side has not read yet. */
+  lag?: number | null;
+  /** Why the log takes nothing at the moment. */
+  failure?: string | null;
+  kafka?: StreamKafka | null;
+  spool?: StreamSpool | null;
+  dead_letters?: { records: number; newest?: string | null } | null;
+}
+
+export interface StreamKafka {
+  topic?: string;
+  state: "up" | "down" | "starting" | "gone";
+  since?: string | null;
+  brokers?: number | null;
+  partitions?: number | null;
+  replication?: number | null;
+  /** Where the topic is not as the configuration says. */
+  mismatch?: string[];
+}
+
+export interface StreamSpool {
+  epoch?: string;
+  state: "empty" | "spooling" | "draining";
+  records: number;
+  bytes: number;
+  bytes_max?: number | null;
+  oldest?: string | null;
+  rate?: number | null;
+  full_in_s?: number | null;
 }
 
 export interface RecordsPage {
   records: RecordData[];
   cursor: string | null;
   complete: boolean;
+}
+
+/** One entry of `topics`: a record with what is known of its topic. */
+export interface TopicState extends RecordData {
+  age_ms?: number;
+  count?: number;
+  interval_s?: number | null;
+}
+
+export interface TopicsPage {
+  topics: TopicState[];
+  next: string | null;
+  /** false: topics that were silent for longer than the server looked back are missing. */
+  complete?: boolean;
+}
+
+export interface HistogramAnswer {
+  from: string;
+  to: string;
+  buckets: { time: string; count: number }[];
+  gaps: { from: string | null; to: string | null; reason: GapData["reason"] }[];
+  oldest: string | null;
+  complete: boolean;
+  scanned_to?: string | null;
+}
+
+export interface SeriesAnswer {
+  time: string[];
+  min: number[];
+  max: number[];
+  last: number[];
+  count: number[];
+  complete: boolean;
+  scanned_to?: string | null;
 }
 
 export interface ListenInfo {
@@ -58,6 +141,8 @@ export interface SystemInfo {
   listen: ListenInfo[];
   auth?: unknown;
   readers?: ReaderInfo[];
+  kafka?: { state: StreamKafka["state"]; since?: string | null; bootstrap_servers?: string; error?: string | null } | null;
+  spool?: { records: number; bytes: number; bytes_max?: number | null; state: StreamSpool["state"] } | null;
 }
 
 export interface ReaderInfo {

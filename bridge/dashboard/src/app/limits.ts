@@ -26,6 +26,29 @@ export const FILTERS_MAX = 32;
 /** Behind by more than this is told in the header instead of the delay. */
 export const BEHIND_MS = 2_000;
 
+// ---- time -------------------------------------------------------------------------------------------------------------
+
+/** Buckets of the time bar's histogram: one for each 3 to 5 pixels of a usual screen. */
+export const BUCKETS = 240;
+/** Requests for one picture of the bar; a server that stops counting sooner is asked again where it stopped. */
+export const HISTOGRAM_REQUESTS_MAX = 24;
+/** The newest buckets are counted again so often, at most and at least; between them as often as a bucket is wide. */
+export const HISTOGRAM_MS_MIN = 2_000;
+export const HISTOGRAM_MS_MAX = 15_000;
+/** Records of the last seconds may still be on their way through a commit: those buckets are not final. */
+export const HISTOGRAM_SETTLE_MS = 10_000;
+/** Dragging: a moment is asked for when the pointer has rested. */
+export const SCRUB_SETTLE_MS = 120;
+/** A replay's head moves so often while nothing comes. */
+export const HEAD_MS = 100;
+/** Topics of one request for the state at a moment: about 2 MB of JSON, parsed in 20 ms. */
+export const STATE_PAGE = 5_000;
+/** Events held back while the page is paused; beyond that the log shows what came, after "Go on". */
+export const PAUSE_EVENTS_MAX = 5_000;
+export const PAUSE_CHARS_MAX = 8 * 1024 * 1024;
+/** How long "Caught up with now" is said. */
+export const CAUGHT_UP_MS = 6_000;
+
 // ---- worker to page ---------------------------------------------------------------------------------------------------
 
 /** 20 updates a second: people cannot read faster. */
@@ -93,7 +116,22 @@ export const HISTORY_PAGE = 1_000;
 /** The newest points first: what is seen at once need not wait for what is far to the left. */
 export const HISTORY_FIRST_PAGE = 250;
 export const HISTORY_PAGES_MAX = 5;
+/** Points that stand for several messages each, kept for what is before the ring: two for each pixel of a plot. */
+export const REDUCED_POINTS_MAX = 1_200;
+/** A plot's points on the page are sent anew when they are so many: the worker has reduced the oldest since. */
+export const PLOT_BUFFER_MAX = PLOT_POINTS_MAX + REDUCED_POINTS_MAX + 1_024;
+/** Above a page of records the server reduces a field to so many points: two for each pixel of a wide plot's half. */
+export const SERIES_POINTS = 600;
+/** A server that stops sooner is asked again where it stopped. */
+export const SERIES_REQUESTS_MAX = 8;
 /** HTTP/1.1 gives a page six connections; the stream has one, and other tabs want some. */
 export const HISTORY_REQUESTS_MAX = 2;
 /** Gaps remembered for plots that are opened later. */
 export const GAPS_MAX = 200;
+
+// ---- streams ----------------------------------------------------------------------------------------------------------
+
+/** The Streams view asks again so often, while it is on screen. */
+export const STREAMS_MS = 2_000;
+/** Partitions of one stream that are listed; a topic with more is looked at with Kafka's own tools. */
+export const PARTITIONS_SHOWN_MAX = 200;

@@ -2,7 +2,7 @@
  * The page's end of the worker: signals that views read, and the one view request that tells the worker what is on screen.
  * A frame is taken once per animation frame; nothing is taken while the page is hidden.
  */
-import { batch, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 import type {
   ConnectionFrame,
   Detail,
@@ -11,17 +11,22 @@ import type {
   Frame,
   FromWorker,
   TailFrame,
+  TimeFrame,
   ToWorker,
   TreeFrame,
   ViewRequest,
 } from "../stream/messages";
 import type { Gap } from "../time/gaps";
-import { HEARTBEAT_S, PLOT_POINTS_MAX } from "./limits";
+import { HEARTBEAT_S, PLOT_BUFFER_MAX } from "./limits";
 import { address, type Address } from "./router";
+import { isPast, LIVE, type TimeState } from "./time-state";
 
 export interface PlotBuffer {
   times: number[];
   values: (number | null)[];
+  /** Lowest and highest values of the first points, each of which stands for several messages. */
+  low: number[];
+  high: number[];
   states: string[];
   /** Rises with every change of the points. */
   version: number;
@@ -30,6 +35,10 @@ export interface PlotBuffer {
 export const connection = signal<ConnectionFrame | null>(null);
 export const tree = signal<TreeFrame | null>(null);
 export const tail = signal<TailFrame | null>(null);
+/** What the worker says of the moment on screen; null until it said something of this one. */
+export const timeFrame = signal<TimeFrame | null>(null);
+/** Why there is no tree of the moment on screen. */
+export const treeFault = computed(() => timeFrame.value?.treeFault ?? "");
 export const fields = signal<{ selected: string; list: FieldFrame[]; total: number } | null>(null);
 export const gaps = signal<Gap[]>([]);
 export const firstMessage = signal<FirstMessage | null>(null);
@@ -38,6 +47,10 @@ export const detail = signal<Detail | null>(null);
 export const plotTick = signal(0);
 /** The server's clock, once a second while the page is shown. */
 export const now = signal(Date.now());
+/** The moment on screen moves with `now`, unless the page is paused or shows what was. */
+export const shown = signal(Date.now());
+/** What is on screen is of the moment before; that of this one is on its way. */
+export const isStale = signal(false);
 export const hasWorkerFailed = signal("");
 /** When this page was opened, in the browser's clock. */
 export const openedAt_ms = Date.now();
@@ -51,6 +64,8 @@ let view: ViewRequest = {
   sort: "name",
   window_ms: 0,
 };
+let time: TimeState = LIVE;
+let timeId = 0;
 let ticking: ReturnType<typeof setInterval> | undefined;
 let isViewSent = true;
 
@@ -62,7 +77,14 @@ export function serverNow(): number {
   return Date.now() + (connection.value?.clockOffset_ms ?? 0);
 }
 
-export function start(): void {
+/** The exact moment on screen: `shown` is as old as the last frame. */
+export function shownNow(): number {
+  return time.mode === "live" ? serverNow() : shown.value;
+}
+
+export function start(state: TimeState): void {
+  time = state;
+  shown.value = momentOf(state);
   worker = new Worker(new URL("../stream/worker.ts", import.meta.url), { type: "module", name: "stream" });
   worker.onmessage = (event: MessageEvent<FromWorker>) => take(event.data);
   worker.onerror = (event) => {
@@ -76,12 +98,32 @@ export function start(): void {
     terms,
     heartbeat_s: heartbeat_s(),
     view,
+    time: { id: timeId, state, isContinued: false },
     isHidden: document.hidden,
   });
   address.subscribe((next) => follow(next));
   document.addEventListener("visibilitychange", onVisibility);
   window.addEventListener("online", reconnect);
   tick(!document.hidden);
+}
+
+/** Another moment: what the worker sent for the one before is not shown any more. */
+export function setTime(state: TimeState, isContinued: boolean): void {
+  const wasLive = !isPast(time);
+  time = state;
+  timeId += 1;
+  batch(() => {
+    // A pause keeps what is there, and so does going on.
+    isStale.value = isPast(state) ? !isContinued : !wasLive;
+    if (!isContinued && state.mode !== "paused") shown.value = momentOf(state);
+    timeFrame.value = null;
+  });
+  send({ kind: "time", time: { id: timeId, state, isContinued } });
+}
+
+function momentOf(state: TimeState): number {
+  if (state.mode === "live") return serverNow();
+  return state.mode === "replaying" ? state.from_ms : state.at_ms;
 }
 
 export function reconnect(): void {
@@ -116,7 +158,15 @@ export function tailView(): ViewRequest["tail"] {
 }
 
 function viewOf(next: Address): Pick<ViewRequest, "selected" | "sort" | "window_ms"> {
-  return { selected: next.branch, sort: next.sort, window_ms: next.window_ms };
+  const window_ms = Number.isFinite(next.window_ms) ? next.window_ms : wholeSpan_ms;
+  return { selected: next.branch, sort: next.sort, window_ms };
+}
+
+let wholeSpan_ms = 86_400_000;
+/** How long "all kept" is. */
+export function setWholeSpan(span_ms: number): void {
+  wholeSpan_ms = span_ms;
+  show(viewOf(address.value));
 }
 
 let followed = address.value;
@@ -139,10 +189,13 @@ function onVisibility(): void {
 function tick(isRunning: boolean): void {
   clearInterval(ticking);
   if (!isRunning) return;
-  now.value = serverNow();
-  ticking = setInterval(() => {
-    now.value = serverNow();
-  }, 1000);
+  const advance = (): void =>
+    batch(() => {
+      now.value = serverNow();
+      if (time.mode === "live") shown.value = now.value;
+    });
+  advance();
+  ticking = setInterval(advance, 1000);
 }
 
 function take(message: FromWorker): void {
@@ -152,7 +205,7 @@ function take(message: FromWorker): void {
   }
   // A frame that was on its way when the page was hidden: its points are kept, nothing is drawn.
   if (document.hidden) {
-    store(message);
+    if (message.timeId === timeId) store(message);
     send({ kind: "painted" });
     return;
   }
@@ -168,7 +221,7 @@ function store(frame: Frame): boolean {
   for (const field of list) {
     let buffer = buffers.get(field.id);
     if (!buffer) {
-      buffer = { times: [], values: [], states: [], version: 0 };
+      buffer = { times: [], values: [], low: [], high: [], states: [], version: 0 };
       buffers.set(field.id, buffer);
     }
     buffer.states = field.states;
@@ -178,15 +231,15 @@ function store(frame: Frame): boolean {
     if (field.points.isReset) {
       buffer.times = field.points.times;
       buffer.values = field.points.values;
+      buffer.low = field.points.low;
+      buffer.high = field.points.high;
     } else {
       for (const time of field.points.times) buffer.times.push(time);
       for (const value of field.points.values) buffer.values.push(value);
     }
-    const surplus = buffer.times.length - PLOT_POINTS_MAX;
-    if (surplus > 0) {
-      buffer.times.splice(0, surplus);
-      buffer.values.splice(0, surplus);
-    }
+    // The worker sends all points anew before this many have come; a state's are only dropped.
+    const surplus = buffer.times.length - 2 * PLOT_BUFFER_MAX;
+    if (surplus > 0) for (const column of [buffer.times, buffer.values, buffer.low, buffer.high]) column.splice(0, surplus);
   }
   if (frame.values) {
     const ids = new Set(list.map((field) => field.id));
@@ -196,9 +249,15 @@ function store(frame: Frame): boolean {
 }
 
 function apply(frame: Frame): void {
+  if (frame.timeId !== timeId) {
+    // Made for the moment before: only the connection is still what it was.
+    if (frame.connection) connection.value = frame.connection;
+    return;
+  }
   batch(() => {
     store(frame);
     if (frame.connection) connection.value = frame.connection;
+    if (frame.time) takeTime(frame.time);
     if (frame.tree) tree.value = frame.tree;
     if (frame.tail) tail.value = frame.tail;
     if (frame.gaps) gaps.value = frame.gaps;
@@ -208,6 +267,12 @@ function apply(frame: Frame): void {
       plotTick.value += 1;
     }
   });
+}
+
+function takeTime(frame: TimeFrame): void {
+  timeFrame.value = frame;
+  if (!frame.isLoading) isStale.value = false;
+  if (time.mode === "replaying") shown.value = frame.shown_ms;
 }
 
 /** `?heartbeat_s=` tells the page that its server (or a proxy before it) speaks up more often than every 15 s. */

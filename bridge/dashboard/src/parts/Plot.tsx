@@ -5,8 +5,9 @@
 import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { gaps, plotBuffer, plotTick, type PlotBuffer } from "../app/link";
+import { plotBuffer, plotTick, type PlotBuffer } from "../app/link";
 import { colour, theme } from "../app/theme";
+import { allLosses } from "../app/timeline";
 import type { FieldFrame } from "../stream/messages";
 import { clockTime, measured } from "../time/format";
 import { breakLine, type Gap, type Line } from "../time/gaps";
@@ -15,6 +16,13 @@ import { isYes } from "../payload/classify";
 export interface Domain {
   from_ms: number;
   to_ms: number;
+}
+
+/** Lowest and highest values of the first points, each of which stands for several messages. */
+interface Band {
+  times: number[];
+  low: number[];
+  high: number[];
 }
 
 const TABLE_ROWS = 50;
@@ -27,6 +35,7 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const line = useRef<Line>({ times: [], values: [], breaks: 0, silences: [] });
+  const band = useRef<Band>({ times: [], low: [], high: [] });
   const range = useRef(domain);
   range.current = domain;
   const drawn = useRef<{ made: uPlot; buffer: PlotBuffer; version: number; domain: Domain; gaps: readonly Gap[] } | null>(null);
@@ -48,6 +57,7 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
       optionsOf(element, isState, {
         range: () => [range.current.from_ms, range.current.to_ms],
         line: () => line.current,
+        band: () => band.current,
         states: () => plotBuffer(field.id)?.states ?? [],
         moved: (index) => {
           cursorText.value = words(index);
@@ -71,14 +81,15 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
     const made = plot.current;
     const buffer = plotBuffer(field.id);
     if (!made || !buffer) return;
-    const drawing = { made, buffer, version: buffer.version, domain: range.current, gaps: gaps.value };
+    const drawing = { made, buffer, version: buffer.version, domain: range.current, gaps: allLosses.value };
     const last = drawn.current;
     const isSame = last && (Object.keys(drawing) as (keyof typeof drawing)[]).every((key) => last[key] === drawing[key]);
     if (isSame) return;
     drawn.current = drawing;
     const start = firstFrom(buffer.times, range.current.from_ms);
     const times = buffer.times.slice(start);
-    line.current = breakLine(times, buffer.values.slice(start), gaps.value);
+    band.current = { times, low: buffer.low.slice(start), high: buffer.high.slice(start) };
+    line.current = breakLine(times, buffer.values.slice(start), allLosses.value);
     made.setData([line.current.times, line.current.values as number[]], true);
     if (times.length !== counts.value.points || line.current.breaks !== counts.value.breaks) {
       counts.value = { points: times.length, breaks: line.current.breaks };
@@ -201,6 +212,7 @@ function moveCursor(plot: uPlot, line: Line, step: number): void {
 interface Source {
   range: () => [number, number];
   line: () => Line;
+  band: () => Band;
   states: () => string[];
   moved: (index: number | null | undefined) => void;
 }
@@ -219,7 +231,7 @@ function optionsOf(element: HTMLElement, isState: boolean, source: Source): uPlo
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: SYNC }, points: { size: 7, width: 0, fill: stroke } },
     scales: {
       x: { time: true, range: source.range },
-      y: { range: (_plot, low, high) => (isState ? [0, 1] : padded(low, high)) },
+      y: { range: (_plot, low, high) => (isState ? [0, 1] : padded(...widened(low, high, source.band()))) },
     },
     axes: [
       { stroke: muted, font: FONT, size: 22, gap: 4, space: 64, grid: none, ticks: none, values: timeLabels },
@@ -234,11 +246,20 @@ function optionsOf(element: HTMLElement, isState: boolean, source: Source): uPlo
         : { stroke, width: 1.5, fill: faded(stroke, 0.1), spanGaps: false, points: { show: (plot) => isSparse(plot), size: 4, fill: stroke, width: 0 } },
     ],
     hooks: {
-      drawAxes: [(plot) => drawGaps(plot, source.line())],
+      drawAxes: [
+        (plot) => drawGaps(plot, source.line()),
+        (plot) => drawBand(plot, source.band(), stroke),
+      ],
       draw: [(plot) => (isState ? drawStates(plot, source) : drawLine(plot, source.line(), stroke))],
       setCursor: [(plot) => source.moved(plot.cursor.left !== undefined && plot.cursor.left >= 0 ? plot.cursor.idx : null)],
     },
   };
+}
+
+/** The scale must hold what a reduced point stands for, not only its last value. */
+function widened(low: number | null, high: number | null, band: Band): [number | null, number | null] {
+  if (low === null || high === null || band.low.length === 0) return [low, high];
+  return [band.low.reduce((least, value) => Math.min(least, value), low), band.high.reduce((most, value) => Math.max(most, value), high)];
 }
 
 /** Room above and below; a constant value gets a line in the middle. */
@@ -283,6 +304,31 @@ function drawGaps(plot: uPlot, line: Line): void {
     const width = Math.max(right - left, 3 * devicePixelRatio);
     ctx.fillRect(left - (width - (right - left)) / 2, bbox.top, width, bbox.height);
   }
+  ctx.restore();
+}
+
+/** From the lowest to the highest value that each point stands for. */
+function drawBand(plot: uPlot, band: Band, stroke: string): void {
+  const { ctx, bbox } = plot;
+  const count = band.low.length;
+  if (count === 0) return;
+  const left = plot.valToPos(band.times[0] ?? 0, "x", true);
+  const right = plot.valToPos(band.times[count - 1] ?? 0, "x", true);
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.strokeStyle = faded(stroke, 0.45);
+  ctx.lineWidth = Math.max(devicePixelRatio, Math.min(4 * devicePixelRatio, (right - left) / count));
+  ctx.beginPath();
+  for (let index = 0; index < count; index += 1) {
+    const [low, high] = [band.low[index] ?? 0, band.high[index] ?? 0];
+    if (low === high) continue;
+    const x = plot.valToPos(band.times[index] ?? 0, "x", true);
+    ctx.moveTo(x, plot.valToPos(low, "y", true));
+    ctx.lineTo(x, plot.valToPos(high, "y", true));
+  }
+  ctx.stroke();
   ctx.restore();
 }
 

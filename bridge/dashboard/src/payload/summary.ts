@@ -6,8 +6,12 @@ import { unitOfName } from "./units";
 
 const VALUE_FIELDS = 3;
 
+/** A Kafka record without a payload says that its key is gone; it is not the JSON value null. */
+export const TOMBSTONE_WORDS = "no payload (tombstone)";
+
 /** The payload as text, as it came: JSON in one line, text as it is, binary as its size and first bytes. */
 export function payloadText(payload: unknown, encoding: string): string {
+  if (encoding === "null") return TOMBSTONE_WORDS;
   if (encoding === "base64") return binaryText(String(payload));
   return encoding === "json" ? JSON.stringify(payload) : String(payload);
 }
@@ -24,6 +28,7 @@ export function oneLine(text: string): string {
 
 /** "21.6 °C", "temp 21.6 °C · hum 48 %", "open": the latest value in the tree. */
 export function valueText(payload: unknown, encoding: string, unit = ""): string {
+  if (encoding === "null") return TOMBSTONE_WORDS;
   if (encoding === "base64") return binaryText(String(payload));
   if (encoding === "text") return oneLine(String(payload));
   if (payload === null || typeof payload !== "object") return withUnit(scalarText(payload as Scalar), unit);

@@ -16,7 +16,7 @@ export class TopicProfile {
   private sparkField: string | null = null;
 
   take(record: RecordData, time_ms: number): void {
-    if (record.encoding === "base64") return;
+    if (record.encoding === "base64" || record.encoding === "null") return;
     const unit = statedUnit(record.payload, record.properties);
     if (unit) this.unit = unit;
     eachField(record.payload, (pointer, value) => this.takeField(pointer, value, time_ms));
@@ -78,4 +78,8 @@ export class Profiles {
 /** Kinds that are drawn over time; others are shown as their latest value. */
 export function isDrawn(kind: Kind): boolean {
   return kind === "number" || kind === "counter" || kind === "boolean" || kind === "enum";
+}
+
+export function isNumeric(kind: Kind | undefined): boolean {
+  return kind === "number" || kind === "counter";
 }

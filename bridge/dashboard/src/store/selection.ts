@@ -45,10 +45,15 @@ export function fieldsOfBranch(branch: TopicNode, profiles: Profiles): Selection
 
 /**
  * Six fields that are not constant, as different from each other as there are: in turn from each branch at the top, and
- * first one of each name, then more. Those shown before stay, so that plots do not jump under the eyes.
+ * first one of each name, then more. Those shown before stay, so that plots do not jump under the eyes; with `keepsAll`
+ * also when nothing is known of their changes.
  */
-export function fieldsUnasked(profiles: Profiles, before: readonly ShownField[]): Selection {
-  const kept = before.filter((field) => profiles.get(field.topic)?.fields.get(field.pointer)?.isConstant === false);
+export function fieldsUnasked(profiles: Profiles, before: readonly ShownField[], keepsAll = false): Selection {
+  const isKept = (field: ShownField): boolean => {
+    const profile = profiles.get(field.topic)?.fields.get(field.pointer);
+    return profile !== undefined && (keepsAll || !profile.isConstant);
+  };
+  const kept = before.filter(isKept);
   const fields = kept.map((field) => ({ ...field, kind: kindOf(profiles, field) }));
   let total = 0;
   const candidates: (ShownField & { changedAt_ms: number })[] = [];
@@ -100,7 +105,9 @@ function shortName(field: ShownField): string {
   return field.pointer ? fieldName(field.pointer) : field.topic.slice(field.topic.lastIndexOf("/") + 1);
 }
 
+/** One value alone may be anything: what the field was before says more. */
 function kindOf(profiles: Profiles, field: ShownField): Kind {
   const profile: TopicProfile | undefined = profiles.get(field.topic);
-  return profile?.fields.get(field.pointer)?.kind ?? field.kind;
+  const now = profile?.fields.get(field.pointer);
+  return now === undefined || now.isConstant ? field.kind : now.kind;
 }

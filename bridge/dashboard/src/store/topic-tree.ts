@@ -25,6 +25,8 @@ export class TopicNode {
   count = 0;
   bytes = 0;
   lastTime_ms = 0;
+  /** Messages a second as the log says of a moment; what comes then counts instead. */
+  usualRate = 0;
   private decayed = 0;
   private decayedAt_ms = 0;
   private since_ms = 0;
@@ -55,7 +57,7 @@ export class TopicNode {
 
   /** Messages a second, now. A topic slower than the decay goes by its usual interval. */
   rate(now_ms: number): number {
-    if (this.decayed === 0) return 0;
+    if (this.decayed === 0) return this.usualRate;
     const elapsed = Math.max(0, now_ms - this.decayedAt_ms);
     const seen_ms = Math.max(1000, now_ms - this.since_ms);
     // Since the first message only `seen_ms` have passed: the decayed count is that much too small.
@@ -130,6 +132,15 @@ export class TopicTree {
       else level.note(time_ms, size);
     }
     return { node, latest, previous, isNewTopic };
+  }
+
+  /** What is known of a topic at a moment beside its record. */
+  describe(topic: string, interval_ms: number, isSilent: boolean): void {
+    const node = this.byTopic.get(topic);
+    if (!node?.latest || !(interval_ms > 0)) return;
+    node.latest.interval_ms = interval_ms;
+    if (isSilent) return;
+    for (let level: TopicNode | null = node; level; level = level.parent) level.usualRate += 1000 / interval_ms;
   }
 
   private add(topic: string): TopicNode {

@@ -16,11 +16,25 @@ export class TreeView {
   private shape = -1;
   private madeAt_ms = -Infinity;
   private isDirty = true;
-  /** Levels that a person opened (true) or closed (false); others follow `opened`. */
-  private readonly chosen = new Map<string, boolean>();
   private readonly opened = new Set<string>();
 
-  constructor(private readonly tree: TopicTree) {}
+  /** `chosen`: levels that a person opened (true) or closed (false); others follow `opened`. Shared by views of one tree. */
+  constructor(
+    private readonly tree: TopicTree,
+    private readonly chosen = new Map<string, boolean>(),
+  ) {}
+
+  /** The same levels open as in a view of the same topics at another moment. */
+  adopt(other: TreeView): TreeView {
+    const view = new TreeView(this.tree, other.chosen);
+    for (const path of other.opened) view.opened.add(path);
+    view.sort = other.sort;
+    return view;
+  }
+
+  get hasOpened(): boolean {
+    return this.opened.size > 0 || this.chosen.size > 0;
+  }
 
   isOpen(node: TopicNode): boolean {
     return this.chosen.get(node.path) ?? this.opened.has(node.path);

@@ -10,7 +10,7 @@ export type Phase =
   | "catching-up" // answered; snapshot or history is coming
   | "live"
   | "waiting" // cut off; the next try has its time
-  | "resting" // hidden for long: closed by ourselves, the cursor is kept
+  | "resting" // hidden for long, or not wanted for a while: closed by ourselves, the cursor is kept
   | "refused" // the server will not have this request; only a person can change that
   | "stopped"; // no connection wanted
 
@@ -27,6 +27,8 @@ export interface ConnectionState {
   hiddenSince_ms: number | null;
   /** The next opening starts with a snapshot instead of the cursor. */
   isFresh: boolean;
+  /** Nobody wants the stream until `wake`; being shown does not open it. */
+  isAsleep: boolean;
   refusal: { status: number; text: string } | null;
   /** The stream was open at least once: words differ between "Connecting" and "Reconnecting". */
   hasBeenOpen: boolean;
@@ -43,6 +45,8 @@ export type Input =
   | { kind: "now" } // a person pressed it, or the network came back
   | { kind: "hidden" }
   | { kind: "shown" }
+  | { kind: "sleep" } // another stream takes its place for a while
+  | { kind: "wake" }
   | { kind: "stop" };
 
 export type Effect = { kind: "open"; isFresh: boolean } | { kind: "abort" } | { kind: "skipped"; away_ms: number };
@@ -60,6 +64,7 @@ export const INITIAL: ConnectionState = {
   awaySince_ms: null,
   hiddenSince_ms: null,
   isFresh: true,
+  isAsleep: false,
   refusal: null,
   hasBeenOpen: false,
 };
@@ -79,6 +84,7 @@ export function step(
 ): Step {
   switch (input.kind) {
     case "start":
+      if (state.isAsleep) return stay({ ...state, isFresh: true, awaySince_ms: null });
       return open({ ...state, isFresh: true, awaySince_ms: null, attempt: 0 }, now_ms, [{ kind: "abort" }], false);
     case "opened":
       return stay({ ...state, phase: "catching-up", attempt: 0, heardAt_ms: now_ms, awaySince_ms: null, hasBeenOpen: true, isFresh: false, refusal: null });
@@ -98,8 +104,14 @@ export function step(
       return stay({ ...state, hiddenSince_ms: state.hiddenSince_ms ?? now_ms });
     case "shown": {
       const shown = { ...state, hiddenSince_ms: null };
+      if (state.isAsleep) return stay(shown);
       return state.phase === "resting" || state.phase === "waiting" ? open(shown, now_ms) : stay(shown);
     }
+    case "sleep":
+      if (state.isAsleep) return stay(state);
+      return { state: { ...state, phase: "resting", isAsleep: true, awaySince_ms: state.awaySince_ms ?? now_ms }, effects: [{ kind: "abort" }] };
+    case "wake":
+      return state.isAsleep ? open({ ...state, isAsleep: false, attempt: 0 }, now_ms) : stay(state);
     case "stop":
       return { state: { ...state, phase: "stopped" }, effects: [{ kind: "abort" }] };
   }
@@ -109,7 +121,7 @@ function stay(state: ConnectionState): Step {
   return { state, effects: [] };
 }
 
-function isOpen(state: ConnectionState): boolean {
+export function isOpen(state: ConnectionState): boolean {
   return state.phase === "connecting" || state.phase === "catching-up" || state.phase === "live";
 }
 

@@ -1,7 +1,7 @@
 /** Reads from the model what the page has on screen. Pure; `now_ms` is the server's clock. */
 import type { FieldFrame, TailFrame, TailRow, TreeFrame, TreeRow, ValuesFrame, ViewRequest } from "./messages";
 import type { Model } from "./model";
-import { PLOTS_MAX, TAIL_ROWS_MAX, TREE_ROWS_MAX } from "../app/limits";
+import { PLOT_BUFFER_MAX, PLOTS_MAX, TAIL_ROWS_MAX, TREE_ROWS_MAX } from "../app/limits";
 import { plotted, type Kind } from "../payload/classify";
 import { fieldName, type Scalar } from "../payload/fields";
 import { oneLine, scalarText, valueText } from "../payload/summary";
@@ -88,33 +88,46 @@ export function tailFrame(model: Model, view: ViewRequest, now_ms: number): Tail
         qos: entry.record.qos,
         retain: entry.record.retain,
         text: oneLine(entry.text),
+        isTombstone: entry.record.encoding === "null",
         change: entry.change,
       };
     }),
   };
 }
 
+interface Sent {
+  series: TopicSeries;
+  version: number;
+  added: number;
+  /** Points sent since all of them were. */
+  points: number;
+  kind: Kind;
+  states: string[];
+}
+
 /** Chooses the fields on screen and hands out points that were not sent yet. */
 export class ValuesReader {
   private unasked: ShownField[] = [];
-  private readonly sent = new Map<string, { series: TopicSeries; version: number; added: number; kind: Kind; states: string[] }>();
+  private readonly sent = new Map<string, Sent>();
 
-  /** Forgets what the page has, so that all points are sent again. */
-  reset(): void {
+  /** Sends all points again: what was sent may not have been shown. */
+  forget(): void {
     this.sent.clear();
-    this.unasked = [];
   }
 
-  choose(model: Model, view: ViewRequest): { fields: ShownField[]; total: number } {
-    const branch = view.selected ? model.tree.branch(view.selected) : null;
-    if (branch) return fieldsOfBranch(branch, model.profiles);
-    const chosen = fieldsUnasked(model.profiles, this.unasked);
-    this.unasked = chosen.fields;
+  /** `isPast`: the fields that were chosen for now are shown at other moments, too, so that they can be compared. */
+  choose(model: Model, view: ViewRequest, isPast: boolean): { fields: ShownField[]; total: number } {
+    if (view.selected) {
+      const branch = model.tree.branch(view.selected);
+      return branch ? fieldsOfBranch(branch, model.profiles) : { fields: [], total: 0 };
+    }
+    const chosen = fieldsUnasked(model.profiles, this.unasked, isPast);
+    if (!isPast || this.unasked.length === 0) this.unasked = chosen.fields;
     return chosen;
   }
 
-  frame(model: Model, view: ViewRequest): ValuesFrame {
-    const { fields, total } = this.choose(model, view);
+  frame(model: Model, view: ViewRequest, isPast = false): ValuesFrame {
+    const { fields, total } = this.choose(model, view, isPast);
     const shown = fields.slice(0, PLOTS_MAX);
     const ids = new Set(shown.map(idOf));
     for (const id of this.sent.keys()) if (!ids.has(id)) this.sent.delete(id);
@@ -147,9 +160,10 @@ export class ValuesReader {
 
   private addPoints(frame: FieldFrame, series: TopicSeries): void {
     let sent = this.sent.get(frame.id);
-    const isReset = !sent || sent.series !== series || sent.version !== series.version || isState(sent.kind) !== isState(frame.kind);
+    const isOther = !sent || sent.series !== series || sent.version !== series.version || isState(sent.kind) !== isState(frame.kind);
+    const isReset = isOther || (sent?.points ?? 0) > PLOT_BUFFER_MAX;
     if (!sent || isReset) {
-      sent = { series, version: series.version, added: 0, kind: frame.kind, states: [] };
+      sent = { series, version: series.version, added: 0, points: 0, kind: frame.kind, states: [] };
       this.sent.set(frame.id, sent);
     }
     frame.states = sent.states;
@@ -157,18 +171,32 @@ export class ValuesReader {
     sent.added = series.added;
     sent.kind = frame.kind;
     if (start >= series.times.length && !isReset) return;
-    const times: number[] = [];
-    const values: (number | null)[] = [];
+    const points: NonNullable<FieldFrame["points"]> = { isReset, times: [], values: [], low: [], high: [] };
+    if (isReset && !isState(frame.kind)) addReduced(points, series, frame.pointer);
     const column = series.columns.get(frame.pointer) ?? [];
     for (let index = start; index < series.times.length; index += 1) {
       const scalar = column[index];
       if (scalar === undefined || scalar === null) continue;
       const value = isState(frame.kind) ? stateIndex(sent.states, scalar) : plotted(scalar);
       if (Number.isNaN(value)) continue;
-      times.push(series.times[index] ?? 0);
-      values.push(value);
+      points.times.push(series.times[index] ?? 0);
+      points.values.push(value);
     }
-    if (isReset || times.length) frame.points = { isReset, times, values };
+    sent.points += points.times.length;
+    if (isReset || points.times.length) frame.points = points;
+  }
+}
+
+/** What is before the first point, each point for several messages. */
+function addReduced(points: NonNullable<FieldFrame["points"]>, series: TopicSeries, pointer: string): void {
+  const reduced = series.reduced.get(pointer);
+  if (!reduced) return;
+  const end_ms = series.times[0] ?? Infinity;
+  for (let index = 0; index < reduced.times.length && (reduced.times[index] ?? 0) < end_ms; index += 1) {
+    points.times.push(reduced.times[index] ?? 0);
+    points.values.push(reduced.last[index] ?? null);
+    points.low.push(reduced.low[index] ?? 0);
+    points.high.push(reduced.high[index] ?? 0);
   }
 }
 

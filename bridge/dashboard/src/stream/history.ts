@@ -1,8 +1,9 @@
 /**
  * Fills series and tail from the log: a small queue of requests, at most two at a time, thrown away on another filter.
+ * Times end with a moment, that one included, or with what is there now.
  */
-import type { ApiClient } from "../api/client";
-import type { RecordData } from "../api/types";
+import { ApiError, faultOf, type ApiClient } from "../api/client";
+import type { RecordData, SeriesAnswer } from "../api/types";
 import {
   CLASSIFY_MESSAGES,
   HISTORY_FIRST_PAGE,
@@ -11,17 +12,38 @@ import {
   HISTORY_REQUESTS_MAX,
   PLOT_POINTS_MAX,
   PLOTS_MAX,
+  SERIES_POINTS,
+  SERIES_REQUESTS_MAX,
   TAIL_HISTORY,
   TAIL_HISTORY_STREAMS_MAX,
 } from "../app/limits";
+import { isNumeric } from "../store/profiles";
+import { ReducedSeries, type TopicSeries } from "../store/series";
 import type { Model } from "./model";
+
+/** The points of a topic that are wanted: the fields on screen, and the time that they are to show. */
+export interface WantedSeries {
+  topic: string;
+  stream: string;
+  pointers: string[];
+  from_ms: number;
+  /** The last moment that belongs to it; null for now. */
+  to_ms: number | null;
+  /** The server reduces what one page of records does not hold, rather than what the ring of points does not. */
+  isBrief: boolean;
+}
+
+interface Asked {
+  from_ms: number;
+  pointers: Set<string>;
+}
 
 export class HistoryLoader {
   private waiting: (() => Promise<void>)[] = [];
   private running = 0;
   private abort = new AbortController();
-  /** From when on a topic's history was asked for; a wider window asks again. */
-  private readonly from_ms = new Map<string, number>();
+  /** What of a topic's history was asked for; a wider window or another field asks again. */
+  private readonly asked = new Map<string, Asked>();
 
   constructor(
     private readonly api: ApiClient,
@@ -33,78 +55,124 @@ export class HistoryLoader {
     this.abort.abort();
     this.abort = new AbortController();
     this.waiting = [];
-    this.from_ms.clear();
+    this.asked.clear();
   }
 
   /** Loads the points of a shown topic back to `from_ms`, unless that was done. */
-  wantSeries(model: Model, topic: string, stream: string, from_ms: number): void {
-    const asked = this.from_ms.get(topic);
+  wantSeries(model: Model, wanted: WantedSeries): void {
+    const { topic, from_ms, pointers } = wanted;
     const series = model.series.show(topic);
     if (series.historyState === "loading" || this.waiting.length >= PLOTS_MAX) return;
+    const asked = this.asked.get(topic);
+    const isAsked = asked !== undefined && from_ms >= asked.from_ms - 1000 && pointers.every((pointer) => asked.pointers.has(pointer));
     // A window that moves with the clock is the same window.
-    if (series.historyState !== "none" && asked !== undefined && from_ms >= asked - 1000) return;
+    if (series.historyState !== "none" && isAsked) return;
     series.historyState = "loading";
-    this.from_ms.set(topic, from_ms);
+    this.asked.set(topic, { from_ms, pointers: new Set([...(asked?.pointers ?? []), ...pointers]) });
     this.enqueue(async (signal) => {
       try {
-        let isFirst = true;
-        for await (const records of this.pages(stream, topic, from_ms, signal)) {
-          if (model.series.get(topic) !== series) return;
-          series.addHistory(records);
-          if (isFirst) model.learn(topic, records.slice(0, CLASSIFY_MESSAGES).reverse());
-          isFirst = false;
-          this.changed();
-        }
+        await this.loadSeries(model, series, wanted, signal);
         series.historyState = "loaded";
       } catch (error) {
         if (signal.aborted) return;
         series.historyState = "failed";
-        series.historyFault = error instanceof Error ? error.message : String(error);
+        series.historyFault = faultOf(error);
       }
       this.changed();
     });
+  }
+
+  /** Records as far as they are wanted; of what is before them the server says lowest, highest and last values. */
+  private async loadSeries(model: Model, series: TopicSeries, wanted: WantedSeries, signal: AbortSignal): Promise<void> {
+    const { topic } = wanted;
+    let canReduce = true;
+    let isFirst = true;
+    for await (const { records, isLast } of this.pages(wanted, signal)) {
+      if (model.series.get(topic) !== series) return;
+      series.addHistory(records);
+      if (isFirst) model.learn(topic, records.slice(0, CLASSIFY_MESSAGES).reverse());
+      isFirst = false;
+      this.changed();
+      if (isLast) return;
+      const profile = model.profiles.get(topic);
+      // A state has no mean: its changes are in the records only.
+      const isAllNumeric = wanted.pointers.every((pointer) => isNumeric(profile?.fields.get(pointer)?.kind));
+      if (wanted.isBrief && isAllNumeric && canReduce) {
+        canReduce = await this.reduce(model, series, wanted, signal);
+        if (canReduce) return;
+      }
+    }
+    if (canReduce) await this.reduce(model, series, wanted, signal);
+  }
+
+  /** The points before the records that are there, as many as a plot has pixels for. False when this server has none. */
+  private async reduce(model: Model, series: TopicSeries, wanted: WantedSeries, signal: AbortSignal): Promise<boolean> {
+    const end_ms = series.times[0] ?? wanted.to_ms ?? wanted.from_ms;
+    const profile = model.profiles.get(wanted.topic);
+    for (const pointer of wanted.pointers) {
+      if (!isNumeric(profile?.fields.get(pointer)?.kind)) continue;
+      const reduced = new ReducedSeries();
+      let from = new Date(wanted.from_ms).toISOString();
+      for (let request = 0; request < SERIES_REQUESTS_MAX; request += 1) {
+        let answer: SeriesAnswer;
+        try {
+          answer = await this.api.series(wanted.topic, pointer, from, new Date(end_ms).toISOString(), SERIES_POINTS, signal);
+        } catch (error) {
+          if (error instanceof ApiError && error.isNotAvailable) return false;
+          throw error;
+        }
+        reduced.add(answer);
+        if (answer.complete || !answer.scanned_to || answer.scanned_to <= from) break;
+        from = answer.scanned_to;
+      }
+      series.putReduced(pointer, reduced);
+      this.changed();
+    }
+    return true;
   }
 
   /** Asks again for a topic whose history failed. */
   retry(model: Model, topic: string): void {
     const series = model.series.get(topic);
     if (series?.historyState === "failed") series.historyState = "none";
-    this.from_ms.delete(topic);
+    this.asked.delete(topic);
   }
 
-  /** The newest records of all streams, for the tail. */
-  loadTail(model: Model): void {
+  /** The newest records of all streams up to a moment, for the tail. */
+  loadTail(model: Model, to_ms: number | null): void {
     model.tailHistory = "loading";
     this.enqueue(async (signal) => {
       try {
         const streams = (await this.api.streams(signal)).filter((stream) => stream.records !== 0);
         const records: RecordData[] = [];
         for (const stream of streams.slice(0, TAIL_HISTORY_STREAMS_MAX)) {
-          const answer = await this.api.latestRecords(stream.name, model.plan.topicFilters, TAIL_HISTORY, { signal });
+          const answer = await this.api.latestRecords(stream.name, model.plan.topicFilters, TAIL_HISTORY, { ...until(to_ms), signal });
           records.push(...answer.records);
         }
-        model.takeTailHistory(records);
+        model.takeTailHistory(records, to_ms !== null);
         model.tailHistory = "loaded";
       } catch (error) {
         if (signal.aborted) return;
         model.tailHistory = "failed";
-        model.tailFault = error instanceof Error ? error.message : String(error);
+        model.tailFault = faultOf(error);
       }
       this.changed();
     });
   }
 
   /** Pages of a topic's records, newest first; the first is small, so that a plot has its right end at once. */
-  private async *pages(stream: string, topic: string, from_ms: number, signal: AbortSignal): AsyncGenerator<RecordData[]> {
+  private async *pages({ stream, topic, from_ms, to_ms }: WantedSeries, signal: AbortSignal): AsyncGenerator<{ records: RecordData[]; isLast: boolean }> {
     let cursor: string | undefined;
     let count = 0;
     for (let page = 0; page < HISTORY_PAGES_MAX && count < PLOT_POINTS_MAX; page += 1) {
       const limit = Math.min(page === 0 ? HISTORY_FIRST_PAGE : HISTORY_PAGE, PLOT_POINTS_MAX - count);
       const from = new Date(from_ms).toISOString();
-      const answer = await this.api.latestRecords(stream, [topic], limit, cursor === undefined ? { from, signal } : { from, cursor, signal });
+      const more = { from, ...until(to_ms), signal };
+      const answer = await this.api.latestRecords(stream, [topic], limit, cursor === undefined ? more : { ...more, cursor });
       count += answer.records.length;
-      yield answer.records;
-      if (answer.complete || !answer.cursor) break;
+      const isLast = answer.complete || !answer.cursor;
+      yield { records: answer.records, isLast };
+      if (isLast || !answer.cursor) break;
       cursor = answer.cursor;
     }
   }
@@ -126,4 +194,9 @@ export class HistoryLoader {
       });
     }
   }
+}
+
+/** `to` of the API is the first moment that does not belong to the range. */
+function until(to_ms: number | null): { to?: string } {
+  return to_ms === null ? {} : { to: new Date(to_ms + 1).toISOString() };
 }

@@ -1,6 +1,7 @@
 /** What page and worker tell each other. Only what is on screen and changed crosses over, at most 20 times a second. */
 import type { MessageProperties } from "../api/types";
 import type { Kind } from "../payload/classify";
+import type { TimeState } from "../app/time-state";
 import type { Sort } from "../store/tree-view";
 import type { Gap } from "../time/gaps";
 import type { Phase } from "./connection";
@@ -15,8 +16,20 @@ export interface ViewRequest {
   window_ms: number;
 }
 
+/** Parts of what is on screen; each is sent when it changed. */
+export type Part = "connection" | "tree" | "tail" | "values" | "gaps" | "time";
+
+/** Which moment the page shows. Frames carry the id of the request that they are for. */
+export interface TimeRequest {
+  id: number;
+  state: TimeState;
+  /** A replay goes on from where it is, at another speed. */
+  isContinued: boolean;
+}
+
 export type ToWorker =
-  | { kind: "start"; base: string; terms: string[]; heartbeat_s: number; view: ViewRequest; isHidden: boolean }
+  | { kind: "start"; base: string; terms: string[]; heartbeat_s: number; view: ViewRequest; time: TimeRequest; isHidden: boolean }
+  | { kind: "time"; time: TimeRequest }
   | { kind: "filter"; terms: string[] }
   | { kind: "view"; view: ViewRequest }
   | { kind: "open"; path: string; isOpen: boolean }
@@ -43,6 +56,22 @@ export interface ConnectionFrame {
   /** Server's clock minus the browser's. */
   clockOffset_ms: number;
   faults: string[];
+}
+
+export interface TimeFrame {
+  /** The moment on screen, in the server's clock; a replay moves it on. */
+  shown_ms: number;
+  /** Messages that came since the pause. */
+  newer: number;
+  isLoading: boolean;
+  /** Why there is no tree of that moment; empty when there is one. */
+  treeFault: string;
+  /** Topics that were silent for long before that moment are missing. */
+  isTreePartial: boolean;
+  /** Why there is no replay. */
+  replayFault: string;
+  /** The replay has reached now. */
+  hasCaughtUp: boolean;
 }
 
 export interface TreeRow {
@@ -87,6 +116,8 @@ export type TailRow =
       qos: number;
       retain: boolean;
       text: string;
+      /** The record has no payload at all. */
+      isTombstone: boolean;
       change: string;
     }
   | { kind: "gap"; number: number; gap: Gap }
@@ -116,8 +147,11 @@ export interface FieldFrame {
   fault: string;
   /** Names of the values of a state; `values` are indexes into it. */
   states: string[];
-  /** New points; `isReset` replaces those before. Absent when there are none. */
-  points?: { isReset: boolean; times: number[]; values: (number | null)[] };
+  /**
+   * New points; `isReset` replaces those before. Absent when there are none. A point that stands for several messages
+   * has their lowest and highest value; `low` and `high` are empty when there is none of those.
+   */
+  points?: { isReset: boolean; times: number[]; values: (number | null)[]; low: number[]; high: number[] };
 }
 
 export interface ValuesFrame {
@@ -134,6 +168,8 @@ export interface FirstMessage {
 
 export interface Frame {
   kind: "frame";
+  timeId: number;
+  time?: TimeFrame;
   connection?: ConnectionFrame;
   tree?: TreeFrame;
   tail?: TailFrame;

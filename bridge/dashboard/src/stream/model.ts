@@ -2,8 +2,8 @@
  * All that the worker knows, and what events do to it: tree, tail, profiles, plotted series, gaps. Pure.
  * The worker feeds it; `frames.ts` reads it.
  */
-import type { GapData, RecordData } from "../api/types";
-import { GAPS_MAX } from "../app/limits";
+import type { GapData, RecordData, TopicState } from "../api/types";
+import { GAPS_MAX, SILENT_INTERVALS } from "../app/limits";
 import { changeText, kept, payloadText } from "../payload/summary";
 import { Profiles, TopicProfile } from "../store/profiles";
 import { SeriesStore } from "../store/series";
@@ -39,13 +39,15 @@ export class Model {
 
   constructor(public plan: Plan) {}
 
-  /** Another filter: everything is new, only a person's choice of order stays. */
+  /** Everything is new, only a person's choice of order stays; with the same filter also what is open. */
   reset(plan: Plan): void {
-    const sort = this.treeView.sort;
+    const { treeView } = this;
+    const isSame = plan === this.plan;
     this.plan = plan;
     this.tree = new TopicTree();
     this.treeView = new TreeView(this.tree);
-    this.treeView.sort = sort;
+    if (isSame) this.treeView = this.treeView.adopt(treeView);
+    this.treeView.sort = treeView.sort;
     this.tail.clear();
     this.profiles.clear();
     this.series.clear();
@@ -83,6 +85,26 @@ export class Model {
     return true;
   }
 
+  /** The latest record of some topics as the log had them at a moment. */
+  takeState(topics: readonly TopicState[], at_ms: number): void {
+    for (const state of topics) {
+      if (!accepts(this.plan, state.topic, state.client_id)) continue;
+      const time_ms = Date.parse(state.time);
+      if (!this.tree.take(state, time_ms, 0, true)) continue;
+      this.profiles.touch(state.topic).take(state, time_ms);
+      const interval_ms = (state.interval_s ?? 0) * 1000;
+      this.tree.describe(state.topic, interval_ms, at_ms - time_ms > interval_ms * SILENT_INTERVALS);
+      if (time_ms > this.newest_ms) this.newest_ms = time_ms;
+    }
+  }
+
+  /** The state at a moment is complete; the same levels are open as in `like`. */
+  isThen(like: TreeView): void {
+    this.isComplete = true;
+    if (like.hasOpened) this.treeView = this.treeView.adopt(like);
+    else this.treeView.openWhatFits();
+  }
+
   /** A loss whose end is not known yet: no message came since. */
   get hasOpenGap(): boolean {
     return this.openGap !== null;
@@ -110,12 +132,15 @@ export class Model {
     this.tail.add({ kind: "skip", from_ms, time_ms: now_ms, size: 0 });
   }
 
-  /** The newest records of the log, in any order: fills the tail and what is known of their topics. */
-  takeTailHistory(records: readonly RecordData[]): void {
+  /**
+   * The newest records of the log, in any order: fills the tail and what is known of their topics. Of a moment that has
+   * passed all of them count; live, the request may have been ahead of the stream.
+   */
+  takeTailHistory(records: readonly RecordData[], isPast = false): void {
     const sorted = records
       .filter((record) => accepts(this.plan, record.topic, record.client_id))
-      // What the stream has not brought yet it will bring: the request was ahead of it.
-      .filter((record) => this.tree.find(record.topic)?.latest?.positions.covers(record))
+      // What the stream has not brought yet it will bring.
+      .filter((record) => isPast || this.tree.find(record.topic)?.latest?.positions.covers(record))
       .map((record) => ({ record, time_ms: Date.parse(record.time) }))
       .sort((left, right) => left.time_ms - right.time_ms || left.record.offset - right.record.offset);
     const entries: Extract<NewEntry, { kind: "message" }>[] = [];

@@ -1,18 +1,16 @@
 /**
- * The worker: owns the page's one stream and all data, and sends the page what is on screen. The page's thread only draws.
+ * The worker: owns all data, and sends the page what is on screen: what is now, or what was. The page's thread only draws.
  * Parsing, sorting and history happen here; nothing is sent while the page is hidden or still paints the frame before.
  */
-import { ApiClient, problemText } from "../api/client";
-import type { GapData, ReaderInfo, RecordData } from "../api/types";
-import { FAST_PLOTS_MAX, FILTER_SETTLE_MS, FRAME_MS, REFRESH_MS, SLOW_PLOT_FRAME_MS } from "../app/limits";
+import { ApiClient } from "../api/client";
+import { FAST_PLOTS_MAX, FILTER_SETTLE_MS, FRAME_MS, HEAD_MS, REFRESH_MS, SLOW_PLOT_FRAME_MS } from "../app/limits";
 import { ServerClock } from "../time/clock";
-import { INITIAL, step, type ConnectionState, type Effect, type Input } from "./connection";
 import { tailFrame, treeFrame, ValuesReader } from "./frames";
-import { HistoryLoader } from "./history";
-import type { Detail, Frame, FromWorker, ToWorker, ViewRequest } from "./messages";
-import { Model } from "./model";
+import type { WantedSeries } from "./history";
+import { LiveSide } from "./live-side";
+import type { ConnectionFrame, Detail, FieldFrame, Frame, FromWorker, Part, TimeFrame, TimeRequest, ToWorker, ViewRequest } from "./messages";
+import { PastSide } from "./past-side";
 import { planOf } from "./plan";
-import { EventTooLong, SseParser, type ServerEvent } from "./sse-parser";
 
 interface WorkerScope {
   postMessage(message: FromWorker): void;
@@ -24,34 +22,21 @@ const TICK_MS = 200;
 const SYSTEM_MS = 15_000;
 /** Plots wait so long for the log to say which fields change, so that they need not be chosen twice. */
 const FIELDS_KNOWN_MS = 1_000;
-/** Answers that a repeat of the same request will not change. */
-const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 410, 414, 431]);
+const DATA: readonly Part[] = ["tree", "tail", "values", "gaps", "time"];
 
 class StreamWorker {
   private api = new ApiClient("");
   private heartbeat_s = 15;
-  private connection: ConnectionState = INITIAL;
-  private model = new Model(planOf([]));
-  private plan = planOf([]);
-  private readonly values = new ValuesReader();
-  private history = new HistoryLoader(this.api, () => undefined);
   private readonly clock = new ServerClock();
+  private live = new LiveSide(this.api, this.heartbeat_s, planOf([]), this.clock, () => undefined);
+  private past: PastSide | null = null;
+  private readonly values = new ValuesReader();
   private view: ViewRequest | null = null;
+  private timeId = 0;
   private isHidden = false;
-
-  private abort: AbortController | null = null;
-  private cursor: string | null = null;
-  private retry_ms = 0;
-  private isOtherFilter = true;
-  private wasSkipped = false;
-  private opened = 0;
-  private openedAt_ms = 0;
-  private delay_ms: number | null = null;
-  private conflated = 0;
-  private conflatedLately = 0;
   private filterTimer: ReturnType<typeof setTimeout> | undefined;
 
-  private dirty = { connection: true, tree: true, tail: true, values: true, gaps: true };
+  private dirty: Record<Part, boolean> = { connection: true, tree: true, tail: true, values: true, gaps: true, time: true };
   private isPainting = false;
   private frameTimer: ReturnType<typeof setTimeout> | undefined;
   private framedAt_ms = 0;
@@ -64,18 +49,10 @@ class StreamWorker {
   handle(message: ToWorker): void {
     switch (message.kind) {
       case "start":
-        this.api = new ApiClient(message.base);
-        this.history = new HistoryLoader(this.api, () => this.mark("tail", "values", "tree"));
-        this.heartbeat_s = message.heartbeat_s;
-        this.plan = planOf(message.terms);
-        this.model = new Model(this.plan);
-        this.setView(message.view);
-        this.setHidden(message.isHidden);
-        setInterval(() => this.tick(), TICK_MS);
-        setInterval(() => this.mark("connection", "tree", "values"), REFRESH_MS);
-        setInterval(() => void this.askSystem(), SYSTEM_MS);
-        void this.askSystem();
-        this.input({ kind: "start" });
+        this.start(message);
+        break;
+      case "time":
+        this.setTime(message.time);
         break;
       case "filter":
         clearTimeout(this.filterTimer);
@@ -85,17 +62,18 @@ class StreamWorker {
         this.setView(message.view);
         break;
       case "open":
-        this.model.treeView.setOpen(message.path, message.isOpen);
+        this.side.model.treeView.setOpen(message.path, message.isOpen);
         this.mark("tree");
         break;
       case "visibility":
         this.setHidden(message.isHidden);
         break;
       case "reconnect":
-        this.input({ kind: "now" });
+        this.live.stream.input({ kind: "now" });
+        this.past?.stream?.input({ kind: "now" });
         break;
       case "retry":
-        this.history.retry(this.model, message.topic);
+        this.side.history.retry(this.side.model, message.topic);
         this.mark("values");
         break;
       case "detail":
@@ -108,139 +86,88 @@ class StreamWorker {
     }
   }
 
-  // ---- connection ---------------------------------------------------------------------------------------------------
-
-  private input(input: Input): void {
-    const { state, effects } = step(this.connection, input, Date.now(), Math.random(), this.heartbeat_s);
-    const isOther = state.phase !== this.connection.phase || state.attempt !== this.connection.attempt;
-    this.connection = state;
-    for (const effect of effects) this.carryOut(effect);
-    if (isOther) this.mark("connection");
+  private start(message: Extract<ToWorker, { kind: "start" }>): void {
+    this.api = new ApiClient(message.base);
+    this.heartbeat_s = message.heartbeat_s;
+    this.live = new LiveSide(this.api, this.heartbeat_s, planOf(message.terms), this.clock, (...parts) => this.markLive(...parts));
+    this.setView(message.view);
+    this.setHidden(message.isHidden);
+    setInterval(() => this.tick(), TICK_MS);
+    setInterval(() => this.refresh(), REFRESH_MS);
+    setInterval(() => this.past?.isReplaying && this.mark("time"), HEAD_MS);
+    setInterval(() => void this.askSystem(), SYSTEM_MS);
+    void this.askSystem();
+    this.live.start();
+    this.setTime(message.time);
   }
 
-  private carryOut(effect: Effect): void {
-    if (effect.kind === "abort") this.abort?.abort();
-    else if (effect.kind === "skipped") {
-      this.wasSkipped = true;
-      const now_ms = this.clock.now(Date.now());
-      this.model.skipped(now_ms - effect.away_ms, now_ms);
-      this.mark("tail");
-    } else void this.openStream(effect.isFresh);
+  /** What is on screen: now, or what was. */
+  private get side(): LiveSide | PastSide {
+    return this.past ?? this.live;
   }
 
-  private tick(): void {
-    this.input({ kind: "tick" });
+  // ---- time ---------------------------------------------------------------------------------------------------------
+
+  private setTime({ id, state, isContinued }: TimeRequest): void {
+    this.timeId = id;
+    this.values.forget();
+    if (state.mode === "live") {
+      this.leavePast();
+      this.live.resume();
+    } else if (state.mode === "paused") {
+      this.leavePast();
+      this.live.pause(state.at_ms);
+    } else if (state.mode === "past") {
+      this.live.resume();
+      this.goTo(state.at_ms);
+    } else {
+      this.live.resume();
+      if (!this.past || (!isContinued && (this.past.isReplaying || this.past.at_ms !== state.from_ms))) this.goTo(state.from_ms);
+      this.past?.play(state.speed);
+    }
+    // A page has one stream: while a replay runs, the live one sleeps and keeps its position.
+    this.live.stream.input({ kind: state.mode === "replaying" ? "sleep" : "wake" });
+    // A pause leaves what is on the screen; only a frame that is on its way there comes again, for this moment.
+    if (state.mode === "paused" && !this.isPainting) this.mark("connection", "time");
+    else this.mark("connection", ...DATA);
+  }
+
+  private goTo(at_ms: number): void {
+    const like = this.side.model.treeView;
+    this.past?.close();
+    const past: PastSide = new PastSide(this.api, this.heartbeat_s, this.live.plan, at_ms, (...parts) => {
+      if (this.past === past) this.mark(...parts);
+    });
+    this.past = past;
+    past.model.treeView.sort = this.view?.sort ?? "name";
+    void past.load(like);
+  }
+
+  private leavePast(): void {
+    this.past?.close();
+    this.past = null;
   }
 
   private changeFilter(terms: string[]): void {
-    this.plan = planOf(terms);
-    this.isOtherFilter = true;
-    this.input({ kind: "start" });
-    this.mark("connection");
+    this.live.filter(terms);
+    if (!this.past) return;
+    const { speed } = this.past;
+    this.goTo(speed === null ? this.past.at_ms : Math.round(this.past.moment_ms()));
+    if (speed !== null) this.past.play(speed);
+    this.mark(...DATA);
   }
 
-  private async openStream(isFresh: boolean): Promise<void> {
-    this.abort?.abort();
-    const abort = new AbortController();
-    this.abort = abort;
-    const query: [string, string][] = this.plan.topicFilters.map((topicFilter) => ["topic", topicFilter]);
-    query.push(["snapshot", "1"], ["overflow", "conflate"]);
-    const headers: Record<string, string> = { Accept: "text/event-stream" };
-    if (!isFresh && this.cursor) headers["Last-Event-ID"] = this.cursor;
-    let fault: unknown = null;
-    try {
-      const response = await fetch(this.api.url("events", query), { headers, signal: abort.signal, cache: "no-store" });
-      if (!response.ok || !response.body) {
-        await this.refuse(response, abort);
-        return;
-      }
-      this.hasOpened(isFresh);
-      await this.read(response.body.getReader(), abort);
-    } catch (error) {
-      fault = error;
-    }
-    if (this.abort !== abort || abort.signal.aborted) return; // we closed it ourselves
-    if (fault instanceof SyntaxError || fault instanceof EventTooLong) {
-      // Not a cut: something between here and the server speaks another language, and would again.
-      abort.abort();
-      this.input({ kind: "refused", status: 200, text: `the stream holds what this page cannot read: ${fault.message}` });
-      return;
-    }
-    this.input({ kind: "closed", retry_ms: this.retry_ms });
+  // ---- connection ---------------------------------------------------------------------------------------------------
+
+  private tick(): void {
+    this.live.stream.input({ kind: "tick" });
+    this.past?.stream?.input({ kind: "tick" });
   }
 
-  private async refuse(response: Response, abort: AbortController): Promise<void> {
-    const text = await problemText(response);
-    if (this.abort !== abort) return;
-    if (REFUSALS.has(response.status)) this.input({ kind: "refused", status: response.status, text });
-    else this.input({ kind: "closed", retry_ms: Number(response.headers.get("Retry-After") ?? 0) * 1000 || 0 });
-  }
-
-  private hasOpened(isFresh: boolean): void {
-    this.opened += 1;
-    this.openedAt_ms = Date.now();
-    if (this.isOtherFilter) {
-      this.model.reset(this.plan);
-      this.history.reset();
-      this.values.reset();
-      this.isOtherFilter = false;
-      this.cursor = null;
-      this.history.loadTail(this.model);
-    } else if (isFresh || this.wasSkipped) {
-      // The plots fill what was missed from the log.
-      this.history.reset();
-      this.model.series.clear();
-      this.values.reset();
-      this.cursor = null; // the old one would bring back what is skipped
-    }
-    this.wasSkipped = false;
-    this.input({ kind: "opened" });
-    this.mark("tree", "tail", "values", "gaps", "connection");
-  }
-
-  private async read(reader: ReadableStreamDefaultReader<Uint8Array>, abort: AbortController): Promise<void> {
-    const decoder = new TextDecoder();
-    const parser = new SseParser();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done || this.abort !== abort) return;
-      this.input({ kind: "bytes" });
-      const events = parser.feed(decoder.decode(value, { stream: true }));
-      for (const event of events) this.takeEvent(event);
-      if (parser.lastEventId !== null) this.cursor = parser.lastEventId;
-      if (parser.retry_ms !== null) this.retry_ms = parser.retry_ms;
-    }
-  }
-
-  private takeEvent(event: ServerEvent): void {
-    const now_ms = Date.now();
-    switch (event.name) {
-      case "message":
-      case "snapshot": {
-        const record = JSON.parse(event.data) as RecordData;
-        const isSnapshot = event.name === "snapshot";
-        const hadOpenGap = this.model.hasOpenGap;
-        if (!this.model.take(record, event.data.length, isSnapshot)) return;
-        if (hadOpenGap && !this.model.hasOpenGap) this.mark("gaps");
-        if (!isSnapshot) {
-          const time_ms = Date.parse(record.time);
-          this.clock.heard(time_ms, now_ms);
-          this.delay_ms = this.clock.now(now_ms) - time_ms;
-          this.mark("tail");
-        }
-        this.mark("tree", "values");
-        break;
-      }
-      case "live":
-        this.model.live();
-        this.input({ kind: "live" });
-        this.mark("tree", "values", "tail");
-        break;
-      case "gap":
-        this.model.gap(JSON.parse(event.data) as GapData, this.clock.now(now_ms));
-        this.mark("gaps", "tail", "values");
-        break;
-    }
+  /** Ages, rates and silence move without messages; what was does not. */
+  private refresh(): void {
+    if (this.past || this.live.isPaused) this.mark("connection");
+    else this.mark("connection", "tree", "values");
   }
 
   private async askSystem(): Promise<void> {
@@ -248,7 +175,7 @@ class StreamWorker {
     try {
       const system = await this.api.system();
       this.clock.sample(Date.parse(system.time), sent_ms, Date.now());
-      this.noteThinning(system.readers ?? []);
+      this.live.noteThinning(system.readers ?? []);
       this.mark("connection");
     } catch (error) {
       // The stream's own state says what is wrong; the next minute asks again.
@@ -256,13 +183,12 @@ class StreamWorker {
     }
   }
 
-  /** The server counts what it conflates for each reader. Which of them is this page is only certain when one fits. */
-  private noteThinning(readers: readonly ReaderInfo[]): void {
-    const filters = [...this.plan.topicFilters].sort().join(" ");
-    const fitting = readers.filter((reader) => reader.policy === "conflate" && [...reader.filters].sort().join(" ") === filters);
-    const conflated = fitting.length === 1 ? (fitting[0]?.conflated ?? 0) : 0;
-    this.conflatedLately = Math.max(0, conflated - this.conflated);
-    this.conflated = conflated;
+  private setHidden(isHidden: boolean): void {
+    this.isHidden = isHidden;
+    const kind = isHidden ? "hidden" : "shown";
+    this.live.stream.input({ kind });
+    this.past?.stream?.input({ kind });
+    if (!isHidden) this.mark("connection", ...DATA);
   }
 
   // ---- frames -------------------------------------------------------------------------------------------------------
@@ -270,18 +196,22 @@ class StreamWorker {
   private setView(view: ViewRequest): void {
     const old = this.view;
     this.view = view;
-    if (old && old.sort !== view.sort) this.model.treeView.setSort(view.sort);
-    if (!old) this.model.treeView.sort = view.sort;
+    const { treeView } = this.side.model;
+    if (old && old.sort !== view.sort) {
+      treeView.setSort(view.sort);
+      this.live.model.treeView.setSort(view.sort);
+    }
+    if (!old) treeView.sort = view.sort;
     this.mark("tree", "tail", "values");
   }
 
-  private setHidden(isHidden: boolean): void {
-    this.isHidden = isHidden;
-    this.input({ kind: isHidden ? "hidden" : "shown" });
-    if (!isHidden) this.mark("connection", "tree", "tail", "values", "gaps");
+  /** Something live changed: it is on screen only while the page shows what is now. */
+  private markLive(...parts: Part[]): void {
+    if (this.past) this.mark(...parts.filter((part) => part === "connection"));
+    else this.mark(...parts);
   }
 
-  private mark(...parts: (keyof StreamWorker["dirty"])[]): void {
+  private mark(...parts: Part[]): void {
     for (const part of parts) this.dirty[part] = true;
     this.schedule();
   }
@@ -299,60 +229,104 @@ class StreamWorker {
   private sendFrame(): void {
     const view = this.view;
     if (!view || this.isHidden) return;
+    const { side, dirty } = this;
+    const { model } = side;
     const local_ms = Date.now();
-    const now_ms = this.clock.now(local_ms);
-    const frame: Frame = { kind: "frame" };
+    const shown_ms = side.moment_ms();
+    const frame: Frame = { kind: "frame", timeId: this.timeId };
+    const isTreeKnown = this.past?.isTreeKnown ?? true;
+    const isTailKnown = this.past?.isTailKnown ?? true;
     const isPlotTime = this.shownPlots <= FAST_PLOTS_MAX || local_ms - this.valuesFramedAt_ms >= SLOW_PLOT_FRAME_MS;
-    if (this.dirty.connection) frame.connection = this.connectionFrame();
-    if (this.dirty.tree) frame.tree = treeFrame(this.model, view, now_ms);
-    if (this.dirty.tail) frame.tail = tailFrame(this.model, view, now_ms);
-    if (this.dirty.gaps) frame.gaps = this.model.gaps.map((gap) => ({ ...gap }));
-    const isValues = this.dirty.values && isPlotTime && this.areFieldsKnown(local_ms);
+    if (dirty.connection) frame.connection = this.connectionFrame();
+    if (dirty.time) frame.time = this.timeFrame(shown_ms);
+    if (dirty.tree && isTreeKnown) frame.tree = treeFrame(model, view, shown_ms);
+    if (dirty.tail && isTailKnown) frame.tail = tailFrame(model, view, shown_ms);
+    if (dirty.gaps) frame.gaps = model.gaps.map((gap) => ({ ...gap }));
+    const isValues = dirty.values && isPlotTime && this.areFieldsKnown(local_ms);
     if (isValues) {
-      frame.values = this.values.frame(this.model, view);
+      frame.values = this.values.frame(model, view, this.past !== null);
       this.shownPlots = frame.values.fields.length;
       this.valuesFramedAt_ms = local_ms;
-      for (const field of frame.values.fields) {
-        const stream = this.model.tree.find(field.topic)?.latest?.record.stream;
-        if (stream) this.history.wantSeries(this.model, field.topic, stream, now_ms - view.window_ms);
-      }
+      for (const wanted of this.wantedSeries(frame.values.fields, shown_ms, view)) side.history.wantSeries(model, wanted);
     }
-    if (this.model.firstMessage && !this.hasToldFirst) {
-      frame.firstMessage = this.model.firstMessage;
+    if (this.live.model.firstMessage && !this.hasToldFirst) {
+      frame.firstMessage = this.live.model.firstMessage;
       this.hasToldFirst = true;
     }
-    const isValuesLater = this.dirty.values && !isValues && this.model.isComplete;
-    this.dirty = { connection: false, tree: false, tail: false, values: isValuesLater, gaps: false };
+    this.dirty = {
+      connection: false,
+      time: false,
+      gaps: false,
+      // What is not known yet is marked again when it comes.
+      tree: false,
+      tail: false,
+      values: dirty.values && !isValues && model.isComplete,
+    };
     this.framedAt_ms = local_ms;
     this.isPainting = true;
     this.scope.postMessage(frame);
   }
 
-  /** Which fields change is known from the log; a slow answer is not waited for. */
-  private areFieldsKnown(local_ms: number): boolean {
-    return this.model.isComplete && (this.model.tailHistory !== "loading" || local_ms - this.openedAt_ms > FIELDS_KNOWN_MS);
+  private wantedSeries(fields: readonly FieldFrame[], shown_ms: number, view: ViewRequest): WantedSeries[] {
+    const byTopic = new Map<string, WantedSeries>();
+    const isNow = !this.past && !this.live.isPaused;
+    // A replay brings what comes after its beginning by itself.
+    const end_ms = this.past ? this.past.at_ms : shown_ms;
+    for (const { topic, pointer } of fields) {
+      const stream = this.side.model.tree.find(topic)?.latest?.record.stream;
+      if (!stream) continue;
+      const wanted = byTopic.get(topic);
+      if (wanted) wanted.pointers.push(pointer);
+      else {
+        const from_ms = Math.max(0, end_ms - view.window_ms);
+        byTopic.set(topic, { topic, stream, pointers: [pointer], from_ms, to_ms: isNow ? null : end_ms, isBrief: this.past !== null });
+      }
+    }
+    return [...byTopic.values()];
   }
 
-  private connectionFrame(): NonNullable<Frame["connection"]> {
-    const { phase, hasBeenOpen, attempt, retryAt_ms, refusal } = this.connection;
+  /** Which fields change is known from the log; a slow answer is not waited for. */
+  private areFieldsKnown(local_ms: number): boolean {
+    if (this.past) return this.past.isTreeKnown && this.past.isTailKnown;
+    const { model, stream } = this.live;
+    return model.isComplete && (model.tailHistory !== "loading" || local_ms - stream.openedAt_ms > FIELDS_KNOWN_MS);
+  }
+
+  private timeFrame(shown_ms: number): TimeFrame {
+    const { past } = this;
+    return {
+      shown_ms,
+      newer: this.live.newer,
+      isLoading: past !== null && !(past.isTreeKnown && past.isTailKnown),
+      treeFault: past?.treeFault ?? "",
+      isTreePartial: past?.isTreePartial ?? false,
+      replayFault: past?.replayFault ?? "",
+      hasCaughtUp: past?.hasCaughtUp ?? false,
+    };
+  }
+
+  /** The stream that works: while a replay runs that is its own. */
+  private connectionFrame(): ConnectionFrame {
+    const { live } = this;
+    const { phase, hasBeenOpen, attempt, retryAt_ms, refusal } = (this.past?.stream ?? live.stream).state;
     return {
       phase,
       hasBeenOpen,
       attempt,
       retryAt_ms,
-      refusal,
-      delay_ms: this.delay_ms,
-      conflated: this.conflatedLately,
-      received: this.model.received,
-      repeated: this.model.repeated,
-      opened: this.opened,
+      refusal: this.past?.replayFault ? null : refusal,
+      delay_ms: this.past?.isReplaying ? null : live.delay_ms,
+      conflated: live.conflatedLately,
+      received: live.model.received,
+      repeated: live.model.repeated,
+      opened: live.stream.opened,
       clockOffset_ms: this.clock.offset_ms,
-      faults: this.plan.faults,
+      faults: live.plan.faults,
     };
   }
 
   private sendDetail(number: number): void {
-    const entry = this.model.tail.find(number);
+    const entry = this.side.model.tail.find(number);
     if (!entry || entry.kind !== "message") return;
     const { record } = entry;
     const detail: Detail = {

@@ -18,8 +18,20 @@ export function clockTime(time_ms: number, withMilliseconds = true): string {
 export function dayTime(time_ms: number, now_ms: number): string {
   const isToday = new Date(time_ms).toDateString() === new Date(now_ms).toDateString();
   if (isToday) return clockTime(time_ms, false);
-  const day = new Date(time_ms).toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" });
-  return `${day} ${clockTime(time_ms, false)}`;
+  return `${dayWords(time_ms, now_ms)} ${clockTime(time_ms, false)}`;
+}
+
+/** "Sun 22 Nov 03:12:07.250": a moment of any day, without a doubt. */
+export function momentWords(time_ms: number, withMilliseconds = true): string {
+  return `${dayWords(time_ms)} ${clockTime(time_ms, withMilliseconds)}`;
+}
+
+/** "Sun 22 Nov", with the year where it is another one than in `now_ms`. */
+export function dayWords(time_ms: number, now_ms = time_ms): string {
+  const isOtherYear = new Date(time_ms).getFullYear() !== new Date(now_ms).getFullYear();
+  return new Date(time_ms)
+    .toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short", ...(isOtherYear ? { year: "numeric" } : {}) })
+    .replace(",", "");
 }
 
 /** "0 s", "40 s", "3 min", "2 h", "5 d": how long ago, in whole steps. */
@@ -74,6 +86,24 @@ export function bytes(size: number): string {
   if (size < 1_000_000) return `${trim(size / 1000)} KB`;
   if (size < 1e9) return `${trim(size / 1e6)} MB`;
   return `${trim(size / 1e9)} GB`;
+}
+
+/** "7.1 GiB", "38 MiB": what is compared with a limit that was written so. */
+export function binaryBytes(size: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = size;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : grouped(value >= 100 ? Math.round(value) : Number(value.toFixed(1)))} ${units[unit]}`;
+}
+
+/** "7 d", "24 h", "1 d 12 h": an age that was written in a configuration. */
+export function span(seconds: number): string {
+  const [size, name] = ([[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]] as const).find(([length]) => seconds % length === 0) ?? [1, "s"];
+  return size === 86_400 && seconds === 86_400 ? "24 h" : `${grouped(seconds / size)} ${name}`;
 }
 
 /** "UTC+1", "UTC−3:30", "UTC": from `Date.getTimezoneOffset()`. */

@@ -14,6 +14,13 @@ export interface Gap {
   reason: GapReason;
 }
 
+/** A loss as the log tells of it. `retention`: no longer kept, which is not the same as lost. */
+export interface LoggedLoss {
+  from_ms: number;
+  to_ms: number;
+  reason: GapReason;
+}
+
 export interface Line {
   times: number[];
   values: (number | null)[];
@@ -62,4 +69,29 @@ export function breakLine(times: readonly number[], values: readonly (number | n
     line.values.push(values[index] ?? null);
   }
   return line;
+}
+
+/** Losses in order, with those of one reason that touch made one: pieces of a histogram cut them at their edges. */
+export function mergeLosses(losses: readonly LoggedLoss[]): LoggedLoss[] {
+  const merged: LoggedLoss[] = [];
+  for (const loss of [...losses].sort((left, right) => left.from_ms - right.from_ms)) {
+    const before = merged.findLast((other) => other.reason === loss.reason);
+    if (before && loss.from_ms <= before.to_ms) before.to_ms = Math.max(before.to_ms, loss.to_ms);
+    else merged.push({ ...loss });
+  }
+  return merged;
+}
+
+/**
+ * What this page noticed itself and what the log tells, each loss once and in order. The log's losses get negative ids.
+ * Both may know of the same loss: the page then knows the records around it, and its account stays. A loss of the log that
+ * reaches back beyond `from_ms` has no beginning that could be marked: before a stream in memory began there may have been
+ * nothing.
+ */
+export function allGaps(noticed: readonly Gap[], logged: readonly LoggedLoss[], from_ms: number): Gap[] {
+  const others = logged
+    .filter((loss) => loss.reason !== "retention" && loss.from_ms > from_ms)
+    .filter((loss) => !noticed.some((gap) => gap.reason === loss.reason && loss.from_ms <= (gap.to_ms ?? Infinity) && loss.to_ms >= gap.from_ms))
+    .map((loss, index): Gap => ({ id: -1 - index, from_ms: loss.from_ms, to_ms: loss.to_ms, lost: null, reason: loss.reason }));
+  return [...noticed, ...others].sort((left, right) => left.from_ms - right.from_ms);
 }

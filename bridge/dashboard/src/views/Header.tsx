@@ -5,15 +5,17 @@ import { bindKey, boundKeys } from "../app/keys";
 import { connection, gaps, now, reconnect, tree } from "../app/link";
 import { address, go } from "../app/router";
 import { theme, toggleTheme } from "../app/theme";
+import { hasCaughtUp, time } from "../app/timeline";
 import { splitTerms } from "../stream/plan";
 import { grouped, rate, zoneName } from "../time/format";
 import { statusOf } from "./status";
+import { TimeStatus } from "./TimeStatus";
 
 export function Header() {
   const frame = tree.value;
   return (
     <header class="header">
-      <a class="brand" href={location.pathname} aria-label="Headrace, everything, live">
+      <a class="brand" href="./" aria-label="Headrace, everything, live">
         <Mark />
         <span>headrace</span>
       </a>
@@ -29,6 +31,7 @@ export function Header() {
           {zoneName(new Date(now.value).getTimezoneOffset())}
         </span>
       </div>
+      <TimeStatus />
       <ConnectionStatus />
       <KeyList />
       <button class="button" onClick={toggleTheme} aria-label={`Theme: ${theme.value}. Change to ${theme.value === "dark" ? "light" : "dark"}`} title="Dark or light">
@@ -116,23 +119,33 @@ function ConnectionStatus() {
   const isOpen = useSignal(false);
   const state = connection.value;
   const status = statusOf(state, now.value - (state?.clockOffset_ms ?? 0));
+  // Beside another moment the connection only speaks when something is wrong with it: it is not what the page shows.
+  const isLive = time.value.mode === "live";
+  const isQuiet = !isLive && status.isWell;
+  const words = isLive && hasCaughtUp.value && status.tone === "ok" ? "Caught up with now" : status.words;
   useEffect(() => bindKey({ key: "Escape", words: "Close", run: () => (isOpen.value = false) }), []);
   return (
     <div
-      class="status"
+      class={`status ${isQuiet ? "is-quiet" : ""}`}
       data-phase={state?.phase}
       data-received={state?.received}
       data-repeated={state?.repeated}
       data-opened={state?.opened}
     >
-      <button class="button" aria-expanded={isOpen.value} onClick={() => (status.canRetry ? reconnect() : (isOpen.value = !isOpen.value))}>
+      <button
+        class="button"
+        aria-expanded={isOpen.value}
+        aria-label={isQuiet ? "Connected" : undefined}
+        title={isQuiet ? "Connected" : undefined}
+        onClick={() => (status.canRetry ? reconnect() : (isOpen.value = !isOpen.value))}
+      >
         <span class={`sign ${status.tone}`} aria-hidden="true">
-          {status.sign}
+          {isLive ? status.sign : status.isWell ? "○" : status.sign}
         </span>
-        {status.words}
+        {isQuiet ? null : words}
         {status.canRetry ? <b>· Now</b> : null}
       </button>
-      <Spoken words={status.words.replace(/,? (?:<|\d).*$/, "")} />
+      <Spoken words={isQuiet ? "" : words.replace(/,? (?:<|\d).*$/, "")} />
       {isOpen.value && state ? (
         <section class="popover" aria-label="Connection">
           <h2>This page's stream</h2>

@@ -1,6 +1,7 @@
 /** Bars below the header: what is wrong with the connection or the filter, and the first message of a new server. */
-import { connection, hasWorkerFailed, openedAt_ms, reconnect, tree } from "../app/link";
+import { connection, hasWorkerFailed, openedAt_ms, reconnect, timeFrame, tree } from "../app/link";
 import { TOPICS_MAX } from "../app/limits";
+import { inPast, timeFault } from "../app/timeline";
 import type { FirstMessage } from "../stream/messages";
 import { duration, grouped } from "../time/format";
 
@@ -35,6 +36,21 @@ export function Notices() {
           <span class="text">Filter {fault}. This term is left out.</span>
         </p>
       ))}
+      {timeFault.value ? (
+        <p class="notice warning" role="alert">
+          <span class="sign warn">▲</span>
+          <span class="text">{timeFault.value}</span>
+          <button class="button" aria-label="Close this notice" onClick={() => (timeFault.value = "")}>
+            ✕
+          </button>
+        </p>
+      ) : null}
+      {inPast.value && timeFrame.value?.isTreePartial ? (
+        <p class="notice warning">
+          <span class="sign warn">▲</span>
+          <span class="text">Topics that were silent for long before this moment are not shown: the server looked back only so far.</span>
+        </p>
+      ) : null}
       {overflowed > 0 ? (
         <p class="notice warning">
           <span class="sign warn">▲</span>

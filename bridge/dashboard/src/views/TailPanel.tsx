@@ -8,10 +8,12 @@ import { copyText } from "../app/clipboard";
 import { bindKey } from "../app/keys";
 import { askDetail, connection, detail, show, tail, tailView } from "../app/link";
 import { address } from "../app/router";
+import { goTo, inPast, time } from "../app/timeline";
 import { useRowHeight, VirtualList } from "../parts/VirtualList";
 import type { Detail, TailRow } from "../stream/messages";
 import { bytes, clockTime, distance, grouped, rate } from "../time/format";
-import { gapWords } from "./ValuesPanel";
+import { gapWords } from "../time/words";
+import { NothingThen } from "./NothingThen";
 
 export function TailPanel() {
   const frame = tail.value;
@@ -43,18 +45,13 @@ export function TailPanel() {
   const newest = frame && frame.first === 0 ? frame.rows[0]?.number : undefined;
   const toggle = (): void => (heldAt.value === null ? hold(tail.value?.rows[0]?.number) : resume());
 
-  useEffect(() => {
-    const unbind = [
-      bindKey({ key: " ", sign: "Space", words: "Pause the messages, or go on", run: toggle }),
-      bindKey({ key: "tail-enter", sign: "Enter", words: "Show a message, select a branch" }),
-    ];
-    return () => unbind.forEach((undo) => undo());
-  }, []);
+  useEffect(() => bindKey({ key: "tail-enter", sign: "Enter", words: "Show a message, select a branch" }), []);
   useEffect(() => {
     if (chosen.value === null) return;
     return bindKey({ key: "Escape", words: "", run: () => choose(null) });
   }, [chosen.value]);
-  useEffect(resume, [branch, terms.join(" ")]);
+  // A list that was held is of another branch, filter or moment; pausing the page and going on holds what is there.
+  useEffect(resume, [branch, terms.join(" "), inPast.value ? time.value : null]);
   useEffect(() => show({ tail: { ...tailView(), isWholeTail: isWhole.value } }), [isWhole.value]);
 
   const choose = (number: number | null): void => {
@@ -105,7 +102,7 @@ export function TailPanel() {
             All topics
           </button>
         ) : null}
-        <button class="button" aria-pressed={isHeld} onClick={toggle} aria-label={isHeld ? "Go on" : "Pause the list"} title="Space">
+        <button class="button" aria-pressed={isHeld} onClick={toggle} aria-label={isHeld ? "Go on with the list" : "Pause the list"} title="Pauses this list only">
           <svg class="icon" width="12" height="12" viewBox="0 0 12 12" aria-hidden="true">
             <path d={isHeld ? "M3 1l8 5-8 5z" : "M2 1h3v10H2zM7 1h3v10H7z"} />
           </svg>
@@ -165,6 +162,7 @@ export function TailPanel() {
 function Empty() {
   const frame = tail.value;
   if (!frame || frame.history === "loading") return <p class="reason late">Loading the latest messages</p>;
+  if (inPast.value && frame.history === "loaded") return <NothingThen what="message" />;
   if (frame.history === "failed") return <p class="reason">Older messages did not load: {frame.fault}. New ones appear here.</p>;
   return <p class="reason">{address.value.terms.length ? "No message for this filter yet." : "No message yet."} New ones appear here.</p>;
 }
@@ -202,8 +200,17 @@ function Row({ id, row, place, total, branch, isActive, isChosen, choose }: RowP
   }
   return (
     <div {...common} class={`row ${isActive ? "is-active" : ""} ${isChosen ? "is-selected" : ""}`} title={`from ${row.clientId || "a client without a name"}`} onClick={choose}>
-      <span class="time">{clockTime(row.time_ms)}</span>
-      <span class="distance">{Number.isNaN(row.distance_ms) ? "" : distance(row.distance_ms)}</span>
+      <span
+        class="time"
+        title="Go to this moment"
+        onClick={(event) => {
+          event.stopPropagation();
+          goTo(row.time_ms);
+        }}
+      >
+        {clockTime(row.time_ms)}
+      </span>
+      <span class="distance">{Number.isNaN(row.distance_ms) ? null : distance(row.distance_ms)}</span>
       <TopicName topic={row.topic} branch={branch} />
       <span class="signs">
         q{row.qos}
@@ -214,8 +221,8 @@ function Row({ id, row, place, total, branch, isActive, isChosen, choose }: RowP
           </span>
         ) : null}
       </span>
-      <span class="payload mono">{row.text === "" ? <span class="muted">empty</span> : row.text}</span>
-      <span class="change">{row.change}</span>
+      <span class="payload mono">{row.isTombstone || row.text === "" ? <span class="muted">{row.text || "empty"}</span> : row.text}</span>
+      <span class="change">{row.change || null}</span>
     </div>
   );
 }
@@ -226,7 +233,7 @@ function TopicName({ topic, branch }: { topic: string; branch: string }) {
   const cut = shown.lastIndexOf("/") + 1;
   return (
     <span class="topic" title={topic}>
-      <span class="parents">{shown.slice(0, cut)}</span>
+      <span class="parents">{shown.slice(0, cut) || null}</span>
       <span class="level">{shown.slice(cut)}</span>
     </span>
   );
@@ -242,9 +249,11 @@ function DetailPane({ message, close }: { message: Detail; close: () => void }) 
     <div class="detail" role="region" aria-label="One message">
       <div class="panel-head">
         <h3>{message.topic}</h3>
-        <span class="meta">{clockTime(message.time_ms)}</span>
+        <button class="button link" title="Show everything as it was then" onClick={() => goTo(message.time_ms)}>
+          {clockTime(message.time_ms)}
+        </button>
         <span class="spacer" />
-        <button class="button" onClick={() => void copyText(message.text).then((isDone) => (isCopied.value = isDone))}>
+        <button class="button" disabled={message.encoding === "null"} onClick={() => void copyText(message.text).then((isDone) => (isCopied.value = isDone))}>
           {isCopied.value ? "Copied" : "Copy payload"}
         </button>
         <button class="button" aria-label="Close this message" onClick={close}>
@@ -253,7 +262,7 @@ function DetailPane({ message, close }: { message: Detail; close: () => void }) 
       </div>
       <p class="facts">
         from {message.clientId || "a client without a name"} · QoS {message.qos}
-        {message.retain ? " · retained" : ""} · {message.encoding} · {bytes(message.size)} · stored at {message.place}
+        {message.retain ? " · retained" : ""} · {message.encoding === "null" ? "no payload" : `${message.encoding} · ${bytes(message.size)}`} · stored at {message.place}
         {message.isCut ? " · only the beginning is kept here" : ""}
         {properties.map(([name, value]) => (
           <span key={name}>

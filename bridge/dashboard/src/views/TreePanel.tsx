@@ -3,10 +3,12 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { bindKey } from "../app/keys";
 import { SILENT_INTERVALS } from "../app/limits";
-import { now, setOpen, show, tree } from "../app/link";
+import { setOpen, show, shown, tree, treeFault } from "../app/link";
 import { address, go } from "../app/router";
+import { inPast } from "../app/timeline";
 import { Sparkline } from "../parts/Sparkline";
 import { useRowHeight, VirtualList } from "../parts/VirtualList";
+import { NothingThen } from "./NothingThen";
 import { SORTS, type Sort } from "../store/tree-view";
 import type { TreeRow } from "../stream/messages";
 import { age, grouped, rate } from "../time/format";
@@ -78,7 +80,7 @@ export function TreePanel() {
     <section class="panel tree" aria-label="Topics">
       <div class="panel-head">
         <h2>Topics</h2>
-        <span class="meta">{frame ? grouped(frame.topics) : ""}</span>
+        <span class="meta">{frame && !treeFault.value ? grouped(frame.topics) : ""}</span>
         <span class="spacer" />
         <label>
           <span class="visually-hidden">Sort topics by</span>
@@ -91,7 +93,7 @@ export function TreePanel() {
           </select>
         </label>
       </div>
-      {frame && frame.total > 0 ? (
+      {frame && frame.total > 0 && !treeFault.value ? (
         <VirtualList
           label="Topics"
           role="tree"
@@ -129,7 +131,13 @@ export function TreePanel() {
 }
 
 function Empty({ isLoading, terms }: { isLoading: boolean; terms: string[] }) {
+  const fault = treeFault.value;
+  if (fault) {
+    const isAbsent = fault.startsWith("not available");
+    return <p class="reason">{isAbsent ? `The topics of a moment that has passed are ${fault}.` : `The topics of this moment did not load: ${fault}`}</p>;
+  }
   if (isLoading || !tree.value?.isEmpty) return <p class="reason late">Loading topics</p>;
+  if (inPast.value) return <NothingThen what="topic" />;
   return (
     <div class="reason">
       <p>No topic has a stored message for {terms.join(" ")}.</p>
@@ -187,7 +195,7 @@ function Row({ id, row, isActive, isSelected, onSelect }: RowProps) {
         </button>
         <span class="label">{row.name === "" ? "(empty level)" : row.name}</span>
       </span>
-      {row.isTopic ? <Value text={row.value} /> : <span class="value">{row.isOpen ? "" : topicsWords(row.topics)}</span>}
+      {row.isTopic ? <Value text={row.value} /> : <span class="value">{row.isOpen ? null : topicsWords(row.topics)}</span>}
       <Sparkline points={row.spark} />
       <span class="rate">
         <span class="share" style={{ width: `${Math.round(row.share * 100)}%` }} />
@@ -222,13 +230,13 @@ function Value({ text }: { text: string }) {
   }, [text]);
   return (
     <span class="value" ref={element}>
-      {text}
+      {text || null}
     </span>
   );
 }
 
 function Age({ row }: { row: TreeRow }) {
-  const elapsed_ms = now.value - row.lastTime_ms;
+  const elapsed_ms = shown.value - row.lastTime_ms;
   const isSilent = elapsed_ms > row.interval_ms * SILENT_INTERVALS && elapsed_ms > 2000;
   const words = age(elapsed_ms);
   return (

@@ -1,14 +1,15 @@
 /** Small multiples: the fields of the selected branch, or six that change. All of them show the same span of time. */
 import { useComputed } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { fields, gaps, now, plotBuffer, plotTick, retryHistory, serverNow, tree } from "../app/link";
+import { fields, plotBuffer, plotTick, retryHistory, shown, shownNow, tree, treeFault } from "../app/link";
 import { address, go } from "../app/router";
+import { inPast } from "../app/timeline";
 import { Plot, firstFrom, type Domain } from "../parts/Plot";
 import { isDrawn } from "../store/profiles";
 import type { FieldFrame } from "../stream/messages";
 import { age, clockTime, dayTime, grouped, rate } from "../time/format";
-import type { Gap } from "../time/gaps";
 import { WINDOWS, windowWords } from "../time/windows";
+import { NothingThen } from "./NothingThen";
 
 /** A plot of the first seconds of a new server still has a time axis worth the name. */
 const SPAN_MS_MIN = 30_000;
@@ -16,9 +17,9 @@ const SPAN_MS_MIN = 30_000;
 const STEPS = 400;
 const STEP_MS_MIN = 100;
 
-/** From the oldest point that any plot has (or the window's start) to now: one timeline for all. */
+/** From the oldest point that any plot has (or the window's start) to the moment on screen: one timeline for all. */
 function domainOf(list: readonly FieldFrame[], window_ms: number, before: Domain | null): Domain {
-  const now_ms = serverNow();
+  const now_ms = shownNow();
   const from_ms = now_ms - window_ms;
   let oldest_ms = now_ms - SPAN_MS_MIN;
   for (const field of list) {
@@ -34,18 +35,18 @@ function domainOf(list: readonly FieldFrame[], window_ms: number, before: Domain
 
 export function ValuesPanel() {
   const values = fields.value;
-  const { branch, window_ms } = address.value;
+  const { branch } = address.value;
   const before = useRef<Domain | null>(null);
   const domain = useComputed(() => {
     plotTick.value;
-    now.value;
+    shown.value;
     before.current = domainOf(fields.value?.list ?? [], address.value.window_ms, before.current);
     return before.current;
   });
   const list = values?.list ?? [];
   return (
     <section class="panel values" aria-label="Values">
-      <div class="panel-head wraps">
+      <div class="panel-head">
         <h2>{branch || "Values"}</h2>
         <span class="meta">{values ? countWords(list.length, values.total, branch !== "") : ""}</span>
         {branch ? (
@@ -53,22 +54,7 @@ export function ValuesPanel() {
             ✕
           </button>
         ) : null}
-        <span class="spacer" />
-        <div class="segments" role="radiogroup" aria-label="Window">
-          {WINDOWS.map((entry) => (
-            <button
-              key={entry.name}
-              class="button"
-              role="radio"
-              aria-checked={entry.ms === window_ms}
-              onClick={() => go({ window_ms: entry.ms })}
-            >
-              {entry.words}
-            </button>
-          ))}
-        </div>
       </div>
-      <GapMarks gaps={gaps.value} domain={domain.value} />
       {list.length === 0 ? (
         <Empty isLoading={!values} branch={branch} />
       ) : (
@@ -90,6 +76,8 @@ function countWords(shown: number, total: number, isBranch: boolean): string {
 
 function Empty({ isLoading, branch }: { isLoading: boolean; branch: string }) {
   if (isLoading) return <p class="reason late">Loading values</p>;
+  if (treeFault.value) return <p class="reason">Fields are shown when the topics of this moment are known.</p>;
+  if (inPast.value && tree.value?.isEmpty) return <NothingThen what="message" />;
   if (!branch && tree.value?.isEmpty) return <p class="reason">No values for this filter.</p>;
   if (!branch) return <p class="reason">No message has a number or a state to plot yet. The messages are below.</p>;
   return (
@@ -100,41 +88,6 @@ function Empty({ isLoading, branch }: { isLoading: boolean; branch: string }) {
       </button>
     </div>
   );
-}
-
-/** One ╳ for each loss in the window, above the plots it breaks. */
-function GapMarks({ gaps: all, domain }: { gaps: readonly Gap[]; domain: Domain }) {
-  const shown = all.filter((gap) => (gap.to_ms ?? domain.to_ms) >= domain.from_ms);
-  if (shown.length === 0) return null;
-  return (
-    <div class="marks" role="list" aria-label="Losses in this window">
-      <div class="track" role="presentation">
-        {shown.map((gap) => {
-          const time_ms = Math.max(gap.from_ms, domain.from_ms);
-          const place = ((time_ms - domain.from_ms) / (domain.to_ms - domain.from_ms)) * 100;
-          return (
-            <span class="mark" role="listitem" key={gap.id} style={{ left: `${place}%` }} title={gapWords(gap)} aria-label={gapWords(gap)}>
-              ╳
-            </span>
-          );
-        })}
-      </div>
-    </div>
-  );
-}
-
-const REASONS: Record<Gap["reason"], string> = {
-  overflow: "this page was too slow",
-  retention: "they are no longer kept",
-  epoch: "the stream began anew",
-  unknown: "the server does not know this position any more",
-};
-
-/** "gap: 41 messages lost, 03:11:58 to 03:12:01, this page was too slow" */
-export function gapWords(gap: Gap): string {
-  const lost = gap.lost === null ? "messages lost, how many is not known" : gap.lost === 1 ? "1 message lost" : `${grouped(gap.lost)} messages lost`;
-  const span = gap.to_ms === null ? `since ${clockTime(gap.from_ms, false)}` : `${clockTime(gap.from_ms, false)} to ${clockTime(gap.to_ms, false)}`;
-  return `gap: ${lost}, ${span}, ${REASONS[gap.reason] ?? gap.reason}`;
 }
 
 function Tile({ field, domain }: { field: FieldFrame; domain: Domain }) {
@@ -163,7 +116,7 @@ function origin(field: FieldFrame): string {
 const OLD_MS = 60_000;
 
 function Now({ field }: { field: FieldFrame }) {
-  const elapsed_ms = now.value - field.lastTime_ms;
+  const elapsed_ms = shown.value - field.lastTime_ms;
   const isOld = elapsed_ms > OLD_MS;
   return (
     <>
@@ -197,7 +150,7 @@ function Body({ field, domain }: { field: FieldFrame; domain: Domain }) {
     return (
       <div class="plot">
         <p class="reason late">
-          Loading {clockTime(domain.to_ms - window_ms, false)} to {clockTime(domain.to_ms, false)}
+          Loading {Number.isFinite(window_ms) ? `${clockTime(domain.to_ms - window_ms, false)} to ${clockTime(domain.to_ms, false)}` : "all that is kept"}
         </p>
       </div>
     );
@@ -219,7 +172,8 @@ function Body({ field, domain }: { field: FieldFrame; domain: Domain }) {
     <div class="plot">
       <div class="reason">
         <span>
-          No message in {windowWords(window_ms)}. The latest was at {dayTime(field.lastTime_ms, domain.to_ms)}.
+          No message in {windowWords(window_ms)}
+          {inPast.value ? " before this moment" : ""}. The latest was at {dayTime(field.lastTime_ms, domain.to_ms)}.
         </span>
         {wider ? (
           <button class="button link" onClick={() => go({ window_ms: wider.ms })}>
@@ -234,7 +188,7 @@ function Body({ field, domain }: { field: FieldFrame; domain: Domain }) {
 function TextValue({ field }: { field: FieldFrame }) {
   return (
     <p class="text-value">
-      {field.value || <span class="muted">empty</span>} <span class="muted">{age(now.value - field.lastTime_ms)} ago</span>
+      {field.value || <span class="muted">empty</span>} <span class="muted">{age(shown.value - field.lastTime_ms)} ago</span>
     </p>
   );
 }

@@ -1,4 +1,5 @@
 /** The first screen: how the first device connects, with the address that it can use. */
+import "../style/welcome.css";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiClient } from "../api/client";
@@ -9,7 +10,7 @@ import { deviceAddresses, fillSample, isReachable, needsLogin, SAMPLES, type Sam
 
 const api = new ApiClient(new URL("api/v1/", document.baseURI).href);
 
-export function Welcome({ isWaiting }: { isWaiting: boolean }) {
+export default function Welcome({ isWaiting }: { isWaiting: boolean }) {
   const system = useSignal<SystemInfo | null>(null);
   const fault = useSignal("");
   const load = (): void => {

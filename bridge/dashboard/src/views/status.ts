@@ -9,9 +9,15 @@ export interface Status {
   words: string;
   /** A press on it tries at once. */
   canRetry: boolean;
+  /** The connection works. */
+  isWell: boolean;
 }
 
 export function statusOf(state: ConnectionFrame | null, now_ms: number): Status {
+  return { ...wordsOf(state, now_ms), isWell: state?.phase === "live" || state?.phase === "catching-up" };
+}
+
+function wordsOf(state: ConnectionFrame | null, now_ms: number): Omit<Status, "isWell"> {
   if (!state) return { sign: "◌", tone: "wait", words: "Connecting", canRetry: false };
   const delay_ms = state.delay_ms ?? 0;
   switch (state.phase) {
