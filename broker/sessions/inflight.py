@@ -56,6 +56,12 @@ class Inflight:
             ids_free = min(ids_free, (flight.first_id - next_id) % PACKET_ID_MAX)
         return ids_free
 
+    def in_order(self) -> list[tuple[int, Flight]]:
+        """(QoS, messages) of all PUBLISHes that may have to be sent again, as they were sent first."""
+        latest_id = self.next_id - 1
+        flights = [(1, flight) for flight in self.unacknowledged] + [(2, flight) for flight in self.unreceived]
+        return sorted(flights, key=lambda each: (latest_id - each[1].first_id) % PACKET_ID_MAX, reverse=True)
+
     def add(self, run: PublishRun | ReplayPiece, row: int, end_row: int, qos: int) -> Flight:
         """Hand out packet ids for as many of the rows as fit before the ids begin again at 1."""
         first_id = self.next_id

@@ -304,14 +304,13 @@ class Session:
     def resend(self, pubrel: bytes, now_ms: int) -> None:
         """After a reconnect: what is unacknowledged again, in order, with DUP, then PUBRELs. [MQTT-4.4.0-1]
 
-        `pubrel` holds a PUBREL for each packet id, four bytes each, from 0 on.
+        `pubrel` holds a PUBREL for each packet id, four bytes each, from 0 on. [MQTT-4.6.0-1]
         """
         inflight, outbox = self.inflight, self.outbox
         if inflight is None or outbox is None:
             return
-        for qos, flights in ((1, inflight.unacknowledged), (2, inflight.unreceived)):
-            for flight in flights:
-                self._resend_flight(flight, qos, now_ms)
+        for qos, flight in inflight.in_order():
+            self._resend_flight(flight, qos, now_ms)
         for flight in inflight.uncompleted:
             first_id = flight.first_id
             outbox.append(pubrel[4 * first_id : 4 * (first_id + flight.end_row - flight.row)])

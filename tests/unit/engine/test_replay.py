@@ -282,6 +282,26 @@ class TestKeptSession:
         rest = publishes(again.received()) + everything(engine, source, again)
         assert numbers(list(rest)) == list(range(10, 60))
 
+    def test_messages_of_both_qos_come_again_in_the_order_in_which_they_were_sent(self) -> None:
+        """[MQTT-4.6.0-1]"""
+        source = ListSource()
+        for number in range(20):
+            source.add("a", b"%d" % number, qos=1 + number // 3 % 2)
+        engine = make_replaying(source, inflight_messages_max=12)
+        client = kept(engine)
+        session = client.connection.session
+        assert session is not None
+        client.subscribe(EVERYTHING, 2)
+        source.step()
+        source.step()
+        turn(engine)
+        assert numbers(client.received()) == list(range(12))
+        client.send(Puback(2))
+        client.received()
+        client.lose()
+        again = kept(engine)
+        assert numbers(again.received()) == [0, *range(2, 13)]
+
     def test_qos_0_goes_on_after_what_was_written(self) -> None:
         source = ListSource()
         fill(source, 40)
