@@ -6,12 +6,45 @@ on from `ScanResult.next_offset`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bridge.cursors import Offsets
+from broker.replay import PublishRows
 
-Encoding = Literal["event", "poll", "json", "csv", "stored"]
+Encoding = Literal["event", "poll", "json", "csv", "stored", "publish"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishForm:
+    """How an MQTT subscriber takes records; see `broker.replay.ReplayRequest`."""
+
+    is_v5: bool
+    qos: int
+    retain_as_published: bool = False
+    subscription_identifier: int = 0
+    left_out_client_id: str | None = None
+    packet_bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishColumns:
+    """What stands beside the frames of a scan in the `publish` encoding."""
+
+    rows: PublishRows | None
+    """None: every frame has QoS 0; then `offsets` and `places` are empty."""
+    offsets: Sequence[int]
+    """Of each frame's record."""
+    places: Sequence[tuple[int, str, str]]
+    """(end row, head, tail): the cursor behind a record in the rows before is head + (offset + 1) + tail."""
+    left_out: int
+    """Records larger than the client takes."""
+
+    def cursor_behind(self, row: int) -> str:
+        """The position of a reader that was sent all rows up to this one."""
+        head, tail = next((head, tail) for end_row, head, tail in self.places if row < end_row)
+        return f"{head}{self.offsets[row] + 1}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +64,7 @@ class Scan:
     """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
     `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
     `json` and `poll` records are one to a line (NDJSON). `stored`: what the server itself reads at a start
-    (`bridge.encoding.decode_stored`)."""
+    (`bridge.encoding.decode_stored`). `publish`: MQTT PUBLISH frames in the form that `form` asks for."""
     from_ms: int | None = None
     """Leave out records received before this time (epoch milliseconds)."""
     until_ms: int | None = None
@@ -44,8 +77,10 @@ class Scan:
     work_max: int = 1_000_000
     """Look at no more than so many records, matching or not."""
     cursor_head: str = ""
-    """For `event` and `poll`: the cursor of a record is head + (offset + 1) + tail."""
+    """For `event`, `poll` and `publish`: the cursor of a record is head + (offset + 1) + tail."""
     cursor_tail: str = ""
+    form: PublishForm | None = None
+    """For `publish`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +100,8 @@ class ScanResult:
     """Time of the last record looked at (how far a search came), epoch milliseconds; None when there was none."""
     is_epoch_current: bool = True
     """False: the stream has another epoch by now; nothing was read."""
+    publishes: PublishColumns | None = None
+    """For `publish`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +114,7 @@ class StreamScan:
     end: Offsets
     """In each partition offsets `start <= o < end`; a partition that either does not name is left out."""
     before: str = ""
-    """For `event` and `poll`: the cursor's text before what it says of this stream."""
+    """For `event`, `poll` and `publish`: the cursor's text before what it says of this stream."""
     after: str = ""
     """And behind it."""
 
@@ -94,3 +131,4 @@ class StreamScanResult:
     """The oldest record kept in each partition when the scan ran."""
     last_ms: int | None
     is_epoch_current: bool = True
+    publishes: PublishColumns | None = None

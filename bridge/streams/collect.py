@@ -12,13 +12,15 @@ from itertools import accumulate
 
 from bridge.encoding import encode_rows
 from bridge.history.scan import Encoding, Scan, ScanResult
+from bridge.publish_frames import FIELDS_BYTES_V5, PublishFrames
 from bridge.records import RecordRun, Topic
+from bridge.streams.log import clock_ms
 from broker.topics.names import matches
 
 TOPICS_KNOWN_MAX = 50_000
 """A `TopicChoice` that has seen more topics than this begins anew."""
 
-FIELDS_BYTES: dict[Encoding, int] = {"event": 220, "poll": 220, "json": 170, "csv": 60, "stored": 40}
+FIELDS_BYTES: dict[Encoding, int] = {"event": 220, "poll": 220, "json": 170, "csv": 60, "stored": 40, "publish": 0}
 """What an encoding adds to the topic and payload of a record, at least. Without it a piece of small records is encoded
 four times over, for what does not fit is thrown away."""
 
@@ -77,6 +79,11 @@ class ScanCollector:
         self._count = 0
         self._records_left = request.records_max
         self._bytes_left = request.bytes_max
+        self._fields_bytes = FIELDS_BYTES[request.encoding]
+        self._publishes: PublishFrames | None = None
+        if request.form is not None:
+            self._publishes = PublishFrames(request.form, request.stream, clock_ms())
+            self._fields_bytes += FIELDS_BYTES_V5 if request.form.is_v5 else 0
 
     @property
     def is_done(self) -> bool:
@@ -140,6 +147,8 @@ class ScanCollector:
             rows = range(low, high)
         if not self.is_ascending:
             rows = rows[::-1]
+        if self._publishes is not None and self._publishes.leaves_out(run):
+            rows = ()
         last_row = self._take(run, rows) if rows else None
         if last_row is None:  # no bound was reached: all of low..high is done
             self.position = base + (high if self.is_ascending else low)
@@ -149,25 +158,15 @@ class ScanCollector:
     def _take(self, run: RecordRun, rows: Sequence[int]) -> int | None:
         """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""
         taken = self._within_bounds(run, rows)
-        request = self.request
-        is_whole = len(taken) == len(run.ends)
-        items = encode_rows(
-            request.encoding,
-            request.stream,
-            self.epoch,
-            run,
-            None if is_whole else taken if self.is_ascending else taken[::-1],
-            self.cursor_head,
-            self.cursor_tail,
-        )
-        if not self.is_ascending:
-            items.reverse()
+        items = self._encode(run, taken)
         data = b"".join(items)
         if len(data) >= self._bytes_left:
             sizes = list(accumulate(map(len, items)))
             count = bisect_left(sizes, self._bytes_left) + 1
-            taken = taken[:count]
-            data = b"".join(items[:count])
+            taken, items = taken[:count], items[:count]
+            data = b"".join(items)
+        if self._publishes is not None:
+            self._publishes.keep(run, taken, items, (self.cursor_head, self.cursor_tail))
         self._parts.append(data)
         self._count += len(taken)
         self._bytes_left -= len(data)
@@ -177,11 +176,29 @@ class ScanCollector:
             return self._take(run, rows[len(taken) :])
         return taken[-1] if is_bound_reached else None
 
+    def _encode(self, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
+        """Each row in the encoding of the scan, in the order of the scan."""
+        request = self.request
+        if self._publishes is not None:
+            return self._publishes.encode(self.epoch, run, rows)
+        items = encode_rows(
+            request.encoding,
+            request.stream,
+            self.epoch,
+            run,
+            None if len(rows) == len(run.ends) else rows if self.is_ascending else rows[::-1],
+            self.cursor_head,
+            self.cursor_tail,
+        )
+        if not self.is_ascending:
+            items.reverse()
+        return items
+
     def _within_bounds(self, run: RecordRun, rows: Sequence[int]) -> Sequence[int]:
         """The leading rows that are worth encoding: a record's text is rarely shorter than its frame and its fields."""
         rows = rows[: self._records_left]
         bytes_left = self._bytes_left
-        fields_bytes = FIELDS_BYTES[self.request.encoding]
+        fields_bytes = self._fields_bytes
         if run.ends[-1] - run.start + len(rows) * fields_bytes <= bytes_left:
             return rows
         count = 0
@@ -202,10 +219,11 @@ class ScanCollector:
             position = min(position, self.request.start)
         return ScanResult(
             data=b"".join(self._parts),
-            count=self._count,
+            count=self._count if self._publishes is None else self._publishes.count,
             next_offset=position,
             first_offset=self._first_offset,
             last_ms=self.last_ms,
+            publishes=self._publishes.columns() if self._publishes is not None else None,
         )
 
 
