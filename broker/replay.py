@@ -85,10 +85,16 @@ class PublishRows:
 class ReplayPiece:
     """Some messages of a replay as ready PUBLISH frames. It does not change, and may serve many readers."""
 
-    __slots__ = ("count", "data", "is_v5", "position_at", "rows")
+    __slots__ = ("count", "data", "is_v5", "left_out", "position_at", "rows")
 
     def __init__(
-        self, data: bytes, count: int, rows: PublishRows | None, is_v5: bool, position_at: Callable[[int], str]
+        self,
+        data: bytes,
+        count: int,
+        rows: PublishRows | None,
+        is_v5: bool,
+        position_at: Callable[[int], str],
+        left_out: int = 0,
     ) -> None:
         self.data = data
         self.count = count
@@ -97,6 +103,8 @@ class ReplayPiece:
         self.is_v5 = is_v5
         self.position_at = position_at
         """The position of a reader that was sent so many of the frames."""
+        self.left_out = left_out
+        """Messages that are not among them because the client does not take packets so large."""
 
     def stretch(self, row: int) -> tuple[int, int]:
         """End row and QoS of the stretch that `row` is in."""

@@ -126,6 +126,8 @@ class Replay:
         """A piece that was pulled."""
         self._asked -= 1
         self._pieces.append(piece)
+        if piece.left_out:
+            self._replays.metrics.dropped_messages["packet_too_large"] += piece.left_out
         self.send()
 
     def send(self) -> None:
@@ -166,7 +168,8 @@ class Replay:
         assert outbox is not None
         metrics = self._replays.metrics
         if piece.rows is None:
-            outbox.append(piece.data)
+            if piece.data:
+                outbox.append(piece.data)
             metrics.messages_delivered += piece.count
             metrics.messages_replayed += piece.count
             return True
