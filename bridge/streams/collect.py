@@ -201,6 +201,10 @@ class ScanCollector:
         fields_bytes = self._fields_bytes
         if run.ends[-1] - run.start + len(rows) * fields_bytes <= bytes_left:
             return rows
+        if isinstance(rows, range) and rows.step == 1:
+            low, ends = rows.start, run.ends
+            reached = bytes_left + run.frame_start(low) + low * fields_bytes
+            return rows[: bisect_left(rows, reached, key=lambda row: ends[row] + (row + 1) * fields_bytes) + 1]
         count = 0
         for row in rows:
             bytes_left -= run.ends[row] - run.frame_start(row) + fields_bytes
