@@ -31,7 +31,8 @@ _Key = tuple[str, str, tuple[str, ...], tuple[tuple[int, int], ...], str, str, "
 class Pieces:
     """The last few pieces, and those that are being read."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces_max: int = PIECES_MAX) -> None:
+        self._pieces_max = pieces_max
         self._piece_by_key: dict[_Key, tuple[asyncio.Future[StreamScanResult], float]] = {}
         self.shared = 0
         """How many pieces were not read again."""
@@ -57,7 +58,7 @@ class Pieces:
         future: asyncio.Future[StreamScanResult] = asyncio.get_running_loop().create_future()
         self._piece_by_key.pop(key, None)
         self._piece_by_key[key] = (future, now)
-        if len(self._piece_by_key) > PIECES_MAX:
+        if len(self._piece_by_key) > self._pieces_max:
             del self._piece_by_key[next(iter(self._piece_by_key))]
         try:
             result = await log.scan_stream(request)

@@ -19,6 +19,7 @@ from bridge.cursors import Cursor, CursorTooLong, distance
 from bridge.history.scan import PublishForm, Scan, StreamScan
 from bridge.live.events import gap_data
 from bridge.live.group import Bell
+from bridge.live.pieces import LIFE_S, Pieces
 from bridge.live.start import Gap, start_at_cursor, start_at_time
 from bridge.quantities import parse_time_ms
 from bridge.streams.log import StreamLogError
@@ -46,6 +47,9 @@ RETRY_S = 1.0
 SLICE_S = 0.002
 """Pieces that were read for others are handed on without waiting; the loop runs in between after this."""
 
+PIECES_MAX = 8
+"""Pieces that others may share; they are large, and those who stand at the same place come soon."""
+
 _AT = "@"
 """Before the epoch milliseconds of a position whose offsets are not known yet."""
 _OFFSET_MOST = 10**12
@@ -66,12 +70,14 @@ class LogReplays:
         self.gaps = 0
         """Gaps that were told."""
         self.read_failures = 0
+        self.pieces = Pieces(PIECES_MAX)
         self._streams_for = streams_for
         self._on_given = on_given
         """Called when a connection has something to be written."""
         self._hungry: deque[LogFeed] = deque()
         self._fed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._dropping: asyncio.TimerHandle | None = None
 
     # Life
 
@@ -81,6 +87,8 @@ class LogReplays:
 
     async def close(self) -> None:
         """Stop reading."""
+        if self._dropping is not None:
+            self._dropping.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,13 +142,25 @@ class LogReplays:
                 continue
             feed.is_queued = False  # only now: two feeders must never hold one feed
             if piece is not None and not feed.is_closed:
-                feed.give(piece)
-                self._on_given()
+                self._give(feed, piece)
             if feed.wanted and not feed.is_waiting and not feed.is_closed:
                 self.queue(feed)
             if loop.time() > slice_end:
                 await asyncio.sleep(0)
                 slice_end = loop.time() + SLICE_S
+
+    def _give(self, feed: LogFeed, piece: ReplayPiece) -> None:
+        try:
+            feed.give(piece)
+        except Exception:  # one connection's failure must not stop the feeder of the others
+            logger.exception("a replay could not be sent")
+        self._on_given()
+        if self._dropping is None:
+            self._dropping = asyncio.get_running_loop().call_later(2 * LIFE_S, self._drop_old)
+
+    def _drop_old(self) -> None:
+        self._dropping = None
+        self.pieces.drop_old()
 
     def _failed(self, feed: LogFeed, error: Exception) -> None:
         """Said once for a feed: the disk that cannot be read now may be read later."""
@@ -278,11 +298,11 @@ class LogFeed:
             0,
             "publish",
             records_max=limits.scan_records_max,
-            bytes_max=limits.feed_bytes_max,
+            bytes_max=limits.replay_piece_bytes_max,
             work_max=limits.scan_work_max,
             form=self._form,
         )
-        result = await hub.pieces.read(log, StreamScan(what, start, end, before, after))
+        result = await self._replays.pieces.read(log, StreamScan(what, start, end, before, after))
         if self.is_closed:
             return None
         stood_at = hub.cursor_text(offsets)
@@ -321,6 +341,7 @@ class LogFeed:
         self._replays.gaps += len(gaps)
         frames: list[bytes] = []
         payloads = [orjson.dumps(gap_data(gap.before, gap.after, gap.lost, gap.reason)) for gap in gaps]
+        limit = request.packet_bytes_max
         for gap, payload in zip(gaps, payloads, strict=True):
             properties = Properties() if request.is_v5 else None
             if properties is not None:
@@ -329,17 +350,24 @@ class LogFeed:
                 if request.subscription_identifier:
                     properties.subscription_identifiers = [request.subscription_identifier]
             packet = Publish(GAP_TOPIC, payload, request.qos, False, False, 1 if request.qos else 0, properties)
-            frames.append(encode_publish(packet, 5 if request.is_v5 else 4))
+            frame = encode_publish(packet, 5 if request.is_v5 else 4)
+            if not limit or len(frame) <= limit:
+                frames.append(frame)
         ends, id_places = array("I"), array("I")
         position = 0
         for frame in frames:
             id_places.append(position + frame.index(GAP_TOPIC.encode()) + len(GAP_TOPIC))
             position += len(frame)
             ends.append(position)
-        rows = PublishRows(ends, id_places, ((len(frames), request.qos),)) if request.qos else None
+        rows = PublishRows(ends, id_places, ((len(frames), request.qos),)) if request.qos and frames else None
         first, last = gaps[0].before, gaps[-1].after
         return ReplayPiece(
-            b"".join(frames), len(frames), rows, request.is_v5, lambda row: last if row == len(frames) else first, 0
+            b"".join(frames),
+            len(frames),
+            rows,
+            request.is_v5,
+            lambda row: last if row == len(frames) else first,
+            len(gaps) - len(frames),
         )
 
 

@@ -268,7 +268,7 @@ async def test_gap_of_retention_is_told_and_everything_kept_follows(level: int) 
 
 
 async def test_subscriber_that_is_too_slow_for_retention_is_told_while_it_reads() -> None:
-    async with opened(Side(bytes_max=400_000, live={"feed_bytes_max": 20_000})) as side:
+    async with opened(Side(bytes_max=400_000, live={"replay_piece_bytes_max": 20_000})) as side:
         for number in range(100):
             side.publish("a/x", b"%d" % number + b"." * 1_000)
         client = side.connected(receive_maximum=1)
@@ -365,12 +365,12 @@ async def test_subscribers_at_the_same_place_share_what_is_read() -> None:
         many = [subscribe(side.connected(f"s{index}")) for index in range(10)]
         for collected in many:
             await collected.until(100)
-        before = side.hub.pieces.shared
+        before = side.source.pieces.shared
         assert before >= 8
         side.publish("a/x", b"100")
         for collected in many:
             await collected.until(101)
-        assert side.hub.pieces.shared >= before + 8
+        assert side.source.pieces.shared >= before + 8
 
 
 async def test_nothing_is_read_for_a_client_that_is_away() -> None:
@@ -389,7 +389,10 @@ async def test_nothing_is_read_for_a_client_that_is_away() -> None:
 async def test_whatever_breaks_each_message_comes_once_and_in_order(seed: int) -> None:
     """Random publishes, acknowledgements, cuts and take-overs; the offsets of QoS 1 and 2 say what came."""
     choose = random.Random(seed)
-    limits = {"feed_bytes_max": choose.choice([2_000, 20_000, 262_144]), "scan_records_max": choose.choice([7, 500])}
+    limits = {
+        "replay_piece_bytes_max": choose.choice([2_000, 20_000, 262_144]),
+        "scan_records_max": choose.choice([7, 500]),
+    }
     async with opened(Side(live=limits)) as side:
         reliable: dict[str, list[int]] = {"a": [], "b": []}
         offsets = {"a": 0, "b": 0}
