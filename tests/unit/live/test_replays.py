@@ -300,26 +300,77 @@ async def test_subscriber_that_is_too_slow_for_retention_is_told_while_it_reads(
         assert expected == 1_000
 
 
+class Pieces:
+    """A reader that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.pieces: list[ReplayPiece] = []
+
+    def take(self, piece: ReplayPiece) -> None:
+        self.pieces.append(piece)
+
+
+class Broken:
+    """A reader that cannot."""
+
+    def take(self, piece: ReplayPiece) -> None:
+        raise RuntimeError("broken")
+
+
+def request_at(position: str, **more: Any) -> ReplayRequest:
+    values: dict[str, Any] = {
+        "name": "$replay/-1h/#",
+        "topic_filter": "#",
+        "position": position,
+        "is_v5": True,
+        "qos": 1,
+        "retain_as_published": False,
+        "subscription_identifier": 0,
+        "left_out_client_id": None,
+        "packet_bytes_max": 0,
+    }
+    return ReplayRequest(**(values | more))
+
+
 async def test_position_of_another_epoch_is_told_and_everything_kept_follows() -> None:
     async with opened(Side()) as side:
         side.publish("a/x", b"1")
-        pieces: list[ReplayPiece] = []
-
-        class Reader:
-            def take(self, piece: ReplayPiece) -> None:
-                pieces.append(piece)
-
+        reader = Pieces()
         position = f"a~mOTHER~0.17~~b~{side.b.epoch}~0.0"
-        request = ReplayRequest("$replay/-1h/#", "#", position, True, 1, False, 0, None, 0)
-        feed = side.source.open(request, Reader())
+        feed = side.source.open(request_at(position), reader)
         feed.pull()
         feed.pull()
-        await eventually_async(lambda: len(pieces) == 2)
-        assert b'"reason":"epoch"' in pieces[0].data
-        assert pieces[0].position_at(0) == position
-        assert pieces[0].position_at(1) == f"a~{side.a.epoch}~0.0~~b~{side.b.epoch}~0.0"
-        assert pieces[1].count == 1
+        await eventually_async(lambda: len(reader.pieces) == 2)
+        gap, rest = reader.pieces
+        assert b'"reason":"epoch"' in gap.data
+        assert gap.position_at(0) == position
+        assert gap.position_at(1) == f"a~{side.a.epoch}~0.0~~b~{side.b.epoch}~0.0"
+        assert rest.count == 1
         feed.close()
+
+
+async def test_gap_that_the_client_cannot_take_is_counted() -> None:
+    """[MQTT-3.1.2-25]"""
+    async with opened(Side()) as side:
+        side.publish("a/x", b"1")
+        reader = Pieces()
+        feed = side.source.open(request_at("a~mOTHER~0.17", packet_bytes_max=150), reader)
+        feed.pull()
+        feed.pull()
+        await eventually_async(lambda: len(reader.pieces) == 2)
+        gap, rest = reader.pieces
+        assert (gap.count, gap.data, gap.left_out) == (0, b"", 1)
+        assert rest.count == 1
+        feed.close()
+
+
+async def test_reader_that_fails_stops_no_other() -> None:
+    async with opened(Side(live={"feeders": 1})) as side:
+        side.publish("a/x", b"1")
+        for _ in range(3):
+            side.source.open(request_at("@0"), Broken()).pull()
+        collected = subscribe(side.connected())
+        assert [packet.payload for packet in await collected.until(1)] == [b"1"]
 
 
 async def test_position_moves_on_while_nothing_matches() -> None:
