@@ -342,9 +342,13 @@ class _StreamScan:
     def result(self) -> StreamScanResult:
         data, count = self.collector.taken()
         return StreamScanResult(
-            data, count, self.position, {**self.first, SPOOL: 0} if SPOOL in self.start else self.first,
+            data,
+            count,
+            self.position,
+            {**self.first, SPOOL: 0} if SPOOL in self.start else self.first,
             self.collector.last_ms,
-        )  # fmt: skip
+            publishes=self.collector.publishes(),
+        )
 
     # Kafka, upwards
 
@@ -421,7 +425,7 @@ class _StreamScan:
     def _collect(self, partition: int, run: RecordRun, low: int, high: int) -> None:
         """Rows of a run that are wanted, as far as the bounds let."""
         head = tail = ""
-        if self.what.encoding in ("event", "poll"):
+        if self.what.encoding in ("event", "poll", "publish"):
             head, tail = self._position_at(partition).around(self.source.stream, partition)
             head, tail = self.request.before + head, tail + self.request.after
         epoch = self.source.spool_epoch if partition == SPOOL else self.source.epoch

@@ -6,6 +6,7 @@ on from `ScanResult.next_offset`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -43,8 +44,12 @@ class PublishColumns:
 
     def cursor_behind(self, row: int) -> str:
         """The position of a reader that was sent all rows up to this one."""
-        head, tail = next((head, tail) for end_row, head, tail in self.places if row < end_row)
+        _, head, tail = self.places[bisect_right(self.places, row, key=_end_row)]
         return f"{head}{self.offsets[row] + 1}{tail}"
+
+
+def _end_row(place: tuple[int, str, str]) -> int:
+    return place[0]
 
 
 @dataclass(frozen=True, slots=True)

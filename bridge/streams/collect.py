@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from bridge.encoding import encode_rows
-from bridge.history.scan import Encoding, Scan, ScanResult
+from bridge.history.scan import Encoding, PublishColumns, Scan, ScanResult
 from bridge.publish_frames import FIELDS_BYTES_V5, PublishFrames
 from bridge.records import RecordRun, Topic
 from bridge.streams.log import clock_ms
@@ -103,7 +103,12 @@ class ScanCollector:
 
     def taken(self) -> tuple[bytes, int]:
         """What was found so far, and how many records that is."""
-        return b"".join(self._parts), self._count
+        count = self._count if self._publishes is None else self._publishes.count
+        return b"".join(self._parts), count
+
+    def publishes(self) -> PublishColumns | None:
+        """What stands beside the frames of the `publish` encoding."""
+        return self._publishes.columns() if self._publishes is not None else None
 
     def lose(self, first_offset: int) -> None:
         """Retention has dropped everything before `first_offset` while the scan was under way.
@@ -221,13 +226,14 @@ class ScanCollector:
                 position = max(position, min(self.request.end, self._next_offset))
         elif position == self.start:
             position = min(position, self.request.start)
+        data, count = self.taken()
         return ScanResult(
-            data=b"".join(self._parts),
-            count=self._count if self._publishes is None else self._publishes.count,
+            data=data,
+            count=count,
             next_offset=position,
             first_offset=self._first_offset,
             last_ms=self.last_ms,
-            publishes=self._publishes.columns() if self._publishes is not None else None,
+            publishes=self.publishes(),
         )
 
 

@@ -26,8 +26,9 @@ from tests.support import mqtt_wire as wire
 from tests.support.conditions import eventually
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.http_client import metrics
-from tests.support.mqtt_client import ConnectionEnded, RawClient
+from tests.support.mqtt_client import RawClient
 from tests.support.paho_client import PahoClient
+from tests.support.replayer import KEPT, Replayer
 from tests.support.server import ServerProcess
 
 COUNTER = itertools.count(1)
@@ -43,8 +44,6 @@ name = "kept"
 topics = ["kept/#"]
 storage = "sqlite"
 """
-
-KEPT: wire.Properties = {wire.SESSION_EXPIRY: 3_600}
 
 
 @pytest.fixture(scope="module")
@@ -225,60 +224,6 @@ async def test_aiomqtt(running: ServerProcess, topic: str, protocol: aiomqtt.Pro
 
 
 # Kept sessions
-
-
-class Replayer(threading.Thread):
-    """A kept session that comes back whenever it is cut; offsets tell a repeat from a new message."""
-
-    def __init__(self, port: int, name: str, qos: int, version: int, client_id: str) -> None:
-        super().__init__(daemon=True)
-        self.seen: list[int] = []
-        self.repeats = 0
-        self.connections = 0
-        self.surprises: list[wire.Packet] = []
-        self._arguments = (port, name, qos, version, client_id)
-        self._stopped = threading.Event()
-        self._unacknowledged: set[int] = set()
-        self.start()
-
-    def run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._follow()
-            except (ConnectionEnded, OSError):
-                self._stopped.wait(0.01)
-
-    def _follow(self) -> None:
-        port, name, qos, version, client_id = self._arguments
-        with RawClient(port, version) as client:
-            connack = client.connect(client_id, clean=False, properties=KEPT if version == wire.V5 else None)
-            if not connack.session_present:
-                client.send(wire.subscribe(1, (name, qos), version=version))
-            self.connections += 1
-            while not self._stopped.is_set():
-                try:
-                    packet = client.next_packet(timeout_s=0.2)
-                except TimeoutError:
-                    continue
-                self._take(client, packet)
-
-    def _take(self, client: RawClient, packet: wire.Packet) -> None:
-        if packet.packet_type == wire.PUBREL:
-            client.send(wire.acknowledgement(wire.PUBCOMP, packet.packet_id))
-        elif packet.packet_type == wire.PUBLISH:
-            number = int(packet.payload)
-            if packet.dup and number in self.seen:
-                self.repeats += 1
-            else:
-                self.seen.append(number)
-            answer = wire.PUBACK if packet.qos == 1 else wire.PUBREC
-            client.send(wire.acknowledgement(answer, packet.packet_id))
-        elif packet.packet_type != wire.SUBACK:
-            self.surprises.append(packet)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join(10)
 
 
 @pytest.mark.parametrize("version", [wire.V311, wire.V5], ids=["v3.1.1", "v5"])
