@@ -97,6 +97,14 @@ class Mqtt(Section):
     unreleased_per_client_max: Count = Field(
         10_000, ge=1, le=65_535, description="QoS 2 packet ids of one client that wait for its PUBREL."
     )
+    replays_max: Count = Field(10_000, ge=0, description="Replay subscriptions, of kept sessions too; over it 0x97.")
+    replays_per_client_max: Count = Field(16, ge=0, description="Replay subscriptions of one session; over it 0x97.")
+    replay_pieces_max: Count = Field(
+        2, ge=1, le=16, description="Pieces of history (live.replay_piece_bytes_max) read ahead for a replay."
+    )
+    replay_waiting_bytes_max: Size = Field(
+        256 * KIB, ge=16 * KIB, description="Waiting for a connection; above it its replays wait, and lose nothing."
+    )
     retained_messages_max: Count = Field(1_000_000, ge=0, description="Retained messages; over it 0x97.")
     retained_bytes_max: Size = Field(256 * MIB, ge=0, description="The same in bytes.")
     routes_max: Count = Field(250_000, ge=1_000, description="Topics whose subscribers are remembered.")
@@ -134,6 +142,9 @@ class Live(Section):
         256 * KIB, ge=KIB, description="Waiting bytes at which overflow=conflate begins to conflate."
     )
     feed_bytes_max: Size = Field(256 * KIB, ge=16 * KIB, le=16 * MIB, description="One piece of replayed history.")
+    replay_piece_bytes_max: Size = Field(
+        MIB, ge=16 * KIB, le=16 * MIB, description="One piece of history for an MQTT replay subscription."
+    )
     chunk_bytes_max: Size = Field(
         256 * KIB, ge=16 * KIB, le=16 * MIB, description="Events of one filter set that are written in one piece."
     )

@@ -242,7 +242,7 @@ class _Tails:
         return tail
 
 
-def _properties_start(data: bytes, frame_start: int) -> int:
+def properties_start(data: bytes, frame_start: int) -> int:
     """Where the property length of a PUBLISH frame stands. Source: MQTT 5 §3.3.2."""
     position = frame_start + 1
     while data[position] & 0x80:
@@ -253,7 +253,7 @@ def _properties_start(data: bytes, frame_start: int) -> int:
 
 
 def _has_properties(data: bytes, frame_start: int, payload_start: int) -> bool:
-    return _properties_start(data, frame_start) + 1 != payload_start
+    return properties_start(data, frame_start) + 1 != payload_start
 
 
 def read_properties(data: bytes, frame_start: int) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def read_properties(data: bytes, frame_start: int) -> dict[str, Any]:
 
     Source: MQTT 5 §3.3.2.3.
     """
-    properties, _ = decode_properties(data, _properties_start(data, frame_start), PUBLISH)
+    properties, _ = decode_properties(data, properties_start(data, frame_start), PUBLISH)
     if properties is None:
         return {}
     found = {name: getattr(properties, name) for name in _PROPERTY_NAMES if getattr(properties, name) is not None}

@@ -29,6 +29,7 @@ class NodeCollector(Collector):
         yield _gauge("headrace_ready", "1 while the node takes and stores messages", int(node.is_ready))
         yield _gauge("headrace_uptime_seconds", "Since the start", time.time() - node.started_at_ms / 1000)
         yield from self._broker()
+        yield from self._replays()
         yield from self._streams()
         yield from self._live()
 
@@ -37,6 +38,7 @@ class NodeCollector(Collector):
         plain = (
             ("headrace_messages_received", "Publishes taken from clients", metrics.messages_received),
             ("headrace_messages_delivered", "Publishes sent to subscribers", metrics.messages_delivered),
+            ("headrace_messages_replayed", "Those of them that came from streams", metrics.messages_replayed),
             ("headrace_received_bytes", "Bytes read from MQTT clients", metrics.bytes_received),
             ("headrace_sent_bytes", "Bytes written to MQTT clients", metrics.bytes_sent),
             ("headrace_connections_accepted", "MQTT connections", metrics.connections_accepted),
@@ -52,6 +54,16 @@ class NodeCollector(Collector):
         yield _counter_by("headrace_refused_handshakes", "WebSocket handshakes refused, by HTTP status", handshakes)
         yield CounterMetricFamily(
             "headrace_reading_pauses", "Connections not read from because a log could not follow", value=intake.pauses
+        )
+
+    def _replays(self) -> Iterator[Metric]:
+        source, replays = self._node.replays, self._node.broker.engine.replays
+        if replays is not None:
+            yield _gauge("headrace_replays", "Replay subscriptions, of kept sessions too", replays.count)
+            yield CounterMetricFamily("headrace_replays_refused", "Those over a limit", value=replays.refused)
+        yield CounterMetricFamily("headrace_replay_gaps", "Gaps told to replay subscribers", value=source.gaps)
+        yield CounterMetricFamily(
+            "headrace_replay_read_failures", "Times that history could not be read for them", value=source.read_failures
         )
 
     def _streams(self) -> Iterator[Metric]:

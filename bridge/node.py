@@ -15,6 +15,7 @@ from bridge.figures import Figures
 from bridge.ingest.intake import Intake
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
+from bridge.live.replays import LogReplays
 from bridge.stream_map import StreamMap
 from bridge.streams.kafka.side import KafkaSide
 from bridge.streams.memory_log import BYTES_MAX, MemoryLog
@@ -97,6 +98,7 @@ class Node:
         self.hub: Hub
         self.figures: Figures
         self.intake: Intake
+        self.replays: LogReplays
         self.broker: Broker
         self.kafka: KafkaSide | None = None
         self._store: SqliteStore | None = None
@@ -150,7 +152,9 @@ class Node:
             time.monotonic,
             self.figures,
         )
-        self.broker = Broker(config.broker_config(), self.intake)
+        self.replays = LogReplays(self.hub, self.streams_for, lambda: self.broker.turn.schedule())
+        self.replays.open_feeders()
+        self.broker = Broker(config.broker_config(), self.intake, self.replays)
         self.intake.connect(self.hub, self._on_committed)
         if self.kafka is not None:
             await self.kafka.open(self.hub)
@@ -185,6 +189,8 @@ class Node:
             self._tick = None
         if hasattr(self, "broker") and hasattr(self.broker, "turn"):
             await self.broker.stop()
+        if hasattr(self, "replays"):
+            await self.replays.close()
         if self.kafka is not None:
             await self.kafka.close()
         if hasattr(self, "hub"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
@@ -23,6 +24,10 @@ _BYTES_BY_UNIT = {
 }
 _MILLISECONDS_BY_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PORT_MAX = 65_535
+
+_RELATIVE = re.compile(r"-([0-9]{1,9})(ms|s|m|h|d|w)")
+_EPOCH_MS = re.compile(r"[0-9]{1,15}")
+_RELATIVE_MS_BY_UNIT = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 
 
 def parse_size(value: object) -> int:
@@ -62,6 +67,38 @@ def parse_age_ms(value: object) -> int:
 def parse_age_s(value: object) -> float:
     """Seconds; see `parse_age_ms`."""
     return parse_age_ms(value) / 1_000
+
+
+def parse_relative_ms(text: str) -> int:
+    """How long ago `-15m` is, in milliseconds.
+
+    Raises: ValueError
+    """
+    relative = _RELATIVE.fullmatch(text)
+    if relative is None:
+        raise ValueError(f"{text!r} is no age; write a number and ms, s, m, h, d or w")
+    return int(relative[1]) * _RELATIVE_MS_BY_UNIT[relative[2]]
+
+
+def parse_time_ms(text: str, now_ms: int) -> int:
+    """Epoch milliseconds of a time: RFC 3339, epoch milliseconds, or relative to `now_ms` (`-15m`, `now`).
+
+    Raises:
+        ValueError: it is no time, or has no zone; the message says which.
+    """
+    if text == "now":
+        return now_ms
+    if _RELATIVE.fullmatch(text):
+        return max(0, now_ms - parse_relative_ms(text))
+    if _EPOCH_MS.fullmatch(text):
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no time") from error
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone")
+    return max(0, int(moment.timestamp() * 1000))
 
 
 def size_text(size: int) -> str:

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 class Topic:
     """One topic name in one stream, with what is worth making once for it."""
 
-    __slots__ = ("encoded", "json_head", "latest", "matches", "matches_version", "name", "stream", "topic_id")
+    __slots__ = (
+        "encoded",
+        "framed",
+        "json_head",
+        "latest",
+        "matches",
+        "matches_version",
+        "name",
+        "stream",
+        "topic_id",
+    )
 
     def __init__(self, name: str, stream: object = None) -> None:
         self.name = name
@@ -29,11 +39,18 @@ class Topic:
         """The StreamLog that takes its records (`SinkTopic.stream`); None for a topic read back by a scan."""
         self.topic_id = 0
         """Its number in the stream's topic table; 0 until the writer has looked it up."""
+        self.framed = b""
+        """As it stands in a PUBLISH: two bytes of length, then UTF-8; empty until `frame`, for few need it."""
         self.json_head = b'{"topic":' + orjson.dumps(name) + b',"payload":'
         self.latest: object | None = None
         self.matches: tuple[object, ...] = ()
         """Live groups whose filters match, valid while `matches_version` is the hub's version."""
         self.matches_version = -1
+
+    def frame(self) -> bytes:
+        """Fill in `framed`, and return it."""
+        self.framed = len(self.encoded).to_bytes(2, "big") + self.encoded
+        return self.framed
 
 
 class RecordRun:

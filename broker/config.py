@@ -47,5 +47,12 @@ class BrokerConfig:
     retained_bytes_max: int = 256 * MIB
     subscriptions_per_client_max: int = 10_000
     subscription_topic_levels_max: int = 128
+    replays_max: int = 10_000
+    """Replay subscriptions, of kept sessions too."""
+    replays_per_client_max: int = 16
+    replay_pieces_max: int = 2
+    """Pieces of stored messages read ahead for one replay."""
+    replay_waiting_bytes_max: int = 256 * 1024
+    """A replay waits while more than this waits for its connection."""
     unreleased_per_client_max: int = 10_000
     """QoS 2 packet ids of one client that wait for its PUBREL."""

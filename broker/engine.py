@@ -18,6 +18,7 @@ from broker.protocol.handlers import acknowledge, connect, disconnect, publish, 
 from broker.retained import RetainedMessage
 from broker.routing import Router
 from broker.sessions.registry import SessionRegistry
+from broker.sessions.replays import Replays, close_replays
 from broker.topics.retained import RetainedMessages
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.outbox import Outbox, Transport
     from broker.publish_run import PublishRun
+    from broker.replay import ReplaySource
     from broker.sessions.session import Session
     from broker.sink import Origin, Sink, SinkTopic
 
@@ -67,11 +69,15 @@ def other_protocol(data: bytes) -> str:
 class Engine:
     """One broker's state."""
 
-    def __init__(self, config: BrokerConfig, sink: Sink | None = None) -> None:
+    def __init__(
+        self, config: BrokerConfig, sink: Sink | None = None, replay_source: ReplaySource | None = None
+    ) -> None:
         self.config = config
         self.sink = sink
         self.handlers = HANDLERS
         self.metrics = Metrics()
+        self.replays = Replays(replay_source, config, self.metrics) if replay_source is not None else None
+        """None: nothing is stored, and `$replay` subscriptions are refused."""
         self.touched: list[Outbox] = []
         """Outboxes that the next flush writes."""
         self.runs: list[PublishRun] = []
@@ -148,6 +154,7 @@ class Engine:
             return
         session.connection = None
         session.outbox = None
+        close_replays(session)
         will = connection.will
         connection.will = None
         if will is not None:
@@ -165,6 +172,9 @@ class Engine:
     def end_session(self, session: Session) -> None:
         """Forget a session and all that it waits for."""
         self.router.forget(session)
+        if self.replays is not None:
+            for name in tuple(session.replays or ()):
+                self.replays.remove(session, name)
         session.subscriptions = None
         session.inflight = None
         session.queue = None

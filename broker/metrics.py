@@ -16,6 +16,7 @@ class Metrics:
         "dropped_messages",
         "messages_delivered",
         "messages_received",
+        "messages_replayed",
         "refused_publishes",
     )
 
@@ -25,6 +26,8 @@ class Metrics:
         """By `CloseReason`."""
         self.messages_received = 0
         self.messages_delivered = 0
+        self.messages_replayed = 0
+        """Those of them that came from what was stored."""
         self.bytes_received = 0
         self.bytes_sent = 0
         self.dropped_messages: Counter[str] = Counter()

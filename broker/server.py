@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.metrics import Metrics
     from broker.publish_run import PublishRun
+    from broker.replay import ReplaySource
     from broker.sink import Origin, Sink
 
 log = logging.getLogger("headrace.mqtt")
@@ -49,9 +50,11 @@ class Listening:
 class Broker:
     """The MQTT broker in the running event loop."""
 
-    def __init__(self, config: BrokerConfig, sink: Sink | None = None) -> None:
+    def __init__(
+        self, config: BrokerConfig, sink: Sink | None = None, replay_source: ReplaySource | None = None
+    ) -> None:
         self.config = config
-        self.engine = Engine(config, sink)
+        self.engine = Engine(config, sink, replay_source)
         self.listening: list[Listening] = []
         self.turn: Turn
         self.refused_handshakes: dict[int, int] = {}

@@ -354,9 +354,13 @@ class _StreamScan:
         assert isinstance(self.collector, ScanCollector)
         data, count = self.collector.taken()
         return StreamScanResult(
-            data, count, self.position, {**self.first, SPOOL: 0} if SPOOL in self.start else self.first,
+            data,
+            count,
+            self.position,
+            {**self.first, SPOOL: 0} if SPOOL in self.start else self.first,
             self.collector.last_ms,
-        )  # fmt: skip
+            publishes=self.collector.publishes(),
+        )
 
     def answer(self) -> Any:
         """What the collector has, of all partitions."""
@@ -439,7 +443,7 @@ class _StreamScan:
     def _collect(self, partition: int, run: RecordRun, low: int, high: int) -> None:
         """Rows of a run that are wanted, as far as the bounds let."""
         head = tail = ""
-        if isinstance(self.request, StreamScan) and self.request.what.encoding in ("event", "poll"):
+        if isinstance(self.request, StreamScan) and self.request.what.encoding in ("event", "poll", "publish"):
             head, tail = self._position_at(partition).around(self.source.stream, partition)
             head, tail = self.request.before + head, tail + self.request.after
         epoch = self.source.spool_epoch if partition == SPOOL else self.source.epoch

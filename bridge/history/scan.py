@@ -6,13 +6,16 @@ themselves, encoded. Whatever is asked, the answer says how far it came: the cal
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import inf
 from typing import Generic, Literal, TypeVar
 
 from bridge.cursors import Offsets
+from broker.replay import PublishRows
 
-Encoding = Literal["event", "poll", "json", "csv", "stored"]
+Encoding = Literal["event", "poll", "json", "csv", "stored", "publish"]
 Order = Literal["asc", "desc"]
 
 
@@ -35,6 +38,41 @@ class Answer:
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 AnswerT_co = TypeVar("AnswerT_co", bound=Answer, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishForm:
+    """How an MQTT subscriber takes records; see `broker.replay.ReplayRequest`."""
+
+    is_v5: bool
+    qos: int
+    retain_as_published: bool = False
+    subscription_identifier: int = 0
+    left_out_client_id: str | None = None
+    packet_bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishColumns:
+    """What stands beside the frames of a scan in the `publish` encoding."""
+
+    rows: PublishRows | None
+    """None: every frame has QoS 0; then `offsets` and `places` are empty."""
+    offsets: Sequence[int]
+    """Of each frame's record."""
+    places: Sequence[tuple[int, str, str]]
+    """(end row, head, tail): the cursor behind a record in the rows before is head + (offset + 1) + tail."""
+    left_out: int
+    """Records larger than the client takes."""
+
+    def cursor_behind(self, row: int) -> str:
+        """The position of a reader that was sent all rows up to this one."""
+        _, head, tail = self.places[bisect_right(self.places, row, key=_end_row)]
+        return f"{head}{self.offsets[row] + 1}{tail}"
+
+
+def _end_row(place: tuple[int, str, str]) -> int:
+    return place[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +113,8 @@ class ScanResult(Answer):
     """The encoded records, concatenated."""
     count: int
     """How many records `data` holds."""
+    publishes: PublishColumns | None = None
+    """For `publish`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +125,17 @@ class Scan(Question[ScanResult]):
     """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
     `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
     `json` and `poll` records are one to a line (NDJSON). `stored`: what the server itself reads
-    (`bridge.encoding.decode_stored`)."""
+    (`bridge.encoding.decode_stored`). `publish`: MQTT PUBLISH frames in the form that `form` asks for."""
     _: KW_ONLY
     records_max: int = 1_000
     """Return at most so many matching records."""
     bytes_max: int = 262_144
     """Stop after the record that makes the encoded result reach so many bytes."""
     cursor_head: str = ""
-    """For `event` and `poll`: the cursor of a record is head + (offset + 1) + tail."""
+    """For `event`, `poll` and `publish`: the cursor of a record is head + (offset + 1) + tail."""
     cursor_tail: str = ""
+    form: PublishForm | None = None
+    """For `publish`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +148,7 @@ class StreamScan:
     end: Offsets
     """In each partition offsets `start <= o < end`; a partition that either does not name is left out."""
     before: str = ""
-    """For `event` and `poll`: the cursor's text before what it says of this stream."""
+    """For `event`, `poll` and `publish`: the cursor's text before what it says of this stream."""
     after: str = ""
     """And behind it."""
 
@@ -123,6 +165,7 @@ class StreamScanResult:
     """The oldest record kept in each partition when the scan ran."""
     last_ms: int | None
     is_epoch_current: bool = True
+    publishes: PublishColumns | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bridge.cursors import Offsets
 
 if TYPE_CHECKING:
-    from bridge.history.scan import StreamScan, StreamScanResult
+    from bridge.history.scan import PublishForm, StreamScan, StreamScanResult
     from bridge.streams.log import StreamLog
 
 PIECES_MAX = 32
@@ -25,26 +25,27 @@ def is_between(start: Offsets, offsets: Offsets, end: Offsets) -> bool:
     return offsets != start and all(offset <= end.get(partition, -1) for partition, offset in offsets.items())
 
 
-_Key = tuple[str, str, tuple[str, ...], tuple[tuple[int, int], ...], str, str]
+_Key = tuple[str, str, tuple[str, ...], tuple[tuple[int, int], ...], str, str, "PublishForm | None"]
 
 
 class Pieces:
     """The last few pieces, and those that are being read."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces_max: int = PIECES_MAX) -> None:
+        self._pieces_max = pieces_max
         self._piece_by_key: dict[_Key, tuple[asyncio.Future[StreamScanResult], float]] = {}
         self.shared = 0
         """How many pieces were not read again."""
 
     async def read(self, log: StreamLog, request: StreamScan) -> StreamScanResult:
-        """`log.scan_stream`, or what it gave to another. Ascending scans of the `event` encoding only.
+        """`log.scan_stream`, or what it gave to another. Ascending scans of `event` and `publish` only.
 
         Raises: what `log.scan_stream` raises.
         """
         now = asyncio.get_running_loop().time()
         what = request.what
         start = tuple(sorted(request.start.items()))
-        key = (what.stream, what.epoch, what.filters, start, request.before, request.after)
+        key = (what.stream, what.epoch, what.filters, start, request.before, request.after, what.form)
         known = self._piece_by_key.get(key)
         if known is not None and now - known[1] < LIFE_S:
             await asyncio.wait([known[0]])
@@ -57,7 +58,7 @@ class Pieces:
         future: asyncio.Future[StreamScanResult] = asyncio.get_running_loop().create_future()
         self._piece_by_key.pop(key, None)
         self._piece_by_key[key] = (future, now)
-        if len(self._piece_by_key) > PIECES_MAX:
+        if len(self._piece_by_key) > self._pieces_max:
             del self._piece_by_key[next(iter(self._piece_by_key))]
         try:
             result = await log.scan_stream(request)

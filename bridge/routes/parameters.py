@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from datetime import datetime
 
 from fastapi import Request
 
 from bridge.cursors import Cursor, CursorInvalid
 from bridge.errors import NotAvailable, ParameterInvalid
 from bridge.live.limits import LiveLimits
+from bridge.quantities import parse_relative_ms, parse_time_ms
 from broker.codec.errors import MqttError
 from broker.topics.names import validate_topic_filter
 
-_RELATIVE = re.compile(r"-([0-9]{1,9})(ms|s|m|h|d|w)")
-_EPOCH_MS = re.compile(r"[0-9]{1,15}")
-_MS_BY_UNIT = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _OFFSET_WITH_SPACE = re.compile(r" (\d\d:\d\d)$")
 _TIME_WORDS = "RFC 3339 (2026-11-22T19:00:00Z), epoch milliseconds, or relative (-15m, now)"
 
@@ -28,27 +25,18 @@ def parse_time(parameter: str, text: str, now_ms: int | None = None) -> int:
     Raises: ParameterInvalid.
     """
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    if text == "now":
-        return now
-    if relative := _RELATIVE.fullmatch(text):
-        return max(0, now - int(relative[1]) * _MS_BY_UNIT[relative[2]])
-    if _EPOCH_MS.fullmatch(text):
-        return int(text)
     try:
-        moment = datetime.fromisoformat(_OFFSET_WITH_SPACE.sub(r"+\1", text))
+        return parse_time_ms(_OFFSET_WITH_SPACE.sub(r"+\1", text), now)
     except ValueError as error:
-        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no time; write {_TIME_WORDS}.") from error
-    if moment.tzinfo is None:
-        raise ParameterInvalid(parameter, f"{parameter}: {text!r} has no zone; write {_TIME_WORDS}.")
-    return max(0, int(moment.timestamp() * 1000))
+        raise ParameterInvalid(parameter, f"{parameter}: {error}; write {_TIME_WORDS}.") from error
 
 
 def parse_age(parameter: str, text: str) -> int:
     """Milliseconds of an age like `24h`; `-24h`, as a time would be written, is the same. Raises: ParameterInvalid."""
-    age = _RELATIVE.fullmatch(f"-{text.removeprefix('-')}")
-    if age is None:
-        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no age; write a number and ms, s, m, h, d or w.")
-    return int(age[1]) * _MS_BY_UNIT[age[2]]
+    try:
+        return parse_relative_ms(f"-{text.removeprefix('-')}")
+    except ValueError as error:
+        raise ParameterInvalid(parameter, f"{parameter}: {error}.") from error
 
 
 def parse_range(from_: str | None, to: str | None, now_ms: int) -> tuple[int | None, int | None]:

@@ -14,14 +14,16 @@ from time import monotonic
 from typing import Any, Generic
 
 from bridge.encoding import encode_rows
-from bridge.history.scan import AnswerT_co, Encoding, Question, Scan, ScanResult
+from bridge.history.scan import AnswerT_co, Encoding, PublishColumns, Question, Scan, ScanResult
+from bridge.publish_frames import FIELDS_BYTES_V5, PublishFrames
 from bridge.records import RecordRun, Topic
+from bridge.streams.log import clock_ms
 from broker.topics.names import matches
 
 TOPICS_KNOWN_MAX = 50_000
 """A `TopicChoice` that has seen more topics than this begins anew."""
 
-FIELDS_BYTES: dict[Encoding, int] = {"event": 220, "poll": 220, "json": 170, "csv": 60, "stored": 40}
+FIELDS_BYTES: dict[Encoding, int] = {"event": 220, "poll": 220, "json": 170, "csv": 60, "stored": 40, "publish": 0}
 """What an encoding adds to the topic and payload of a record, at least. Without it a piece of small records is encoded
 four times over, for what does not fit is thrown away."""
 
@@ -205,6 +207,11 @@ class ScanCollector(Collector[ScanResult]):
         self._count = 0
         self._records_left = request.records_max
         self._bytes_left = request.bytes_max
+        self._fields_bytes = FIELDS_BYTES[request.encoding]
+        self._publishes: PublishFrames | None = None
+        if request.form is not None:
+            self._publishes = PublishFrames(request.form, request.stream, clock_ms())
+            self._fields_bytes += FIELDS_BYTES_V5 if request.form.is_v5 else 0
 
     @property
     def is_bound_reached(self) -> bool:
@@ -216,7 +223,12 @@ class ScanCollector(Collector[ScanResult]):
 
     def taken(self) -> tuple[bytes, int]:
         """What was found so far, and how many records that is."""
-        return b"".join(self._parts), self._count
+        count = self._count if self._publishes is None else self._publishes.count
+        return b"".join(self._parts), count
+
+    def publishes(self) -> PublishColumns | None:
+        """What stands beside the frames of the `publish` encoding."""
+        return self._publishes.columns() if self._publishes is not None else None
 
     def lose(self, first_offset: int) -> None:
         """See `Collector.lose`.
@@ -230,26 +242,18 @@ class ScanCollector(Collector[ScanResult]):
 
     def _take(self, run: RecordRun, rows: Sequence[int]) -> int | None:
         """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""
+        if self._publishes is not None and self._publishes.leaves_out(run):
+            return None
         taken = self._within_bounds(run, rows)
-        request = self.request
-        is_whole = len(taken) == len(run.ends)
-        items = encode_rows(
-            request.encoding,
-            request.stream,
-            self.epoch,
-            run,
-            None if is_whole else taken if self.is_ascending else taken[::-1],
-            self.cursor_head,
-            self.cursor_tail,
-        )
-        if not self.is_ascending:
-            items.reverse()
+        items = self._encode(run, taken)
         data = b"".join(items)
         if len(data) >= self._bytes_left:
             sizes = list(accumulate(map(len, items)))
             count = bisect_left(sizes, self._bytes_left) + 1
-            taken = taken[:count]
-            data = b"".join(items[:count])
+            taken, items = taken[:count], items[:count]
+            data = b"".join(items)
+        if self._publishes is not None:
+            self._publishes.keep(run, taken, items, (self.cursor_head, self.cursor_tail))
         self._parts.append(data)
         self._count += len(taken)
         self._bytes_left -= len(data)
@@ -259,13 +263,35 @@ class ScanCollector(Collector[ScanResult]):
             return self._take(run, rows[len(taken) :])
         return taken[-1] if is_bound_reached else None
 
+    def _encode(self, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
+        """Each row in the encoding of the scan, in the order of the scan."""
+        request = self.request
+        if self._publishes is not None:
+            return self._publishes.encode(self.epoch, run, rows)
+        items = encode_rows(
+            request.encoding,
+            request.stream,
+            self.epoch,
+            run,
+            None if len(rows) == len(run.ends) else rows if self.is_ascending else rows[::-1],
+            self.cursor_head,
+            self.cursor_tail,
+        )
+        if not self.is_ascending:
+            items.reverse()
+        return items
+
     def _within_bounds(self, run: RecordRun, rows: Sequence[int]) -> Sequence[int]:
         """The leading rows that are worth encoding: a record's text is rarely shorter than its frame and its fields."""
         rows = rows[: self._records_left]
         bytes_left = self._bytes_left
-        fields_bytes = FIELDS_BYTES[self.request.encoding]
+        fields_bytes = self._fields_bytes
         if run.ends[-1] - run.start + len(rows) * fields_bytes <= bytes_left:
             return rows
+        if isinstance(rows, range) and rows.step == 1:
+            low, ends = rows.start, run.ends
+            reached = bytes_left + run.frame_start(low) + low * fields_bytes
+            return rows[: bisect_left(rows, reached, key=lambda row: ends[row] + (row + 1) * fields_bytes) + 1]
         count = 0
         for row in rows:
             bytes_left -= run.ends[row] - run.frame_start(row) + fields_bytes
@@ -275,7 +301,8 @@ class ScanCollector(Collector[ScanResult]):
         return rows[:count]
 
     def result(self) -> ScanResult:
-        return ScanResult(*self.taken(), **self._reached())
+        data, count = self.taken()
+        return ScanResult(data=data, count=count, publishes=self.publishes(), **self._reached())
 
 
 def _rows_with(run: RecordRun, rows: Sequence[int], needle: bytes) -> Sequence[int]:

@@ -345,7 +345,12 @@ def _decode_frames(
         length = body[position + 1]
         position += 2
         if length > 127:
-            length, position = _long_length(body, position - 1)
+            more = body[position]
+            if more < 128:  # two bytes hold what most frames need; a call would cost a third of all this
+                length = length & 0x7F | more << 7
+                position += 1
+            else:
+                length, position = _long_length(body, position - 1)
         payload_start = position + 2 + (body[position] << 8 | body[position + 1])
         encoded_topic = body[position:payload_start]
         topic = find_topic(encoded_topic)

@@ -100,4 +100,5 @@ class OnePartition(ABC):
             {0: found.first_offset},
             found.last_ms,
             found.is_epoch_current,
+            found.publishes,
         )

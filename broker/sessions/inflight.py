@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
+    from broker.replay import ReplayPiece
 
 PACKET_ID_MAX = 65_535
 
 
 class Flight:
-    """Rows `row` to `end_row - 1` of `run`, sent with the packet ids from `first_id` on."""
+    """Rows `row` to `end_row - 1` of `run` (or of a piece of a replay), sent with the packet ids from `first_id` on."""
 
     __slots__ = ("end_row", "first_id", "row", "run")
 
-    def __init__(self, first_id: int, run: PublishRun, row: int, end_row: int) -> None:
+    def __init__(self, first_id: int, run: PublishRun | ReplayPiece, row: int, end_row: int) -> None:
         self.first_id = first_id
         self.run = run
         self.row = row
@@ -55,7 +56,13 @@ class Inflight:
             ids_free = min(ids_free, (flight.first_id - next_id) % PACKET_ID_MAX)
         return ids_free
 
-    def add(self, run: PublishRun, row: int, end_row: int, qos: int) -> Flight:
+    def in_order(self) -> list[tuple[int, Flight]]:
+        """(QoS, messages) of all PUBLISHes that may have to be sent again, as they were sent first."""
+        latest_id = self.next_id - 1
+        flights = [(1, flight) for flight in self.unacknowledged] + [(2, flight) for flight in self.unreceived]
+        return sorted(flights, key=lambda each: (latest_id - each[1].first_id) % PACKET_ID_MAX, reverse=True)
+
+    def add(self, run: PublishRun | ReplayPiece, row: int, end_row: int, qos: int) -> Flight:
         """Hand out packet ids for as many of the rows as fit before the ids begin again at 1."""
         first_id = self.next_id
         end_row = min(end_row, row + PACKET_ID_MAX - first_id + 1)

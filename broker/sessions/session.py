@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 from broker.codec.encode import PACKET_IDS
 from broker.delivery import Delivery, split_frame
 from broker.publish_run import PublishRun
+from broker.replay import ReplayPiece
 from broker.sessions.inflight import Flight, Inflight
+from broker.sessions.replays import send_replays
 
 if TYPE_CHECKING:
     from broker.codec.packets import Subscription
     from broker.config import BrokerConfig
     from broker.metrics import Metrics
     from broker.outbox import Outbox
+    from broker.sessions.replays import Replay
 
 
 class Attached(Protocol):
@@ -81,6 +84,7 @@ class Session:
         "queued_bytes",
         "queued_messages",
         "quota",
+        "replays",
         "restored_unreleased",
         "storing",
         "subscriptions",
@@ -105,6 +109,8 @@ class Session:
         # The rest is made when it is first needed: most sessions are idle.
         self.subscriptions: dict[str, Subscription] | None = None
         self.targets: dict[tuple[int, bool, bool, tuple[int, ...]], Target] | None = None
+        self.replays: dict[str, Replay] | None = None
+        """Those of the subscriptions that are replays, by topic filter as subscribed."""
         self.inflight: Inflight | None = None
         self.queue: deque[Queued] | None = None
         self.queued_messages = 0
@@ -273,7 +279,12 @@ class Session:
         self.queued_bytes += rows_bytes(run, row, end_row)
 
     def send_queued(self, now_ms: int) -> None:
-        """Send from the queue what quota and outbox allow."""
+        """Send from the queue what quota and outbox allow; replays get what room is left."""
+        self._send_queue(now_ms)
+        if self.replays is not None:
+            send_replays(self)
+
+    def _send_queue(self, now_ms: int) -> None:
         queue = self.queue
         while queue and self.outbox is not None:
             first = queue[0]
@@ -293,14 +304,13 @@ class Session:
     def resend(self, pubrel: bytes, now_ms: int) -> None:
         """After a reconnect: what is unacknowledged again, in order, with DUP, then PUBRELs. [MQTT-4.4.0-1]
 
-        `pubrel` holds a PUBREL for each packet id, four bytes each, from 0 on.
+        `pubrel` holds a PUBREL for each packet id, four bytes each, from 0 on. [MQTT-4.6.0-1]
         """
         inflight, outbox = self.inflight, self.outbox
         if inflight is None or outbox is None:
             return
-        for qos, flights in ((1, inflight.unacknowledged), (2, inflight.unreceived)):
-            for flight in flights:
-                self._resend_flight(flight, qos, now_ms)
+        for qos, flight in inflight.in_order():
+            self._resend_flight(flight, qos, now_ms)
         for flight in inflight.uncompleted:
             first_id = flight.first_id
             outbox.append(pubrel[4 * first_id : 4 * (first_id + flight.end_row - flight.row)])
@@ -308,7 +318,10 @@ class Session:
     def _resend_flight(self, flight: Flight, qos: int, now_ms: int) -> None:
         assert self.outbox is not None
         for row in range(flight.row, flight.end_row):
-            front, back = split_frame(flight.run, row, self.is_v5, qos, now_ms=now_ms)
+            if isinstance(flight.run, ReplayPiece):
+                front, back = flight.run.split(row, self.is_v5)
+            else:
+                front, back = split_frame(flight.run, row, self.is_v5, qos, now_ms=now_ms)
             front = bytes((front[0] | 0x08,)) + front[1:]  # DUP [MQTT-3.3.1-1]
             self.outbox.append(front + PACKET_IDS[flight.first_id + row - flight.row] + back)
 

@@ -19,6 +19,7 @@ SANS_IO = (
     "broker/topics",
     "broker/sessions",
     "broker/protocol",
+    "broker/replay.py",
     "broker/routing.py",
     "broker/outbox.py",
     "broker/engine.py",
@@ -26,7 +27,15 @@ SANS_IO = (
 """No coroutine, no socket and no clock: time is an argument."""
 
 BROKER_LAYERS = (
-    ("broker.codec", "broker.topics", "broker.config", "broker.sink", "broker.publish_run", "broker.metrics"),
+    (
+        "broker.codec",
+        "broker.topics",
+        "broker.config",
+        "broker.sink",
+        "broker.replay",
+        "broker.publish_run",
+        "broker.metrics",
+    ),
     ("broker.delivery", "broker.outbox", "broker.sessions", "broker.routing", "broker.retained"),
     ("broker.protocol",),
     ("broker.engine",),
@@ -38,6 +47,7 @@ BROKER_LAYERS = (
 
 BRIDGE_MAY_IMPORT_OF_BROKER = (
     "broker.sink",
+    "broker.replay",
     "broker.server",
     "broker.codec",
     "broker.topics",

@@ -12,6 +12,7 @@ from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
 from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
+from broker.sessions.replays import open_replays
 from broker.topics.names import validate_topic_name
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     if is_present:
         session.resend(PUBREL_STREAM, now_ms)
         session.send_queued(now_ms)
+        open_replays(session)
 
 
 def _refusal(connection: Connection, packet: Connect) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from broker.codec.encode import encode_suback, encode_unsuback
 from broker.codec.errors import MqttError
 from broker.codec.packets import Suback, Unsuback
 from broker.delivery import Delivery
 from broker.protocol.handlers.publish import make_run
-from broker.topics.names import validate_topic_filter
+from broker.replay import REPLAY_PREFIX, ReplayRefused
+from broker.sessions.replays import replay_state
+from broker.topics.names import SHARE_PREFIX, split_shared, validate_topic_filter
 
 if TYPE_CHECKING:
     from broker.codec.packets import Subscribe, Subscription, Unsubscribe
     from broker.protocol.connection import Connection
+    from broker.replay import ReplayState
     from broker.retained import RetainedMessage
+    from broker.sessions.replays import Replay
     from broker.sessions.session import Session
 
 TOPIC_FILTER_INVALID = 0x8F
@@ -24,60 +28,158 @@ IMPLEMENTATION_SPECIFIC_ERROR = 0x83
 FAILURE_3_1_1 = 0x80
 NO_SUBSCRIPTION_EXISTED = 0x11
 
+SINCE = "since"
+"""The user property that makes every filter of an MQTT 5 SUBSCRIBE a replay."""
+
 
 def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> None:
-    """Add the subscriptions, answer with one code each, then send the retained messages. [MQTT-3.8.4-5]"""
+    """Add the subscriptions, answer with one code each, then send what is retained or stored. [MQTT-3.8.4-5]"""
     session = connection.session
     assert session is not None
     identifiers = packet.properties.subscription_identifiers if packet.properties is not None else None
+    sinces = _sinces(connection, packet)
     reason_codes: list[int] = []
     retained_for: list[Subscription] = []
+    replays: list[Replay] = []
     for subscription in packet.subscriptions:
         if identifiers:
             subscription.subscription_identifier = identifiers[0]
-        refusal = _refusal(connection, session, subscription.topic_filter)
-        if refusal:
-            reason_codes.append(refusal if connection.is_v5 else FAILURE_3_1_1)
+        try:
+            wanted = _judge(connection, session, subscription.topic_filter, sinces)
+            state = _replay_state(connection, session, subscription, wanted, now_ms) if wanted is not None else None
+        except Refused as refused:
+            reason_codes.append(refused.reason_code if connection.is_v5 else FAILURE_3_1_1)
+            continue
+        reason_codes.append(subscription.qos)
+        if state is not None:
+            replays.append(_add_replay(connection, session, subscription, state))
             continue
         is_new = _add(connection, session, subscription)
-        reason_codes.append(subscription.qos)
         if subscription.retain_handling == 0 or (subscription.retain_handling == 1 and is_new):  # [MQTT-3.3.1-9..11]
             retained_for.append(subscription)
     connection.outbox.append(encode_suback(Suback(packet.packet_id, reason_codes), connection.protocol_level))
     for subscription in retained_for:
         for message in connection.engine.retained.match(subscription.topic_filter):
             _send_retained(connection, session, subscription, message, now_ms)
+    for replay in replays:
+        replay.open()
 
 
-def _refusal(connection: Connection, session: Session, topic_filter: str) -> int:
-    """Why a filter is not granted; 0: it is."""
+class Refused(Exception):
+    """A topic filter is not granted."""
+
+    def __init__(self, reason_code: int) -> None:
+        super().__init__(f"0x{reason_code:02x}")
+        self.reason_code = reason_code
+
+
+class Wanted(NamedTuple):
+    """What a replay subscription asks for."""
+
+    topic_filter: str
+    since: str
+
+
+def _sinces(connection: Connection, packet: Subscribe) -> list[str]:
+    """The user properties `since`; without something stored they are whatever the client means by them."""
+    if packet.properties is None or connection.engine.replays is None:
+        return []
+    return [text for name, text in packet.properties.user_properties if name == SINCE]
+
+
+def _judge(connection: Connection, session: Session, name: str, sinces: list[str]) -> Wanted | None:
+    """The one place that says which topic filters are granted; returns what to replay, None for a usual subscription.
+
+    Raises:
+        Refused: with the reason for it.
+    """
     config = connection.engine.config
     try:
-        validate_topic_filter(topic_filter)
+        validate_topic_filter(name)
+        shared_filter = split_shared(name)[1] if name.startswith(SHARE_PREFIX) else ""
     except MqttError as error:
-        return error.reason_code
-    if topic_filter.startswith("$share/"):
-        return SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
-    if topic_filter.startswith("$replay/"):
-        return IMPLEMENTATION_SPECIFIC_ERROR
-    if topic_filter.count("/") >= config.subscription_topic_levels_max:
-        return TOPIC_FILTER_INVALID
+        raise Refused(error.reason_code) from error
+    if shared_filter:
+        is_replay = bool(sinces) or shared_filter.startswith(REPLAY_PREFIX)
+        raise Refused(TOPIC_FILTER_INVALID if is_replay else SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
+    replays = connection.engine.replays
+    if replays is None and name.startswith(REPLAY_PREFIX):
+        raise Refused(IMPLEMENTATION_SPECIFIC_ERROR)
+    wanted = _wanted(name, sinces)
+    if name.count("/") >= config.subscription_topic_levels_max:
+        raise Refused(TOPIC_FILTER_INVALID)
     subscriptions = session.subscriptions
     if (
         subscriptions is not None
-        and topic_filter not in subscriptions
+        and name not in subscriptions
         and len(subscriptions) >= config.subscriptions_per_client_max
     ):
-        return QUOTA_EXCEEDED
-    return 0
+        raise Refused(QUOTA_EXCEEDED)
+    is_one_more = session.replays is None or name not in session.replays
+    if wanted is not None and replays is not None and is_one_more and not replays.has_room(session):
+        replays.refused += 1
+        raise Refused(QUOTA_EXCEEDED)
+    return wanted
+
+
+def _wanted(name: str, sinces: list[str]) -> Wanted | None:
+    """What `$replay/{since}/{filter}`, or the user property `since` beside a filter, asks for."""
+    if not name.startswith(REPLAY_PREFIX):
+        if len(sinces) > 1:
+            raise Refused(TOPIC_FILTER_INVALID)
+        return Wanted(name, sinces[0]) if sinces else None
+    since, _, topic_filter = name[len(REPLAY_PREFIX) :].partition("/")
+    if not topic_filter or topic_filter.startswith((REPLAY_PREFIX, SHARE_PREFIX)):
+        raise Refused(TOPIC_FILTER_INVALID)
+    return Wanted(topic_filter, since)
+
+
+def _replay_state(
+    connection: Connection, session: Session, subscription: Subscription, wanted: Wanted, now_ms: int
+) -> ReplayState:
+    """Where the replay begins: a subscription that is made again goes on where it stands. [MQTT-3.8.4-4]
+
+    Raises:
+        Refused: `since` is no time.
+    """
+    replays = connection.engine.replays
+    assert replays is not None  # it was judged
+    known = session.replays.get(subscription.topic_filter) if session.replays is not None else None
+    state = known.state() if known is not None else None
+    if state is not None and state.since == wanted.since:
+        position = state.position
+    else:
+        try:
+            position = replays.source.start(wanted.topic_filter, wanted.since, now_ms)
+        except ReplayRefused as refused:
+            raise Refused(refused.reason_code) from refused
+    return replay_state(subscription, wanted.topic_filter, wanted.since, position)
 
 
 def _add(connection: Connection, session: Session, subscription: Subscription) -> bool:
+    is_new = _keep(session, subscription)
+    engine = connection.engine
+    if engine.replays is not None:
+        engine.replays.remove(session, subscription.topic_filter)
+    engine.router.subscribe(session, subscription.topic_filter, subscription)
+    return is_new
+
+
+def _add_replay(connection: Connection, session: Session, subscription: Subscription, state: ReplayState) -> Replay:
+    """Its messages come from what was stored, live ones too: the router does not know it, so none comes twice."""
+    is_new = _keep(session, subscription)
+    engine = connection.engine
+    assert engine.replays is not None
+    if not is_new and engine.replays.remove(session, subscription.topic_filter) is None:
+        engine.router.unsubscribe(session, subscription.topic_filter)
+    return engine.replays.add(session, state)
+
+
+def _keep(session: Session, subscription: Subscription) -> bool:
     if session.subscriptions is None:
         session.subscriptions = {}
     is_new = subscription.topic_filter not in session.subscriptions
     session.subscriptions[subscription.topic_filter] = subscription
-    connection.engine.router.subscribe(session, subscription.topic_filter, subscription)
     return is_new
 
 
@@ -112,6 +214,8 @@ def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int)
         if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
             reason_codes.append(NO_SUBSCRIPTION_EXISTED)
         else:
-            connection.engine.router.unsubscribe(session, topic_filter)
+            replays = connection.engine.replays
+            if replays is None or replays.remove(session, topic_filter) is None:
+                connection.engine.router.unsubscribe(session, topic_filter)
             reason_codes.append(0)
     connection.outbox.append(encode_unsuback(Unsuback(packet.packet_id, reason_codes), connection.protocol_level))
