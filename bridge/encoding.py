@@ -272,21 +272,21 @@ def read_properties(data: bytes, frame_start: int) -> dict[str, Any]:
     return found
 
 
-_STORED_HEAD = Struct("<QI")  # offset, bytes of the segment
+_STORED_HEAD = Struct("<iQI")  # partition, offset, bytes of the segment
 
 
 def _encode_stored(run: RecordRun, row: int) -> bytes:
     segment = encode_record(run, row)
-    return _STORED_HEAD.pack(run.base_offset + row, len(segment)) + segment
+    return _STORED_HEAD.pack(run.partition, run.base_offset + row, len(segment)) + segment
 
 
-def decode_stored(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(offset, segment with one frame) of each record of a scan in the `stored` encoding."""
+def decode_stored(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(partition, offset, segment with one frame) of each record of a scan in the `stored` encoding."""
     position = 0
     while position < len(data):
-        offset, size = _STORED_HEAD.unpack_from(data, position)
+        partition, offset, size = _STORED_HEAD.unpack_from(data, position)
         position += _STORED_HEAD.size
-        yield offset, data[position : position + size]
+        yield partition, offset, data[position : position + size]
         position += size
 
 

@@ -157,7 +157,7 @@ class Node:
         self.broker = Broker(config.broker_config(), self.intake, self.replays)
         self.intake.connect(self.hub, self._on_committed)
         if self.kafka is not None:
-            await self.kafka.open(self.hub)
+            await self.kafka.open(self.hub, self.latest)
         await self.broker.start()
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
         self.is_ready = True

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from bridge.cursors import Cursor, Offsets, distance
 from bridge.encoding import encode_rows
 from bridge.live.conflation import HeldValues
-from bridge.live.events import COMMENT, gap_event, last_id, position_event
+from bridge.live.events import COMMENT, GapReason, gap_event, last_id, position_event
 from bridge.live.feeder import feed_reader
 from bridge.live.group import Bell, Group
 from bridge.live.limits import LiveLimits
@@ -140,11 +140,19 @@ class Hub:
         streams = {group.streams for group in self._group_by_key.values() if log.name in group.streams}
         return {names: self.cursor_text(self.offsets_of(names)) for names in streams}
 
-    def begin_anew(self, log: StreamLog, before: Mapping[tuple[str, ...], str]) -> None:
-        """The log has another epoch: every reader of it is told, and goes on where the new one begins.
+    def begin_anew(
+        self,
+        log: StreamLog,
+        before: Mapping[tuple[str, ...], str],
+        reason: GapReason = "epoch",
+        lost: int | None = None,
+    ) -> None:
+        """The log goes on elsewhere, in another epoch or behind what it has lost: readers are told, and go on there.
 
-        `before` is what `cursors_of` gave under the old one.
+        `before` is what `cursors_of` gave before that.
         """
+        if reason == "epoch":
+            self.latest.forget(log)
         self.latest.moved(log)
         name = log.name
         for group in self._group_by_key.values():
@@ -155,18 +163,18 @@ class Hub:
             if name not in group.streams:
                 continue
             after = self.cursor_text(self.offsets_of(group.streams))
-            group.write(gap_event(before.get(group.streams, ""), after, None, "epoch"), tuple(group.members))
+            group.write(gap_event(before.get(group.streams, ""), after, lost, reason), tuple(group.members))
             group.told = after
         for reader in tuple(self.readers):
-            if name not in reader.group.streams or reader.offsets is None:
-                continue
+            if name not in reader.group.streams or reader.offsets is None or reason != "epoch":
+                continue  # who reads the log by itself sees by itself what is gone
             if reader.held is not None:
                 self.stop_holding(reader)
             if reader.parked is not None:
                 self.unpark(reader)
             reader.offsets[name] = log.offsets
             told = self.cursor_text(reader.offsets)
-            reader.write(gap_event(before.get(reader.group.streams, ""), told, None, "epoch"))
+            reader.write(gap_event(before.get(reader.group.streams, ""), told, None, reason))
 
     def flush(self) -> None:
         """End of a turn: write every group's events."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from bridge.cursors import distance
 from bridge.encoding import decode_stored, encode_rows, encode_snapshot
 from bridge.history.scan import Scan, StreamScan
 from bridge.records import RecordRun, Topic, as_record_run
@@ -41,6 +42,8 @@ SAVE_S = 30.0
 SAVE_RECORDS = 1_000_000
 LOAD_BYTES = 64 * 1024
 INTERVAL_WEIGHT = 0.2
+READ_UP_RECORDS = 20_000
+"""Of each partition, when nothing was saved."""
 EVERY_TOPIC = ("#", "$presence/#", "$server/#")
 
 
@@ -48,11 +51,11 @@ EVERY_TOPIC = ("#", "$presence/#", "$server/#")
 class SavesLatest(Protocol):
     """A log that can keep latest values over a restart."""
 
-    def save_latest(self, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:
-        """Save entries; every record before the offset is reflected in what was saved."""
+    def save_latest(self, entries: Sequence[LatestEntry], checkpoint: Offsets) -> None:
+        """Save entries; every record before the checkpoint is reflected in what was saved."""
 
-    def load_latest(self) -> tuple[list[LatestEntry], int]:
-        """What was saved, and that offset."""
+    def load_latest(self) -> tuple[list[LatestEntry], Offsets]:
+        """What was saved, and the checkpoint."""
 
 
 class Entry:
@@ -135,6 +138,8 @@ class LatestValues:
         self._unsaved: dict[str, dict[Topic, Entry]] = {}
         self._unsaved_records = 0
         self._logs: dict[str, SavesLatest] = {}
+        self._checkpoints: dict[str, Offsets] = {}
+        """Of logs that what was saved of them has still to be completed from."""
         self._saver: asyncio.Task[None] | None = None
         self._save_now = asyncio.Event()
 
@@ -318,33 +323,66 @@ class LatestValues:
             self.offsets[log.name] = log.offsets
             if isinstance(log, SavesLatest):
                 self._logs[log.name] = log
-                await self._load(log, log)
+                checkpoint = await self._load(log, log)
+                if log.reads_back:
+                    self._checkpoints[log.name] = checkpoint
+                else:
+                    await self._read_up(log, checkpoint)
         self._saver = asyncio.create_task(self._save_at_times())
 
-    async def _load(self, log: StreamLog, saved: SavesLatest) -> None:
-        entries, offset = saved.load_latest()
-        for number, (topic, at, time_ms, count, interval_ms, segment) in enumerate(entries, 1):
+    async def read_up(self, log: StreamLog) -> None:
+        """Read what came after the checkpoint of a log that can be read only now.
+
+        Raises: StreamLogError.
+        """
+        checkpoint = self._checkpoints.get(log.name)
+        if checkpoint is None:
+            return
+        if not checkpoint:  # nothing was ever saved: the newest are enough, of a topic that may be very long
+            checkpoint = {
+                partition: max(offset, log.offsets.get(partition, 0) - READ_UP_RECORDS)
+                for partition, offset in log.first_offsets.items()
+            }
+        await self._read_up(log, checkpoint)
+        self._checkpoints.pop(log.name, None)
+
+    def forget(self, log: StreamLog) -> None:
+        """The log has begun anew: what it held is gone."""
+        for name in [name for name, entry in self._entry_by_topic.items() if entry.log is log]:
+            self.bytes -= len(self._entry_by_topic.pop(name).segment) + ENTRY_BYTES
+        self._unsaved.pop(log.name, None)
+        self._checkpoints.pop(log.name, None)
+
+    async def _load(self, log: StreamLog, saved: SavesLatest) -> Offsets:
+        entries, checkpoint = saved.load_latest()
+        for number, (topic, at, time_ms, count, interval_ms, segment, partition) in enumerate(entries, 1):
             topic.stream = log
-            self._put(topic, log, (0, at), time_ms, count, segment)
+            self._put(topic, log, (partition, at), time_ms, count, segment)
             self._entry_by_topic[topic.name].interval_ms = interval_ms
             if number % SLICE_TOPICS == 0:
                 await asyncio.sleep(0)
         self._unsaved.pop(log.name, None)
+        return checkpoint
+
+    async def _read_up(self, log: StreamLog, checkpoint: Offsets) -> None:
         topics: dict[bytes, Topic] = {}
-        offset = max(offset, log.first_offsets[0])
-        while offset < log.offsets[0]:
+        first, end = log.first_offsets, log.offsets
+        start = {partition: max(checkpoint.get(partition, 0), offset) for partition, offset in first.items()}
+        while distance(start, end):
             what = Scan(log.name, log.epoch, EVERY_TOPIC, 0, 0, "stored", records_max=10_000, bytes_max=LOAD_BYTES)
-            result = await log.scan_stream(StreamScan(what, {0: offset}, log.offsets))
-            for at, segment in decode_stored(result.data):
+            result = await log.scan_stream(StreamScan(what, start, end))
+            for partition, at, segment in decode_stored(result.data):
                 run = decode_body(segment, at, topics)[0]
                 topic = run.topics[0]
                 topic.stream = log
-                self._put(topic, log, (0, at), run.received_at_ms, 1, segment)
+                known = self._entry_by_topic.get(topic.name)
+                if known is None or known.log is not log or known.time_ms <= run.received_at_ms:
+                    self._put(topic, log, (partition, at), run.received_at_ms, 1, segment)
             if len(topics) > self._topics_max:
                 topics.clear()
-            if result.next_offsets[0] <= offset:
+            if result.next_offsets == start:
                 break
-            offset = result.next_offsets[0]
+            start = dict(result.next_offsets)
 
     async def _save_at_times(self) -> None:
         while True:
@@ -363,11 +401,18 @@ class LatestValues:
         for name, changed in unsaved.items():
             rows = [
                 LatestEntry(
-                    entry.topic, entry.offset, entry.time_ms, entry.count, int(entry.interval_ms), entry.segment
+                    entry.topic,
+                    entry.offset,
+                    entry.time_ms,
+                    entry.count,
+                    int(entry.interval_ms),
+                    entry.segment,
+                    entry.partition,
                 )
                 for entry in changed.values()
             ]
-            self._logs[name].save_latest(rows, self.offsets[name][0])
+            if name not in self._checkpoints:
+                self._logs[name].save_latest(rows, self.offsets[name])
 
     async def close(self) -> None:
         """Save and stop."""

@@ -168,7 +168,7 @@ async def record(
     result = await _record_at(log, _partition(log, number, epoch), at, "stored" if is_raw else "json")
     if not is_raw:
         return Response(result.data[:-1], media_type="application/json", headers=NO_STORE)
-    ((_, segment),) = decode_stored(result.data)
+    ((_, _, segment),) = decode_stored(result.data)
     (run,) = decode_body(segment, at, {})
     content_type = read_properties(run.data, run.start).get("content_type", "") if run.is_v5 else ""
     return Response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from bridge.cursors import Offsets
 from bridge.history.scan import AnswerT, Question
 from bridge.records import RecordRun
 from bridge.streams.log import ignore_commits
@@ -109,17 +110,18 @@ class SqliteLog(OnePartition):
     async def scan(self, request: Question[AnswerT]) -> AnswerT:
         return await self._store.readers.scan(self.table.stream_id, request)
 
-    def save_latest(self, entries: Sequence[LatestEntry], checkpoint_offset: int) -> None:
+    def save_latest(self, entries: Sequence[LatestEntry], checkpoint: Offsets) -> None:
         """Save the newest record of each of some topics, in small steps, for the next start.
 
-        Once all are stored, `load_latest` gives them with `checkpoint_offset`: every record before it is reflected
+        Once all are stored, `load_latest` gives them with `checkpoint`: every record before it is reflected
         in what was saved, so that only later ones have to be read.
         """
-        self._store.save_latest(self.table, entries, checkpoint_offset)
+        self._store.save_latest(self.table, entries, checkpoint[0])
 
-    def load_latest(self) -> tuple[list[LatestEntry], int]:
-        """What was saved, and the offset from which on records are not reflected in it. For start-up: it blocks."""
-        return self._store.load_latest(self.table)
+    def load_latest(self) -> tuple[list[LatestEntry], Offsets]:
+        """What was saved, and from where on records are not reflected in it. For start-up: it blocks."""
+        entries, checkpoint_offset = self._store.load_latest(self.table)
+        return entries, {0: checkpoint_offset}
 
     def drop_before(self, offset: int) -> None:
         """Records before an offset are no longer wanted: their rows go in small steps, whole ones only."""

@@ -45,6 +45,8 @@ class LatestEntry(NamedTuple):
     interval_ms: int
     segment: bytes
     """A stored segment (`frames.encode_record`) with exactly one frame."""
+    partition: int = 0
+    """Of a log that has several; it keeps this within `offset` (`KafkaLog.save_latest`)."""
 
 
 @contextmanager
@@ -295,7 +297,7 @@ class TableUpkeep:
                     table.topic_ids.insert_new()
                 table.connection.executemany(
                     f"INSERT OR REPLACE INTO latest_{table.stream_id} VALUES (?, ?, ?, ?, ?, ?)",
-                    [(entry.topic.topic_id, *entry[1:]) for entry in entries],
+                    [(entry.topic.topic_id, *entry[1:6]) for entry in entries],
                 )
                 if is_last:
                     table.connection.execute(

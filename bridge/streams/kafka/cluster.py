@@ -100,7 +100,7 @@ class KafkaCluster:
         self._known = asyncio.Event()
         """The first try has ended, well or not."""
         self._task: asyncio.Task[None] | None = None
-        self._told: dict[str, str] = {}
+        self._reconnecting: asyncio.Task[None] | None = None
 
     # Life
 
@@ -124,6 +124,12 @@ class KafkaCluster:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self._drop_clients()
+
+    def reconnect(self) -> None:
+        """Drop the connections, which may hang without a word, and make new ones."""
+        if self._reconnecting is None or self._reconnecting.done():
+            self._reconnecting = asyncio.create_task(self._drop_clients(), name="kafka-reconnect")
+        self.check_now()
 
     def check_now(self) -> None:
         """Something has failed: look again at once."""

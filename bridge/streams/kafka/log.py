@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bridge.streams.kafka.records import Batch as FetchedBatch
     from bridge.streams.kafka.settings import KafkaTopicSettings
     from bridge.streams.sqlite_store import SqliteStore
+    from bridge.streams.upkeep import LatestEntry
 
 logger = logging.getLogger("headrace.kafka")
 
@@ -49,6 +50,8 @@ CLOSE_RECORDS = 2_000
 KEEP_MOVED_S = 30.0
 """Bodies of moved records stay so long: a reader in the middle of a piece may still want them."""
 FAR = 1 << 62
+PARTITION_SHIFT = 48
+"""No partition has more than 2^48 records."""
 SETTLE_S = 1.0
 """After a crash: for what the last run has sent and the broker has not taken from its socket yet."""
 
@@ -87,6 +90,8 @@ class KafkaLog:
         self.on_read: Callable[[Sequence[RecordRun]], None] = ignore_runs
         self.on_moved: Callable[[], None] = lambda: None
         """The position has changed without a record to show."""
+        self.on_lost: Callable[[int], None] = lambda _lost: None
+        """Kafka has dropped so many records that live readers have not seen; `offsets` is behind them."""
         self.before_new_epoch: Callable[[], None] = lambda: None
         """The topic is another one; what is known of the position is still the old one's."""
         self.on_new_epoch: Callable[[], None] = lambda: None
@@ -114,6 +119,8 @@ class KafkaLog:
         self.epoch = standing.epoch
         self.contact_offsets: Offsets = standing.contact
         self.is_end_known = False
+        self.is_known = False
+        """The topic was seen in this run."""
         self._offsets: dict[int, int] = dict(standing.offsets)
         self._shown_spool = self.spool.next_offset
         self._position: Offsets = {**self._offsets, SPOOL: self._shown_spool}
@@ -589,7 +596,10 @@ class KafkaLog:
                 for partition, (end, _) in last.items()
             }
             contact = dict(self.contact_offsets)
-        if is_another:
+        lost = 0
+        if self.is_known and not is_another:
+            lost = sum([max(0, offset - self._offsets.get(partition, 0)) for partition, offset in self._first.items()])
+        if is_another or lost:
             self.before_new_epoch()
         self.epoch = epoch
         self.contact_offsets = contact
@@ -600,14 +610,18 @@ class KafkaLog:
         self._placement.set_partitions(len(state.leaders))
         for partition in sorted(offsets):
             line = self._lines.get(partition)
-            if line is None or is_another:
+            if line is None or is_another or line.position < offsets[partition]:
                 if line is not None:
                     self._tail.leave(line)
                 line = self._lines[partition] = Line(self, topic, partition, offsets[partition])
             line.high_watermark = max(line.high_watermark, last[partition][0])
         self._set_leaders(state)
+        self.is_known = True
         if is_another:
             self.on_new_epoch()
+        elif lost:
+            logger.warning("%d records of %s were dropped by Kafka's retention before they were read", lost, topic)
+            self.on_lost(lost)
         else:
             self.on_moved()
         if not is_growth:
@@ -905,6 +919,30 @@ class KafkaLog:
                 self.on_change("limit_hit", {"limit": "kafka.spool_bytes_max", "stream": self.name})
             elif self.mode in (Mode.SPOOLING, Mode.DRAINING):
                 self._release_held()
+
+    # Latest values over a restart
+
+    def save_latest(self, entries: Sequence[LatestEntry], checkpoint: Offsets) -> None:
+        """See `SqliteLog.save_latest`; the partition stands in the upper bits of the offset."""
+        log = self.spool.log
+        packed = [
+            entry._replace(offset=(entry.partition + 1) << PARTITION_SHIFT | entry.offset, partition=0)
+            for entry in entries
+        ]
+        log.save_latest(packed, {0: max(1, sum(checkpoint.values()))})
+        self.spool.keep_checkpoint(self.epoch, checkpoint)
+
+    def load_latest(self) -> tuple[list[LatestEntry], Offsets]:
+        """See `SqliteLog.load_latest`. Without a checkpoint, or one of another epoch, nothing was saved."""
+        epoch, checkpoint = self.spool.checkpoint
+        if epoch != self.epoch or epoch == UNKNOWN:
+            return [], {}
+        entries, _ = self.spool.log.load_latest()
+        mask = (1 << PARTITION_SHIFT) - 1
+        return [
+            entry._replace(partition=(entry.offset >> PARTITION_SHIFT) - 1, offset=entry.offset & mask)
+            for entry in entries
+        ], checkpoint
 
     # StreamLog: reading
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import KafkaCluster, KafkaUnreachable
@@ -15,6 +15,7 @@ from bridge.streams.kafka.log import KafkaLog, Mode
 from bridge.streams.kafka.readers import KafkaReaders
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from bridge.streams.kafka.tail import Tail
+from bridge.streams.log import StreamLogError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace.kafka")
 
+HEAL_S = 5.0
+RETRY_S = 0.5
 START_S = 5.0
 """How long a start waits for Kafka to say where its topics end; without an answer it goes on."""
 
@@ -39,8 +42,21 @@ class LiveSide(Protocol):
     def cursors_of(self, log: Any) -> dict[tuple[str, ...], str]:
         """The position as cursors."""
 
-    def begin_anew(self, log: Any, before: Mapping[tuple[str, ...], str]) -> None:
-        """Another epoch has begun."""
+    def begin_anew(
+        self,
+        log: Any,
+        before: Mapping[tuple[str, ...], str],
+        reason: Literal["epoch", "retention"] = "epoch",
+        lost: int | None = None,
+    ) -> None:
+        """The log goes on elsewhere."""
+
+
+class LatestSide(Protocol):
+    """The latest values, as far as Kafka's logs complete them."""
+
+    async def read_up(self, log: Any) -> None:
+        """Read what came after what was saved. Raises: StreamLogError"""
 
 
 class KafkaSide:
@@ -54,6 +70,8 @@ class KafkaSide:
         self.logs: list[KafkaLog] = []
         self.on_change: Callable[[str, dict[str, Any]], None] = lambda _kind, _fields: None
         self._store = store
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading_up: asyncio.Task[None] | None = None
         self.cluster.on_change = self._cluster_changed
 
     @property
@@ -79,7 +97,7 @@ class KafkaSide:
         self.logs.append(log)
         return log
 
-    async def open(self, live: LiveSide) -> None:
+    async def open(self, live: LiveSide, latest: LatestSide) -> None:
         """Begin to work.
 
         Raises: KafkaUnreachable, when Kafka is required and does not answer.
@@ -97,8 +115,31 @@ class KafkaSide:
             await asyncio.wait_for(self.cluster.first_answer(), START_S)
         while self.cluster.is_up and time.monotonic() < deadline:
             if all(log.mode is not Mode.STARTING for log in self.logs):
-                return
+                break
             await asyncio.sleep(0.01)
+        self._reading_up = asyncio.create_task(self._read_up(latest), name="kafka-latest")
+        await asyncio.wait([self._reading_up], timeout=max(0.0, deadline - time.monotonic()))
+        self._timer = asyncio.get_running_loop().call_later(HEAL_S, self._heal)
+
+    async def _read_up(self, latest: LatestSide) -> None:
+        """Complete the latest values of each stream as soon as its topic can be read."""
+        waiting = list(self.logs)
+        while waiting:
+            for log in tuple(waiting):
+                if log.is_known:
+                    try:
+                        await latest.read_up(log)
+                    except StreamLogError as error:
+                        logger.debug("the latest values of %s are not complete yet: %s", log.name, error)
+                        continue
+                    waiting.remove(log)
+            await asyncio.sleep(RETRY_S)
+
+    def _heal(self) -> None:
+        """A line that does not move although Kafka has more gets new connections."""
+        self._timer = asyncio.get_running_loop().call_later(HEAL_S, self._heal)
+        if self.cluster.is_up and self.tail.heal():
+            self.cluster.reconnect()
 
     def _connect(self, log: KafkaLog, live: LiveSide) -> None:
         before: dict[tuple[str, ...], str] = {}
@@ -110,6 +151,7 @@ class KafkaSide:
         log.on_read = lambda runs: live.read(log, runs)
         log.on_moved = lambda: live.moved(log)
         log.before_new_epoch = remember
+        log.on_lost = lambda lost: live.begin_anew(log, before, "retention", lost)
         log.on_new_epoch = lambda: live.begin_anew(log, before)
         log.on_change = lambda kind, fields: self.on_change(kind, fields)
 
@@ -126,6 +168,11 @@ class KafkaSide:
 
     async def close(self) -> None:
         """Spool what Kafka has not confirmed, and let go of everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reading_up is not None:
+            self._reading_up.cancel()
+            await asyncio.gather(self._reading_up, return_exceptions=True)
         for log in self.logs:
             await log.close()
         await self.tail.close()

@@ -123,6 +123,11 @@ class Spool:
         """No record from here on was ever sent."""
         self.search_from = _offsets(values.get("search_from"))
         """By partition of Kafka: the copies of what `moved_to` and `sent_until` enclose stand there or behind."""
+        self.checkpoint: tuple[str, dict[int, int]] = (
+            values.get("latest_epoch", UNKNOWN),
+            _offsets(values.get("latest_offsets")),
+        )
+        """Epoch and place up to which saved latest values know all records."""
         self.dead_letters: int = values["dead_letters"]
         self.newest_dead_letter_ms: int | None = values["newest_dead_letter_ms"]
         self._beyond: set[int] = set(values["beyond"])
@@ -229,6 +234,11 @@ class Spool:
             ],
             then,
         )
+
+    def keep_checkpoint(self, epoch: str, offsets: Mapping[int, int]) -> None:
+        """Latest values have been handed over to be saved, as they were at this place."""
+        self.checkpoint = (epoch, dict(offsets))
+        self._submit([self._set("latest_epoch", epoch), self._set("latest_offsets", offsets)], None)
 
     def begin_sending(self, sent_until: int, search_from: Mapping[int, int], then: Callable[[], None]) -> None:
         """Records before `sent_until` may be sent once this is on disk."""
