@@ -14,6 +14,7 @@ from bridge import __version__
 
 if TYPE_CHECKING:
     from bridge.node import Node
+    from bridge.streams.kafka.log import KafkaLog
 
 
 class NodeCollector(Collector):
@@ -31,6 +32,7 @@ class NodeCollector(Collector):
         yield from self._broker()
         yield from self._replays()
         yield from self._streams()
+        yield from self._kafka()
         yield from self._live()
 
     def _broker(self) -> Iterator[Metric]:
@@ -81,6 +83,52 @@ class NodeCollector(Collector):
             committed.add_metric([name], sum(log.offsets.values()))
             failing.add_metric([name], int(log.failure is not None))
         yield from (pending, stored, kept, committed, failing)
+        yield from self._commits()
+
+    def _commits(self) -> Iterator[Metric]:
+        names = ("stream", "quantile")
+        seconds = GaugeMetricFamily("headrace_log_commit_seconds", "Of the latest commits", labels=names)
+        commits = CounterMetricFamily("headrace_log_commits", "Groups of records committed", labels=["stream"])
+        acknowledged = CounterMetricFamily("headrace_log_acknowledged", "Records that are safe", labels=["stream"])
+        for name in self._node.streams:
+            figures = self._node.figures.of(name)
+            commits.add_metric([name], figures.commits)
+            acknowledged.add_metric([name], figures.records_total)
+            for share in (0.5, 0.99):
+                value = figures.percentile_s(share)
+                if value is not None:
+                    seconds.add_metric([name, str(share)], value)
+        yield from (seconds, commits, acknowledged)
+
+    def _kafka(self) -> Iterator[Metric]:
+        kafka = self._node.kafka
+        if kafka is None:
+            return
+        yield _gauge("headrace_kafka_up", "1 while Kafka answers", int(kafka.cluster.is_up))
+        yield CounterMetricFamily(
+            "headrace_kafka_tail_stalls", "Times that reading from Kafka had stalled", value=kafka.tail.heals
+        )
+        gauges = (
+            ("headrace_kafka_lag", "Records in Kafka that live readers have not been shown yet", "lag"),
+            ("headrace_spool_records", "Records that wait outside Kafka", "spooled"),
+            ("headrace_spool_bytes", "Bytes that the spool takes, moved records that are still kept included", "bytes"),
+        )
+        counters = (
+            ("headrace_spooled_records", "Records that went to the spool", "spooled_total"),
+            ("headrace_moved_records", "Records that moved from the spool to Kafka", "moved_total"),
+            ("headrace_kafka_records", "Records that Kafka has confirmed", "stored_total"),
+            ("headrace_dead_letters", "Records that Kafka refused", "dead_letters"),
+            ("headrace_kafka_left_out", "Records of other producers that name no topic", "left_out"),
+        )
+        for family, found in (
+            (GaugeMetricFamily, gauges),
+            (CounterMetricFamily, counters),
+        ):
+            for name, text, what in found:
+                metric = family(name, text, labels=["stream"])
+                for log in kafka.logs:
+                    metric.add_metric([log.name], kafka_count(log, what))
+                yield metric
 
     def _live(self) -> Iterator[Metric]:
         hub, latest = self._node.hub, self._node.latest
@@ -99,6 +147,15 @@ class NodeCollector(Collector):
         yield _gauge("headrace_latest_topics", "Topics whose latest value is in memory", len(latest))
         yield _gauge("headrace_latest_bytes", "What these take", latest.bytes)
         yield CounterMetricFamily("headrace_latest_evicted", "Topics forgotten over the limit", value=latest.evicted)
+
+
+def kafka_count(log: KafkaLog, what: str) -> float:
+    """One figure of a Kafka stream by its name."""
+    if what == "spooled":
+        return max(0, log.spool.records)
+    if what == "bytes":
+        return log.spool.log.stored_bytes
+    return log.spool.dead_letters if what == "dead_letters" else float(getattr(log, what))
 
 
 def registry_for(node: Node) -> CollectorRegistry:

@@ -69,3 +69,32 @@ def spool_figures(node: Node, log: KafkaLog) -> dict[str, Any]:
         "rate": round(node.figures.of(log.name).rate, 3) if log.spool_state == "spooling" else 0.0,
         "full_in_s": round((most - size) / bytes_rate) if is_filling else None,
     }
+
+
+def kafka_state(node: Node) -> dict[str, Any] | None:
+    """The cluster; None when no stream is on Kafka."""
+    if node.kafka is None:
+        return None
+    cluster = node.kafka.cluster
+    return {
+        "state": "up" if cluster.is_up else "down" if cluster.error else "starting",
+        "since": rfc3339(cluster.since_ms),
+        "bootstrap_servers": list(cluster.settings.bootstrap_servers),
+        "brokers": cluster.brokers,
+        "error": cluster.error,
+    }
+
+
+def spool_state(node: Node) -> dict[str, Any] | None:
+    """The spools of all streams together; None when no stream is on Kafka."""
+    if node.kafka is None:
+        return None
+    logs = node.kafka.logs
+    states = {log.spool_state for log in logs}
+    waiting = [log for log in logs if log.spool.records > 0]
+    return {
+        "records": sum(max(0, log.spool.records) for log in logs),
+        "bytes": sum(log.spool.log.stored_bytes for log in waiting),
+        "bytes_max": node.kafka.settings.spool_bytes_max * len(logs),
+        "state": next((state for state in ("spooling", "draining") if state in states), "empty"),
+    }

@@ -14,6 +14,7 @@ from bridge import __version__
 from bridge.encoding import rfc3339
 from bridge.live.reader import Reader
 from bridge.node import Node
+from bridge.routes.figures import kafka_state, spool_state
 
 router = APIRouter(prefix="/api/v1", tags=["server"])
 
@@ -84,8 +85,8 @@ async def system(request: Request) -> dict[str, Any]:
         "listen": listen,
         "auth": "anonymous",
         "limits": [each | {"last": None} for each in limits],
-        "kafka": None,
-        "spool": None,
+        "kafka": kafka_state(node),
+        "spool": spool_state(node),
         "readers": [describe_reader(node, reader) for reader in readers[:READERS_SHOWN]],
         "readers_total": len(readers),
         "polls": hub.polls,

@@ -94,7 +94,10 @@ async def test_streams_tell_their_extent(server: RunningServer) -> None:
     one = (await server.http.get("/api/v1/streams/default")).json()
     assert one == streams[1]
     names = "name storage topics ack epoch records bytes oldest newest retention partitions"
-    assert set(one) == set(names.split())
+    figures = "rate bytes_rate commit_ms failure lag kafka spool dead_letters"
+    assert set(one) == {*names.split(), *figures.split()}
+    assert 0 < one["commit_ms"]["p50"] <= one["commit_ms"]["p99"]
+    assert [one[each] for each in ("failure", "lag", "kafka", "spool", "dead_letters")] == [None] * 5
     assert (one["storage"], one["topics"], one["ack"], one["records"]) == ("sqlite", ["#"], "stored", 1)
     assert one["partitions"] == [{"partition": 0, "first_offset": 0, "next_offset": 1}]
 
