@@ -126,7 +126,6 @@ class Node:
         self.node_run = store.node_run
         if config.uses_kafka:
             self.kafka = KafkaSide(config.kafka_settings(), store)
-            self.kafka.on_turn = self._on_committed
         placed: list[tuple[StreamLog, Sequence[str]]] = []
         for stream in config.streams:
             stream_log = self._open_log(store, stream)
@@ -157,8 +156,11 @@ class Node:
         self.broker = Broker(config.broker_config(), self.intake, self.replays)
         self.intake.connect(self.hub, self._on_committed)
         if self.kafka is not None:
+            self.kafka.on_turn = self.hub.flush
             await self.kafka.open(self.hub, self.latest)
         await self.broker.start()
+        if self.kafka is not None:
+            self.kafka.on_turn = self._on_committed
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
         self.is_ready = True
 

@@ -241,7 +241,7 @@ def test_documented_file_is_valid_as_it_is_and_with_every_line_uncommented(tmp_p
             assert changed <= {"allow_anonymous"}, f"[{name}] shows another default than the settings have"
 
 
-@pytest.mark.parametrize("name", ["laptop.toml", "lan.toml"])
+@pytest.mark.parametrize("name", ["kafka.toml", "laptop.toml", "lan.toml"])
 def test_examples_are_valid(name: str) -> None:
     load_config(ROOT / "config" / name, {})
 
