@@ -138,8 +138,8 @@ export class HistoryLoader {
     this.asked.delete(topic);
   }
 
-  /** The newest records of all streams up to a moment, for the tail. */
-  loadTail(model: Model, to_ms: number | null): void {
+  /** The newest records of all streams up to a moment, for the tail; taken when the model knows the topics (`known`). */
+  loadTail(model: Model, to_ms: number | null, known: Promise<unknown> = Promise.resolve()): void {
     model.tailHistory = "loading";
     this.enqueue(async (signal) => {
       try {
@@ -149,6 +149,8 @@ export class HistoryLoader {
           const answer = await this.api.latestRecords(stream.name, model.plan.topicFilters, TAIL_HISTORY, { ...until(to_ms), signal });
           records.push(...answer.records);
         }
+        await known;
+        if (signal.aborted) return;
         model.takeTailHistory(records, to_ms !== null);
         model.tailHistory = "loaded";
       } catch (error) {

@@ -44,8 +44,12 @@ export class PastSide implements StreamOwner {
   }
 
   /** `like` has the levels of the tree that are open. */
-  async load(like: TreeView): Promise<void> {
-    this.history.loadTail(this.model, this.at_ms);
+  load(like: TreeView): void {
+    const known = this.loadTree(like);
+    this.history.loadTail(this.model, this.at_ms, known);
+  }
+
+  private async loadTree(like: TreeView): Promise<void> {
     try {
       await this.loadState();
     } catch (error) {
