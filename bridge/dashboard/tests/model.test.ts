@@ -6,6 +6,7 @@ import { Model } from "../src/stream/model";
 import { planOf } from "../src/stream/plan";
 import { ReducedSeries, TopicSeries } from "../src/store/series";
 import { REDUCED_POINTS_MAX } from "../src/app/limits";
+import { rate } from "../src/time/format";
 import { record, START_MS } from "./records";
 
 const VIEW: ViewRequest = {
@@ -130,8 +131,8 @@ describe("a moment that has passed", () => {
 
   function pastModel(): Model {
     const model = new Model(planOf([]));
-    model.takeState(states, T);
-    model.isThen(new Model(planOf([])).treeView);
+    model.takeState(states);
+    model.isThen(T, new Model(planOf([])).treeView);
     return model;
   }
 
@@ -146,9 +147,19 @@ describe("a moment that has passed", () => {
     ]);
   });
 
+  test("a rate that nobody knows is not called none, until the tail knows how often the topic comes", () => {
+    const model = new Model(planOf([]));
+    model.takeState([record("a/x", 59, 59), record("b", 50, 50)]);
+    model.isThen(T, new Model(planOf([])).treeView);
+    const rates = (): string[] => treeFrame(model, VIEW, T).rows.map((row) => rate(row.rate));
+    expect(rates()).toEqual(["–", "–", "–"]);
+    model.takeTailHistory([57, 58, 59].map((offset) => record("a/x", offset, offset)), T);
+    expect(rates()).toEqual(["1 /s", "1 /s", "–"]);
+  });
+
   test("the tail holds what the log has until then, also of topics that nobody described", () => {
     const model = pastModel();
-    model.takeTailHistory([record("c/new", 58, "x"), record("a/fast", 59, 59)], true);
+    model.takeTailHistory([record("c/new", 58, "x"), record("a/fast", 59, 59)], T);
     expect(tailFrame(model, VIEW, T).rows.map((row) => (row.kind === "message" ? row.text : ""))).toEqual(["59", "x"]);
   });
 
@@ -165,8 +176,8 @@ describe("a moment that has passed", () => {
     live.take(record("b/silent", 2, 2), 100, false);
     live.treeView.setOpen("a", true);
     const model = new Model(planOf([]));
-    model.takeState(states, T);
-    model.isThen(live.treeView);
+    model.takeState(states);
+    model.isThen(T, live.treeView);
     const paths = (which: Model): string[] => treeFrame(which, VIEW, T).rows.map((row) => row.path);
     expect(paths(model)).toEqual(["a", "a/fast", "a/slow", "b"]);
     model.treeView.setOpen("a", false);

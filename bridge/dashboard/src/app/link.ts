@@ -85,6 +85,7 @@ export function shownNow(): number {
 export function start(state: TimeState): void {
   time = state;
   shown.value = momentOf(state);
+  isStale.value = isPast(state);
   worker = new Worker(new URL("../stream/worker.ts", import.meta.url), { type: "module", name: "stream" });
   worker.onmessage = (event: MessageEvent<FromWorker>) => take(event.data);
   worker.onerror = (event) => {

@@ -31,6 +31,9 @@ const api = new ApiClient(new URL("api/v1/", document.baseURI).href);
 export const inPast = computed(() => isPast(time.value));
 const plan = computed(() => planOf(address.value.terms));
 
+/** Words and clients of the filter are looked at here; the server counts what its topic filters let through. */
+export const countedWords = computed(() => (plan.value.words.length + plan.value.clientIds.length ? ` of ${plan.value.topicFilters.join(" ")}` : ""));
+
 /** Losses that the page noticed and those that the log tells of, for plots and marks. */
 export const allLosses = computed(() => allGaps(gaps.value, histogram.value?.losses ?? [], histogram.value?.range.from_ms ?? 0));
 
@@ -45,6 +48,7 @@ function rangeNow(): Range {
   const width_ms = widthOf(address.value.window_ms, histogram.value?.oldest_ms ?? null, now_ms);
   if (state.mode === "live") return rangeEnding(now_ms, width_ms);
   if (state.mode === "paused") return rangeEnding(state.at_ms, width_ms);
+  if (!Number.isFinite(address.value.window_ms)) return rangeEnding(now_ms, width_ms); // all there is, whatever is shown of it
   if (state.mode === "past") return rangeAt(before, width_ms, state.at_ms, now_ms, false);
   return rangeAt(before, width_ms, shown.value, now_ms, true);
 }

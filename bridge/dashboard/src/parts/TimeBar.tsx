@@ -8,7 +8,7 @@ import { histogram, histogramFault } from "../app/histogram";
 import { BUCKETS } from "../app/limits";
 import { now, shown } from "../app/link";
 import { colour, theme } from "../app/theme";
-import { allLosses, endScrub, goLive, goTo, inPast, range, scrub, scrubbed, step, time, zoom } from "../app/timeline";
+import { allLosses, countedWords, endScrub, goLive, goTo, inPast, range, scrub, scrubbed, step, time, zoom } from "../app/timeline";
 import { barHeight, bucketOf, countWords, highest, type Histogram } from "../time/buckets";
 import { clockTime, dayWords } from "../time/format";
 import { endOf, placeOf, timeAt, type Range } from "../time/range";
@@ -112,7 +112,7 @@ export function TimeBar() {
       <Marks shownRange={shownRange} />
       {hover_ms !== null && !isDragged.current ? (
         <span class="hover" aria-hidden="true" style={{ left: `${placeOf(shownRange, hover_ms) * 100}%` }}>
-          {clockTime(hover_ms, false)} · {histogram.value ? countWords(histogram.value, hover_ms) : ""}
+          {clockTime(hover_ms, false)} · {histogram.value ? countWords(histogram.value, hover_ms) + countedWords.value : ""}
         </span>
       ) : null}
     </div>
@@ -123,7 +123,7 @@ export function TimeBar() {
 function valueText(time_ms: number): string {
   const clock = clockTime(time_ms, false);
   if (time.value.mode === "live" && scrubbed.value === null) return `${clock}, live`;
-  return histogram.value ? `${clock}, ${countWords(histogram.value, time_ms)}` : clock;
+  return histogram.value ? `${clock}, ${countWords(histogram.value, time_ms)}${countedWords.value}` : clock;
 }
 
 function faultWords(): string {

@@ -3,7 +3,7 @@
  * Pure: times are arguments, in milliseconds of the server's clock.
  */
 import type { RecordData } from "../api/types";
-import { TOPICS_MAX } from "../app/limits";
+import { SILENT_INTERVALS, TOPICS_MAX } from "../app/limits";
 import { TopicPositions } from "./positions";
 
 /** Rates are decayed counts: a message weighs 1/e after this long. */
@@ -25,7 +25,7 @@ export class TopicNode {
   count = 0;
   bytes = 0;
   lastTime_ms = 0;
-  /** Messages a second as the log says of a moment; what comes then counts instead. */
+  /** Messages a second at a moment that has passed, NaN where nobody knows; what comes then counts instead. */
   usualRate = 0;
   private decayed = 0;
   private decayedAt_ms = 0;
@@ -134,13 +134,17 @@ export class TopicTree {
     return { node, latest, previous, isNewTopic };
   }
 
-  /** What is known of a topic at a moment beside its record. */
-  describe(topic: string, interval_ms: number, isSilent: boolean): void {
-    const node = this.byTopic.get(topic);
-    if (!node?.latest || !(interval_ms > 0)) return;
-    node.latest.interval_ms = interval_ms;
-    if (isSilent) return;
-    for (let level: TopicNode | null = node; level; level = level.parent) level.usualRate += 1000 / interval_ms;
+  /** Rates of a moment, from how often the topics come; a level of which one topic is not known is not known. */
+  settleRates(at_ms: number, node: TopicNode = this.root): number {
+    let rate = 0;
+    if (node.latest) {
+      const { interval_ms, record } = node.latest;
+      const isSilent = at_ms - Date.parse(record.time) > interval_ms * SILENT_INTERVALS;
+      rate = isSilent ? 0 : 1000 / interval_ms;
+    }
+    for (const child of node.children.values()) rate += this.settleRates(at_ms, child);
+    node.usualRate = rate;
+    return rate;
   }
 
   private add(topic: string): TopicNode {

@@ -102,7 +102,7 @@ export class TreeView {
         return nodes.sort(byName);
       case "rate": {
         const rates = new Map(nodes.map((node) => [node, node.rate(now_ms)]));
-        return nodes.sort((left, right) => (rates.get(right) ?? 0) - (rates.get(left) ?? 0) || byName(left, right));
+        return nodes.sort((left, right) => (rates.get(right) || 0) - (rates.get(left) || 0) || byName(left, right));
       }
       case "bytes":
         return nodes.sort((left, right) => right.bytes - left.bytes || byName(left, right));

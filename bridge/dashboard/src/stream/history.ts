@@ -20,6 +20,7 @@ import {
 import { isNumeric } from "../store/profiles";
 import { ReducedSeries, type TopicSeries } from "../store/series";
 import type { Model } from "./model";
+import type { Plan } from "./plan";
 
 /** The points of a topic that are wanted: the fields on screen, and the time that they are to show. */
 export interface WantedSeries {
@@ -138,18 +139,17 @@ export class HistoryLoader {
     this.asked.delete(topic);
   }
 
-  /** The newest records of all streams up to a moment, for the tail. */
-  loadTail(model: Model, to_ms: number | null): void {
+  /** The newest records of all streams up to a moment, for the tail; taken when the model knows the topics (`known`). */
+  loadTail(model: Model, to_ms: number | null, known: Promise<unknown> = Promise.resolve()): void {
     model.tailHistory = "loading";
     this.enqueue(async (signal) => {
       try {
         const streams = (await this.api.streams(signal)).filter((stream) => stream.records !== 0);
         const records: RecordData[] = [];
-        for (const stream of streams.slice(0, TAIL_HISTORY_STREAMS_MAX)) {
-          const answer = await this.api.latestRecords(stream.name, model.plan.topicFilters, TAIL_HISTORY, { ...until(to_ms), signal });
-          records.push(...answer.records);
-        }
-        model.takeTailHistory(records, to_ms !== null);
+        for (const stream of streams.slice(0, TAIL_HISTORY_STREAMS_MAX)) records.push(...(await this.newest(model.plan, stream.name, to_ms, signal)));
+        await known;
+        if (signal.aborted) return;
+        model.takeTailHistory(records, to_ms);
         model.tailHistory = "loaded";
       } catch (error) {
         if (signal.aborted) return;
@@ -158,6 +158,20 @@ export class HistoryLoader {
       }
       this.changed();
     });
+  }
+
+  /** The newest records of a stream that the plan asks for; a server that cannot choose by client gives those of all. */
+  private async newest(plan: Plan, stream: string, to_ms: number | null, signal: AbortSignal): Promise<RecordData[]> {
+    const more = { ...until(to_ms), signal };
+    const clientId = plan.clientIds.length === 1 ? plan.clientIds[0] : undefined;
+    if (clientId !== undefined) {
+      try {
+        return (await this.api.latestRecords(stream, plan.topicFilters, TAIL_HISTORY, { ...more, clientId })).records;
+      } catch (error) {
+        if (!(error instanceof ApiError && error.isNotAvailable)) throw error;
+      }
+    }
+    return (await this.api.latestRecords(stream, plan.topicFilters, TAIL_HISTORY, more)).records;
   }
 
   /** Pages of a topic's records, newest first; the first is small, so that a plot has its right end at once. */

@@ -3,7 +3,7 @@
  * The worker feeds it; `frames.ts` reads it.
  */
 import type { GapData, RecordData, TopicState } from "../api/types";
-import { GAPS_MAX, SILENT_INTERVALS } from "../app/limits";
+import { GAPS_MAX } from "../app/limits";
 import { changeText, kept, payloadText } from "../payload/summary";
 import { Profiles, TopicProfile } from "../store/profiles";
 import { SeriesStore } from "../store/series";
@@ -86,21 +86,22 @@ export class Model {
   }
 
   /** The latest record of some topics as the log had them at a moment. */
-  takeState(topics: readonly TopicState[], at_ms: number): void {
+  takeState(topics: readonly TopicState[]): void {
     for (const state of topics) {
       if (!accepts(this.plan, state.topic, state.client_id)) continue;
       const time_ms = Date.parse(state.time);
-      if (!this.tree.take(state, time_ms, 0, true)) continue;
+      const taken = this.tree.take(state, time_ms, 0, true);
+      if (!taken) continue;
       this.profiles.touch(state.topic).take(state, time_ms);
-      const interval_ms = (state.interval_s ?? 0) * 1000;
-      this.tree.describe(state.topic, interval_ms, at_ms - time_ms > interval_ms * SILENT_INTERVALS);
+      if (state.interval_s) taken.latest.interval_ms = state.interval_s * 1000;
       if (time_ms > this.newest_ms) this.newest_ms = time_ms;
     }
   }
 
   /** The state at a moment is complete; the same levels are open as in `like`. */
-  isThen(like: TreeView): void {
+  isThen(at_ms: number, like: TreeView): void {
     this.isComplete = true;
+    this.tree.settleRates(at_ms);
     if (like.hasOpened) this.treeView = this.treeView.adopt(like);
     else this.treeView.openWhatFits();
   }
@@ -136,11 +137,11 @@ export class Model {
    * The newest records of the log, in any order: fills the tail and what is known of their topics. Of a moment that has
    * passed all of them count; live, the request may have been ahead of the stream.
    */
-  takeTailHistory(records: readonly RecordData[], isPast = false): void {
+  takeTailHistory(records: readonly RecordData[], past_ms: number | null = null): void {
     const sorted = records
       .filter((record) => accepts(this.plan, record.topic, record.client_id))
       // What the stream has not brought yet it will bring.
-      .filter((record) => isPast || this.tree.find(record.topic)?.latest?.positions.covers(record))
+      .filter((record) => past_ms !== null || this.tree.find(record.topic)?.latest?.positions.covers(record))
       .map((record) => ({ record, time_ms: Date.parse(record.time) }))
       .sort((left, right) => left.time_ms - right.time_ms || left.record.offset - right.record.offset);
     const entries: Extract<NewEntry, { kind: "message" }>[] = [];
@@ -156,6 +157,7 @@ export class Model {
     }
     this.tail.addHistory(entries);
     for (const [topic, list] of byTopic) this.learn(topic, list);
+    if (past_ms !== null) this.tree.settleRates(past_ms);
   }
 
   /** Judges a topic's fields anew by its history, oldest first; then by what came live meanwhile. */

@@ -44,8 +44,12 @@ export class PastSide implements StreamOwner {
   }
 
   /** `like` has the levels of the tree that are open. */
-  async load(like: TreeView): Promise<void> {
-    this.history.loadTail(this.model, this.at_ms);
+  load(like: TreeView): void {
+    const known = this.loadTree(like);
+    this.history.loadTail(this.model, this.at_ms, known);
+  }
+
+  private async loadTree(like: TreeView): Promise<void> {
     try {
       await this.loadState();
     } catch (error) {
@@ -53,7 +57,7 @@ export class PastSide implements StreamOwner {
       this.treeFault = faultOf(error);
     }
     if (this.abort.signal.aborted) return;
-    this.model.isThen(like);
+    this.model.isThen(this.at_ms, like);
     this.isTreeKnown = true;
     this.mark("tree", "values", "time");
     // What is replayed comes after what was: not before the state is complete.
@@ -100,7 +104,7 @@ export class PastSide implements StreamOwner {
     for (let count = 0; count < TOPICS_MAX; count += STATE_PAGE) {
       const at = new Date(this.at_ms).toISOString();
       const page = await this.api.topicsAt(this.plan.topicFilters, at, STATE_PAGE, after, this.abort.signal);
-      this.model.takeState(page.topics, this.at_ms);
+      this.model.takeState(page.topics);
       if (page.complete === false) this.isTreePartial = true;
       after = page.next;
       if (after === null) return;

@@ -140,7 +140,7 @@ class StreamWorker {
     });
     this.past = past;
     past.model.treeView.sort = this.view?.sort ?? "name";
-    void past.load(like);
+    past.load(like);
   }
 
   private leavePast(): void {

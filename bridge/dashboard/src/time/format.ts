@@ -59,8 +59,9 @@ export function distance(elapsed_ms: number): string {
   return `+${age(elapsed_ms)}`;
 }
 
-/** "9.6 k/s", "212 /s", "4 /s", "1 /min", "2 /h"; an empty text for nothing. */
+/** "9.6 k/s", "212 /s", "4 /s", "1 /min", "2 /h"; a dash for what nobody knows. */
 export function rate(perSecond: number): string {
+  if (Number.isNaN(perSecond)) return "–";
   if (!(perSecond > 0)) return "0 /s";
   if (perSecond >= 999_500) return `${trim(perSecond / 1e6)} M/s`;
   if (perSecond >= 9_995) return `${trim(perSecond / 1000)} k/s`;

@@ -22,7 +22,7 @@ export function Header() {
       <FilterBar />
       <span class="spacer" />
       <div class="facts">
-        {frame && !frame.isEmpty ? (
+        {frame && !frame.isEmpty && !Number.isNaN(frame.rate) ? (
           <span>
             <b>{rate(frame.rate).replace("/", "msg/")}</b>
           </span>
