@@ -18,6 +18,8 @@ from broker.topics.names import validate_topic_filter
 _RELATIVE = re.compile(r"-([0-9]{1,9})(ms|s|m|h|d|w)")
 _EPOCH_MS = re.compile(r"[0-9]{1,15}")
 _MS_BY_UNIT = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+_SPEED = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+SPEED_MAX = 1_000_000
 _OFFSET_WITH_SPACE = re.compile(r" (\d\d:\d\d)$")
 _TIME_WORDS = "RFC 3339 (2026-11-22T19:00:00Z), epoch milliseconds, or relative (-15m, now)"
 
@@ -95,6 +97,15 @@ def parse_choice(parameter: str, text: str, choices: tuple[str, ...], later: tup
     if text not in choices:
         raise ParameterInvalid(parameter, f"{parameter}: {text!r} is none of {', '.join(choices)}.")
     return text
+
+
+def parse_speed(parameter: str, text: str) -> float | None:
+    """How many times as fast as it happened; None for `max`. Raises: ParameterInvalid."""
+    if text == "max":
+        return None
+    if _SPEED.fullmatch(text) is None or not 0 < float(text) <= SPEED_MAX:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is neither max nor a number up to {SPEED_MAX:,}.")
+    return float(text)
 
 
 def parse_flag(parameter: str, text: str) -> bool:
