@@ -305,11 +305,11 @@ async def test_latest_values_come_back_with_their_place(open_store: OpenStore) -
         LatestEntry(topic, row, 1_000, 10 + row, 500, encode_record(record_run, row))  # type: ignore[arg-type]
         for row, topic in enumerate(topics)
     ]
-    log.save_latest(entries[:2], 2)
-    log.save_latest([entries[1]._replace(total=99), entries[2]], 3)
+    log.save_latest(entries[:2], {0: 2})
+    log.save_latest([entries[1]._replace(total=99), entries[2]], {0: 3})
     await store.close()
-    loaded, offset = open_store().open_log("telemetry").load_latest()
-    assert offset == 3
+    loaded, checkpoint = open_store().open_log("telemetry").load_latest()
+    assert checkpoint == {0: 3}
     assert [(entry.topic.name, entry.offset, entry.total) for entry in sorted(loaded, key=lambda e: e.offset)] == [
         ("a", 0, 10),
         ("b", 1, 99),
