@@ -48,11 +48,14 @@ class StreamLog(Protocol):
 
     name: str
     storage: str  # "memory" | "sqlite" | "kafka"
-    epoch: str  # [A-Za-z0-9_-]+
     acknowledges_on_receipt: bool
     reads_back: bool  # what can be read comes by `on_read`, not with the commit
     on_committed: Callable[[Sequence[PublishRun]], None]
     on_read: Callable[[Sequence[RecordRun]], None]
+
+    @property
+    def epoch(self) -> str:
+        """This life of the stream: `[A-Za-z0-9_-]+`."""
 
     @property
     def failure(self) -> str | None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import KafkaCluster, KafkaUnreachable
-from bridge.streams.kafka.log import KafkaLog, Mode
+from bridge.streams.kafka.log import KafkaLog
+from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.readers import KafkaReaders
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from bridge.streams.kafka.tail import Tail
@@ -126,7 +127,7 @@ class KafkaSide:
         waiting = list(self.logs)
         while waiting:
             for log in tuple(waiting):
-                if log.is_known:
+                if log.topic.is_known:
                     try:
                         await latest.read_up(log)
                     except StreamLogError as error:

@@ -1,0 +1,180 @@
+"""Drain: the spool's records on their way to Kafka, in order for each key, each once (ADR 10).
+
+It reads the spool from its head, no more than `drain_records_max` ahead of what Kafka has confirmed. After a crash it
+first finds the records that had reached Kafka already. When the rest is small, new records wait until it is confirmed,
+and the stream goes direct again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from bridge.records import RecordRun
+from bridge.streams.kafka.cluster import KafkaFailure
+from bridge.streams.kafka.mode import Mode
+from bridge.streams.kafka.pieces import copies_of
+from bridge.streams.kafka.sender import Portion
+from bridge.streams.log import StreamLogError
+
+if TYPE_CHECKING:
+    from bridge.streams.kafka.log import KafkaLog
+
+logger = logging.getLogger("headrace.kafka")
+
+CLOSE_RECORDS = 2_000
+"""With so few records left in the spool, new ones wait for the way to be free."""
+LOOK_S = 0.25
+"""How long one round waits for confirmations."""
+SETTLE_S = 1.0
+"""After a crash: for what the last run has sent and the broker has not taken from its socket yet."""
+
+
+class Drain:
+    """Of one stream; see the module's docstring."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        self.must_recover = log.spool.sent_until > log.spool.moved_to
+        """Records may stand in Kafka that the table of copies does not know: nobody may be shown Kafka's until then."""
+        self._log = log
+        self._read_until = log.spool.moved_to
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def start(self) -> None:
+        """Begin, or go on."""
+        if not self.is_running:
+            self._task = asyncio.create_task(self._run(), name=f"kafka-drain-{self._log.name}")
+
+    async def close(self) -> None:
+        """Stop where it stands."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        """Until the spool is empty, or Kafka is away again."""
+        try:
+            if self.must_recover:
+                await self._recover()
+            self._begin()
+            self._log.mode = Mode.DRAINING
+            waiting = self._log.spool.records
+            self._log.on_change("spool", {"stream": self._log.name, "state": "draining", "records": waiting})
+            while not await self._drain_some():
+                pass
+        except (*KafkaFailure, StreamLogError) as error:
+            logger.debug("draining %s was interrupted: %r", self._log.name, error)
+            self._log.mode = Mode.SPOOLING
+            self._log.release_held()
+            await asyncio.sleep(self._log.cluster.settings.retry_s)
+        except Exception:
+            logger.exception("draining stream %s failed; it is tried again", self._log.name)
+            self._log.mode = Mode.SPOOLING
+            self._log.release_held()
+            await asyncio.sleep(1)
+
+    def _begin(self) -> None:
+        """Whatever an interrupted drain has queued is read again, but for the batches that are under way."""
+        self._log.sender.take_back()
+        self._log.retained = {
+            offset
+            for batch in self._log.sender.under_way()
+            for portion in batch.portions
+            for offset in portion.offsets or ()
+        }
+        self._read_until = self._log.spool.moved_to
+
+    async def _drain_some(self) -> bool:
+        """One round; True when the spool is empty and records go to Kafka again."""
+        spool, sender = self._log.spool, self._log.sender
+        limit = self._log.cluster.settings.drain_records_max
+        position, end = self._read_until, spool.next_offset
+        if position < end:
+            if sender.unconfirmed > limit // 2:
+                await self._log.wait_for_progress(lambda: sender.unconfirmed <= limit // 2, LOOK_S)
+                return False
+            end = min(end, position + limit // 2)
+            if end > spool.sent_until:
+                await self._may_send(end + limit)
+            runs = await spool.read(position, end)
+            if not runs:
+                logger.error("spooled records %d to %d of %s are missing", position, end, self._log.name)
+                self._read_until = end
+                return False
+            for run in runs:
+                self._put_spooled(run, position, end)
+            self._read_until = min(end, runs[-1].base_offset + len(runs[-1]))
+            await asyncio.sleep(0)
+            return False
+        if self._log.mode is Mode.DRAINING:
+            if spool.log.pending_bytes and spool.next_offset - position > CLOSE_RECORDS:
+                return False
+            self._log.mode = Mode.CLOSING
+        is_over = await self._log.wait_for_progress(
+            lambda: (spool.is_empty and not sender.unconfirmed) or self._read_until < spool.next_offset,
+            self._log.cluster.settings.spool_after_s,
+        )
+        if spool.is_empty and not sender.unconfirmed:
+            self._log.retained.clear()
+            self._log.go_direct()
+            return True
+        if not is_over:  # Kafka has become slow, or is away: nobody waits for it
+            self._log.mode = Mode.DRAINING
+            self._log.release_held()
+            await self._log.wait_for_progress(lambda: not sender.unconfirmed, LOOK_S)
+        return False
+
+    def _put_spooled(self, run: RecordRun, position: int, end: int) -> None:
+        base = run.base_offset
+        low, high = max(0, position - base), min(len(run), end - base)
+        retained, is_moved = self._log.retained, self._log.spool.is_moved
+        rows = [row for row in range(low, high) if base + row not in retained and not is_moved(base + row)]
+        if not rows:
+            return
+        for partition, (chosen, keys) in self._log.by_partition(run.topics, rows, run.client_id).items():
+            offsets = [base + row for row in chosen]
+            self._log.sender.put(partition, Portion(run, chosen, run.topics, keys, run.node_run, offsets))
+
+    async def _may_send(self, sent_until: int) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._log.spool.begin_sending(
+            sent_until,
+            {partition: line.position for partition, line in self._log.lines.items()}
+            if self._log.spool.moved_to >= self._log.spool.sent_until
+            else self._log.spool.search_from,
+            lambda: None if done.done() else done.set_result(None),
+        )
+        await done
+
+    async def _recover(self) -> None:
+        """After a crash: find which of the records that may have been sent are in Kafka."""
+        spool = self._log.spool
+        await asyncio.sleep(SETTLE_S)
+        wanted: dict[tuple[str, int], int] = {}
+        position, end = spool.moved_to, min(spool.sent_until, spool.next_offset)
+        while position < end:
+            runs = await spool.read(position, end)
+            if not runs:
+                break
+            for run in runs:
+                for row in range(len(run)):
+                    offset = run.base_offset + row
+                    if position <= offset < end and not spool.is_moved(offset):
+                        wanted[run.node_run, run.number(row)] = offset
+            position = runs[-1].base_offset + len(runs[-1])
+        if wanted:
+            start = {partition: spool.search_from.get(partition, 0) for partition in self._log.lines}
+            found = await self._log.readers.locate(self._log.kafka.topic, self._log.topic.epoch, start, set(wanted))
+            copies = copies_of({identity: (wanted[identity], *place) for identity, place in found.items()}.values())
+            logger.info("stream %s: %d of %d records were in Kafka already", self._log.name, len(found), len(wanted))
+            if copies:
+                done = asyncio.get_running_loop().create_future()
+                spool.moved(copies, lambda: None if done.done() else done.set_result(None))
+                await done
+        self.must_recover = False
+        self._log.topic.follow()
