@@ -163,6 +163,23 @@ describe("a moment that has passed", () => {
     expect(tailFrame(model, VIEW, T).rows.map((row) => (row.kind === "message" ? row.text : ""))).toEqual(["59", "x"]);
   });
 
+  test("what is known of fields does not depend on whether tail or topics come first", () => {
+    const history = [...Array(30).keys()].map((offset) => record("a/x", 30 + offset, offset % 2 ? "on" : "off"));
+    const state = [record("a/x", 59, "on")];
+    const [tailFirst, topicsFirst] = [new Model(planOf([])), new Model(planOf([]))];
+    const { treeView } = new Model(planOf([]));
+    tailFirst.takeTailHistory(history, T);
+    tailFirst.takeState(state);
+    tailFirst.isThen(T, treeView);
+    topicsFirst.takeState(state);
+    topicsFirst.isThen(T, treeView);
+    topicsFirst.takeTailHistory(history, T);
+    for (const model of [tailFirst, topicsFirst]) {
+      expect(model.profiles.get("a/x")?.fields.get("")?.kind).toBe("boolean");
+      expect(treeFrame(model, VIEW, T).rows.map((row) => rate(row.rate))).toEqual(["1 /s", "1 /s"]);
+    }
+  });
+
   test("a replay takes each event that comes after, once", () => {
     const model = pastModel();
     for (const offset of [59, 60, 61, 60]) model.take(record("a/fast", offset, offset), 100, false);

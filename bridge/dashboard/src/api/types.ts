@@ -75,6 +75,9 @@ export interface StreamKafka {
   replication?: number | null;
   /** Where the topic is not as the configuration says. */
   mismatch?: string[];
+  error?: string | null;
+  /** Records of other producers that have no MQTT topic. */
+  left_out?: number | null;
 }
 
 export interface StreamSpool {
@@ -104,8 +107,9 @@ export interface TopicState extends RecordData {
 export interface TopicsPage {
   topics: TopicState[];
   next: string | null;
-  /** false: topics that were silent for longer than the server looked back are missing. */
+  /** false: topics that were silent since `scanned_to` may be missing. */
   complete?: boolean;
+  scanned_to?: string | null;
 }
 
 export interface HistogramAnswer {

@@ -8,7 +8,8 @@ import { SideBar } from "../views/SideBar";
 import { SpokenTime } from "../views/TimeStatus";
 import { TimeRow } from "../views/TimeRow";
 import { NotThere } from "../views/NotThere";
-import { firstMessage, isStale, tree } from "./link";
+import { momentWords } from "../time/format";
+import { firstMessage, isStale, shown, tree } from "./link";
 import { address } from "./router";
 import { inPast, time } from "./timeline";
 
@@ -26,6 +27,7 @@ export function App() {
       <Header />
       <TimeRow />
       <SpokenTime />
+      {isStale.value && inPast.value ? <p class="loading-then late">Loading {momentWords(shown.value, false)}</p> : null}
       <div class="notices">
         <Notices />
         {first && !isDismissed.value && !isWelcome ? <FirstScreenNotice first={first} dismiss={() => (isDismissed.value = true)} /> : null}

@@ -49,8 +49,9 @@ export const plotTick = signal(0);
 export const now = signal(Date.now());
 /** The moment on screen moves with `now`, unless the page is paused or shows what was. */
 export const shown = signal(Date.now());
-/** What is on screen is of the moment before; that of this one is on its way. */
-export const isStale = signal(false);
+/** Parts of the screen that are of the moment before; those of this one are on their way. */
+export const stale = signal({ tree: false, tail: false, values: false });
+export const isStale = computed(() => Object.values(stale.value).some(Boolean));
 export const hasWorkerFailed = signal("");
 /** When this page was opened, in the browser's clock. */
 export const openedAt_ms = Date.now();
@@ -85,7 +86,7 @@ export function shownNow(): number {
 export function start(state: TimeState): void {
   time = state;
   shown.value = momentOf(state);
-  isStale.value = isPast(state);
+  setStale(isPast(state));
   worker = new Worker(new URL("../stream/worker.ts", import.meta.url), { type: "module", name: "stream" });
   worker.onmessage = (event: MessageEvent<FromWorker>) => take(event.data);
   worker.onerror = (event) => {
@@ -115,11 +116,15 @@ export function setTime(state: TimeState, isContinued: boolean): void {
   timeId += 1;
   batch(() => {
     // A pause keeps what is there, and so does going on.
-    isStale.value = isPast(state) ? !isContinued : !wasLive;
+    if (!isContinued) setStale(isPast(state) || !wasLive);
     if (!isContinued && state.mode !== "paused") shown.value = momentOf(state);
     timeFrame.value = null;
   });
   send({ kind: "time", time: { id: timeId, state, isContinued } });
+}
+
+function setStale(isOld: boolean): void {
+  stale.value = { tree: isOld, tail: isOld, values: isOld };
 }
 
 function momentOf(state: TimeState): number {
@@ -259,6 +264,8 @@ function apply(frame: Frame): void {
     store(frame);
     if (frame.connection) connection.value = frame.connection;
     if (frame.time) takeTime(frame.time);
+    const old = stale.value;
+    if (isStale.value) stale.value = { tree: old.tree && !frame.tree, tail: old.tail && !frame.tail, values: old.values && !frame.values };
     if (frame.tree) tree.value = frame.tree;
     if (frame.tail) tail.value = frame.tail;
     if (frame.gaps) gaps.value = frame.gaps;
@@ -272,7 +279,6 @@ function apply(frame: Frame): void {
 
 function takeTime(frame: TimeFrame): void {
   timeFrame.value = frame;
-  if (!frame.isLoading) isStale.value = false;
   if (time.mode === "replaying") shown.value = frame.shown_ms;
 }
 

@@ -139,16 +139,14 @@ export class HistoryLoader {
     this.asked.delete(topic);
   }
 
-  /** The newest records of all streams up to a moment, for the tail; taken when the model knows the topics (`known`). */
-  loadTail(model: Model, to_ms: number | null, known: Promise<unknown> = Promise.resolve()): void {
+  /** The newest records of all streams up to a moment, for the tail. */
+  loadTail(model: Model, to_ms: number | null): void {
     model.tailHistory = "loading";
     this.enqueue(async (signal) => {
       try {
         const streams = (await this.api.streams(signal)).filter((stream) => stream.records !== 0);
         const records: RecordData[] = [];
         for (const stream of streams.slice(0, TAIL_HISTORY_STREAMS_MAX)) records.push(...(await this.newest(model.plan, stream.name, to_ms, signal)));
-        await known;
-        if (signal.aborted) return;
         model.takeTailHistory(records, to_ms);
         model.tailHistory = "loaded";
       } catch (error) {

@@ -63,11 +63,10 @@ export interface TimeFrame {
   shown_ms: number;
   /** Messages that came since the pause. */
   newer: number;
-  isLoading: boolean;
   /** Why there is no tree of that moment; empty when there is one. */
   treeFault: string;
-  /** Topics that were silent for long before that moment are missing. */
-  isTreePartial: boolean;
+  /** Topics that were silent since then may be missing; null when all are there. */
+  treeFrom_ms: number | null;
   /** Why there is no replay. */
   replayFault: string;
   /** The replay has reached now. */

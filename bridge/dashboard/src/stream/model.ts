@@ -34,6 +34,8 @@ export class Model {
   tailHistory: "loading" | "loaded" | "failed" = "loading";
   tailFault = "";
   private wasEmpty = false;
+  /** Histories of topics that came before the topics did. */
+  private unlearned = new Map<string, RecordData[]>();
   private openGap: Gap | null = null;
   private nextGap = 1;
 
@@ -101,6 +103,8 @@ export class Model {
   /** The state at a moment is complete; the same levels are open as in `like`. */
   isThen(at_ms: number, like: TreeView): void {
     this.isComplete = true;
+    for (const [topic, list] of this.unlearned) this.learn(topic, list);
+    this.unlearned.clear();
     this.tree.settleRates(at_ms);
     if (like.hasOpened) this.treeView = this.treeView.adopt(like);
     else this.treeView.openWhatFits();
@@ -156,6 +160,10 @@ export class Model {
       if (time_ms > this.newest_ms) this.newest_ms = time_ms;
     }
     this.tail.addHistory(entries);
+    if (past_ms !== null && !this.isComplete) {
+      this.unlearned = byTopic;
+      return;
+    }
     for (const [topic, list] of byTopic) this.learn(topic, list);
     if (past_ms !== null) this.tree.settleRates(past_ms);
   }

@@ -20,7 +20,8 @@ export class PastSide implements StreamOwner {
   readonly history: HistoryLoader;
   /** Why there is no tree of this moment. */
   treeFault = "";
-  isTreePartial = false;
+  /** Topics that were silent since then may be missing. */
+  treeFrom_ms: number | null = null;
   replayFault = "";
   hasCaughtUp = false;
   /** Tree and tail are there, or it is known why not. */
@@ -45,8 +46,8 @@ export class PastSide implements StreamOwner {
 
   /** `like` has the levels of the tree that are open. */
   load(like: TreeView): void {
-    const known = this.loadTree(like);
-    this.history.loadTail(this.model, this.at_ms, known);
+    this.history.loadTail(this.model, this.at_ms);
+    void this.loadTree(like);
   }
 
   private async loadTree(like: TreeView): Promise<void> {
@@ -105,11 +106,10 @@ export class PastSide implements StreamOwner {
       const at = new Date(this.at_ms).toISOString();
       const page = await this.api.topicsAt(this.plan.topicFilters, at, STATE_PAGE, after, this.abort.signal);
       this.model.takeState(page.topics);
-      if (page.complete === false) this.isTreePartial = true;
+      if (page.complete === false) this.treeFrom_ms = Date.parse(page.scanned_to ?? "") || this.at_ms;
       after = page.next;
       if (after === null) return;
     }
-    this.isTreePartial = true;
   }
 
   // ---- owner of the replay's stream ---------------------------------------------------------------------------------

@@ -297,9 +297,8 @@ class StreamWorker {
     return {
       shown_ms,
       newer: this.live.newer,
-      isLoading: past !== null && !(past.isTreeKnown && past.isTailKnown),
       treeFault: past?.treeFault ?? "",
-      isTreePartial: past?.isTreePartial ?? false,
+      treeFrom_ms: past?.treeFrom_ms ?? null,
       replayFault: past?.replayFault ?? "",
       hasCaughtUp: past?.hasCaughtUp ?? false,
     };

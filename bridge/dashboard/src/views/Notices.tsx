@@ -3,10 +3,11 @@ import { connection, hasWorkerFailed, openedAt_ms, reconnect, timeFrame, tree } 
 import { TOPICS_MAX } from "../app/limits";
 import { inPast, timeFault } from "../app/timeline";
 import type { FirstMessage } from "../stream/messages";
-import { duration, grouped } from "../time/format";
+import { duration, grouped, momentWords } from "../time/format";
 
 export function Notices() {
   const state = connection.value;
+  const treeFrom_ms = timeFrame.value?.treeFrom_ms ?? null;
   const overflowed = tree.value?.overflowed ?? 0;
   return (
     <>
@@ -45,10 +46,10 @@ export function Notices() {
           </button>
         </p>
       ) : null}
-      {inPast.value && timeFrame.value?.isTreePartial ? (
+      {inPast.value && treeFrom_ms !== null ? (
         <p class="notice warning">
           <span class="sign warn">▲</span>
-          <span class="text">Topics that were silent for long before this moment are not shown: the server looked back only so far.</span>
+          <span class="text">Topics that were silent since {momentWords(treeFrom_ms, false)} may be missing: the server looked back only so far.</span>
         </p>
       ) : null}
       {overflowed > 0 ? (

@@ -106,6 +106,8 @@ function Kafka({ stream }: { stream: StreamInfo }) {
       <Fact name="Brokers">{number(kafka.brokers)}</Fact>
       <Fact name="Partitions">{number(kafka.partitions)}</Fact>
       <Fact name="Replicas of each">{number(kafka.replication)}</Fact>
+      {kafka.left_out ? <Fact name="Of others, without a topic, left out">{grouped(kafka.left_out)}</Fact> : null}
+      {kafka.error ? <Fact name="Last error">{kafka.error}</Fact> : null}
     </Group>
   );
 }

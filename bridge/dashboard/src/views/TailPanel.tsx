@@ -6,7 +6,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { copyText } from "../app/clipboard";
 import { bindKey } from "../app/keys";
-import { askDetail, connection, detail, show, tail, tailView } from "../app/link";
+import { askDetail, connection, detail, show, stale, tail, tailView } from "../app/link";
 import { address } from "../app/router";
 import { goTo, inPast, time } from "../app/timeline";
 import { useRowHeight, VirtualList } from "../parts/VirtualList";
@@ -84,7 +84,7 @@ export function TailPanel() {
 
   const isHeld = heldAt.value !== null;
   return (
-    <section class="panel tail" aria-label="Messages">
+    <section class="panel tail" aria-busy={stale.value.tail} aria-label="Messages">
       <div class="panel-head">
         <h2>Messages</h2>
         <span class="meta">

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { bindKey } from "../app/keys";
 import { SILENT_INTERVALS } from "../app/limits";
-import { setOpen, show, shown, tree, treeFault } from "../app/link";
+import { setOpen, show, shown, stale, tree, treeFault } from "../app/link";
 import { address, go } from "../app/router";
 import { inPast } from "../app/timeline";
 import { Sparkline } from "../parts/Sparkline";
@@ -77,7 +77,7 @@ export function TreePanel() {
   };
 
   return (
-    <section class="panel tree" aria-label="Topics">
+    <section class="panel tree" aria-busy={stale.value.tree} aria-label="Topics">
       <div class="panel-head">
         <h2>Topics</h2>
         <span class="meta">{frame && !treeFault.value ? grouped(frame.topics) : ""}</span>

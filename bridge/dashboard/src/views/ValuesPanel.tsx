@@ -1,7 +1,7 @@
 /** Small multiples: the fields of the selected branch, or six that change. All of them show the same span of time. */
 import { useComputed } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { fields, plotBuffer, plotTick, retryHistory, shown, shownNow, tree, treeFault } from "../app/link";
+import { fields, plotBuffer, plotTick, retryHistory, shown, shownNow, stale, tree, treeFault } from "../app/link";
 import { address, go } from "../app/router";
 import { inPast } from "../app/timeline";
 import { Plot, firstFrom, type Domain } from "../parts/Plot";
@@ -45,7 +45,7 @@ export function ValuesPanel() {
   });
   const list = values?.list ?? [];
   return (
-    <section class="panel values" aria-label="Values">
+    <section class="panel values" aria-busy={stale.value.values} aria-label="Values">
       <div class="panel-head">
         <h2>{branch || "Values"}</h2>
         <span class="meta">{values ? countWords(list.length, values.total, branch !== "") : ""}</span>

@@ -121,7 +121,8 @@ function outage(streams: readonly StreamInfo[], system: SystemInfo | null, now_m
   const isDown = waiting.some((stream) => stream.kafka?.state === "down");
   const from = system?.kafka?.since ?? waiting[0]?.kafka?.since;
   const what = isDown ? `Kafka is unreachable${since(from, now_ms)}.` : `Kafka was not reached yet${since(from, now_ms)}.`;
-  const error = system?.kafka?.error ? ` (${system.kafka.error})` : "";
+  const reason = system?.kafka?.error ?? waiting.find((stream) => stream.kafka?.error)?.kafka?.error;
+  const error = reason ? ` Last error: ${reason}.` : "";
   return [{ key: "outage", tone: "warn", text: `${what}${spoolSentence(waiting, system)}${error}` }];
 }
 
