@@ -193,6 +193,8 @@ function drawHistogram(context: CanvasRenderingContext2D, known: Histogram, widt
     // A loss of seconds on a bar of days is still seen.
     const right = Math.max(at(loss.to_ms), left + 3 * ratio);
     if (loss.reason === "retention") fill(context, left, right, height, hatch(context, colour("control"), 6 * ratio));
+    // Before a stream in memory began there may have been nothing: lines, and not the mark of a loss that is known.
+    else if (loss.from_ms === 0) fill(context, left, right, height, hatch(context, colour("gap"), 6 * ratio));
     else fill(context, left, right, height, dots(context, colour("gap"), 3 * ratio));
   }
 }

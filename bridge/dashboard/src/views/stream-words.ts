@@ -39,7 +39,8 @@ export function storedShare(stream: StreamInfo): number | null {
 export function keptWords(stream: StreamInfo): string {
   if (!stream.retention) return UNKNOWN;
   if (stream.retention.age_s) return span(stream.retention.age_s);
-  return stream.retention.bytes ? "by size" : "no limit";
+  if (stream.retention.bytes) return "by size";
+  return stream.storage === "kafka" ? "as Kafka does" : "no limit";
 }
 
 /** "Sun 15 Nov 03:12": what has happened long ago needs no seconds. */
