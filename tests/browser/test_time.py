@@ -131,6 +131,30 @@ def test_a_pause_changes_nothing_and_loses_nothing(
     assert dashboard.count("opened") == 1
 
 
+def test_a_plot_of_more_messages_than_points_hides_none_of_their_values(
+    serve: Callable[..., ServerProcess], dashboard: DashboardPage
+) -> None:
+    """What is before the last thousands comes as lowest and highest values, now and at a moment."""
+    server = serve()
+    values = [900, -900, *(number % 50 for number in range(5_000))]
+    for start in range(0, len(values), 1_000):
+        publish(server.mqtt_port, [(TOPICS[0], value) for value in values[start : start + 1_000]])
+    moment_ms = moment_after()
+    plot = dashboard.page.locator(".plot[data-points]")
+
+    def summary() -> str:
+        plot.blur()
+        plot.focus()
+        return plot.get_attribute("aria-label") or ""
+
+    dashboard.open(f"{server.http_url}/?b={TOPICS[0]}")
+    eventually(lambda: "-900 to 900" in summary(), 20, "all values, live")
+    assert dashboard.points(TOPICS[0]) >= 4_096
+    dashboard.open_past(f"{server.http_url}/?b={TOPICS[0]}&t={moment_ms}")
+    eventually(lambda: "-900 to 900" in summary(), 20, "all values, at the moment")
+    assert dashboard.points(TOPICS[0]) < 1_000
+
+
 @pytest.mark.timeout(120)
 def test_a_replay_keeps_order_and_pace(
     serve: Callable[..., ServerProcess], dashboard: DashboardPage, tmp_path: Path

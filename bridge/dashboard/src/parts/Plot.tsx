@@ -121,7 +121,7 @@ export function Plot({ field, domain }: { field: FieldFrame; domain: Domain }) {
       data-breaks={counts.value.breaks}
       onKeyDown={onKey}
       onFocus={() => {
-        summary.value = summaryOf(field, line.current);
+        summary.value = summaryOf(field, line.current, band.current);
       }}
     >
       <div class="canvas" ref={box} aria-hidden="true" />
@@ -167,14 +167,14 @@ function valueWords(field: FieldFrame, value: number): string {
 }
 
 /** "20.9 to 22 °C, rising": what a person sees at a glance. */
-export function summaryOf(field: FieldFrame, line: Line): string {
+export function summaryOf(field: FieldFrame, line: Line, band: Band): string {
   const values = line.values.filter((value): value is number => value !== null);
   const last = values.at(-1);
   if (last === undefined) return "No values in this window";
   const losses = line.breaks ? `, ${line.breaks} ${line.breaks === 1 ? "loss" : "losses"}` : "";
   if (field.kind === "boolean" || field.kind === "enum") return `now ${valueWords(field, last)}${losses}`;
-  const low = Math.min(...values);
-  const high = Math.max(...values);
+  const low = Math.min(...values, ...band.low);
+  const high = Math.max(...values, ...band.high);
   const before = values[Math.max(0, values.length - 1 - Math.ceil(values.length / 10))] ?? last;
   const change = last - before;
   const trend = Math.abs(change) < (high - low) / 20 ? "steady" : change > 0 ? "rising" : "falling";

@@ -108,7 +108,8 @@ export class HistoryLoader {
 
   /** The points before the records that are there, as many as a plot has pixels for. False when this server has none. */
   private async reduce(model: Model, series: TopicSeries, wanted: WantedSeries, signal: AbortSignal): Promise<boolean> {
-    const end_ms = series.times[0] ?? wanted.to_ms ?? wanted.from_ms;
+    // Messages of one millisecond may be on both sides of where the records end: better twice in a band than missing.
+    const end_ms = (series.times[0] ?? wanted.to_ms ?? wanted.from_ms) + 1;
     const profile = model.profiles.get(wanted.topic);
     for (const pointer of wanted.pointers) {
       if (!isNumeric(profile?.fields.get(pointer)?.kind)) continue;
