@@ -187,6 +187,13 @@ describe("a moment that has passed", () => {
     expect(treeFrame(model, VIEW, T + 1000).rows.find((row) => row.path === "a/fast")?.value).toBe("61");
   });
 
+  test("a replay that begins with nothing opens the tree down to its first message", () => {
+    const model = new Model(planOf([]));
+    model.isThen(T, new Model(planOf([])).treeView);
+    model.take(record("a/b/c", 61, 61), 100, false);
+    expect(treeFrame(model, VIEW, T + 1000).rows.map((row) => row.path)).toEqual(["a", "a/b", "a/b/c"]);
+  });
+
   test("the same levels are open as before, and closing one there closes it everywhere", () => {
     const live = liveModel();
     live.take(record("a/fast", 1, 1), 100, false);

@@ -106,6 +106,7 @@ export class Model {
     for (const [topic, list] of this.unlearned) this.learn(topic, list);
     this.unlearned.clear();
     this.tree.settleRates(at_ms);
+    this.wasEmpty = this.tree.topics === 0 && !like.hasOpened;
     if (like.hasOpened) this.treeView = this.treeView.adopt(like);
     else this.treeView.openWhatFits();
   }

@@ -97,8 +97,8 @@ class StreamWorker {
     setInterval(() => this.past?.isReplaying && this.mark("time"), HEAD_MS);
     setInterval(() => void this.askSystem(), SYSTEM_MS);
     void this.askSystem();
+    this.setTime(message.time); // a page that opens in a replay has no live stream yet
     this.live.start();
-    this.setTime(message.time);
   }
 
   /** What is on screen: now, or what was. */
