@@ -26,7 +26,8 @@ HELP = """\
 Headrace: MQTT in, a replayable log in between, a browser at the other end.
   serve         run everything in this process          demo          serve with a simulated fleet
   simulate      publish like N sensors                  replay        export history, or send it again
-  check-config  validate and print the configuration    bench         the load generator
+  check-config  validate and print the configuration    backup        copy the data, also while it runs
+  bench         the load generator                      restore       put a copy back
 Start here: headrace demo       Docs: http://127.0.0.1:8000/docs while it runs       headrace SUB --help explains each
 """
 
@@ -228,6 +229,41 @@ def replay(
         token=token,
     )
     run_replay(config, _flags({"--data": data}), options)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it is there once it is complete.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE when it exists.")] = False,
+    config: ConfigFile = None,
+    data: DataDir = None,
+) -> None:
+    """Copy a consistent state of the data directory, while the server runs or not.
+
+    It has everything that is stored on disk: streams, and what waits for Kafka. Memory streams are in the server alone.
+    """
+    from bridge.cli.backup import run_backup
+
+    run_backup(config, _flags({"--data": data}), file, overwrites=force)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What headrace backup has made.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what the directory has; that is kept as .before-restore.")
+    ] = False,
+    config: ConfigFile = None,
+    data: DataDir = None,
+) -> None:
+    """Put a backup back into a data directory that no server uses.
+
+    Readers with a cursor from before get a gap, and then everything that is kept: what was written after the backup is
+    gone, and its offsets are given again.
+    """
+    from bridge.cli.backup import run_restore
+
+    run_restore(config, _flags({"--data": data}), file, overwrites=force)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,9 +18,10 @@ from bridge.records import Topic
 from bridge.replay.source import Message, Piece, ReplayFailed, Wanted, check_epoch
 from bridge.replay.text_records import Place, RecordText
 from bridge.streams.frames import decode_body
+from bridge.streams.kafka.spool import SPOOL_PREFIX
 from bridge.streams.log import StreamLogError
 from bridge.streams.sqlite_schema import FILE_NAME
-from bridge.streams.stored_streams import SPOOL_PREFIX, StoredStream, open_stored, stored_streams
+from bridge.streams.stored_streams import StoredStream, open_stored, stored_streams
 
 PIECE_BYTES = 1024 * 1024
 PIECE_RECORDS = 20_000
@@ -87,7 +88,7 @@ class DirectorySource:
         for result in self._scan("stored"):
             if len(self._topics) > TOPICS_MAX:
                 self._topics.clear()
-            for offset, segment in decode_stored(result.data):
+            for _, offset, segment in decode_stored(result.data):
                 yield self._message(offset, segment)
 
     def _message(self, offset: int, segment: bytes) -> Message:
@@ -107,13 +108,12 @@ class DirectorySource:
         """Bounded pieces of the range; the position is behind a piece when it is given out."""
         wanted, stream = self._wanted, self._stream
         end = self.end[0]
-        filters = wanted.filters or self._all_topics()
         offset = self.position.offset_by_partition[0]
         while offset < end:
             request = Scan(
                 stream.name,
                 stream.epoch,
-                filters,
+                wanted.filters,
                 offset,
                 end,
                 encoding,
@@ -138,13 +138,6 @@ class DirectorySource:
             return result
         except (sqlite3.Error, StreamLogError) as error:
             raise self._unreadable(error) from error
-
-    def _all_topics(self) -> tuple[str, ...]:
-        """Filters for every topic of the stream; `#` leaves out those that begin with `$`."""
-        names = self._connection.execute(
-            f"SELECT DISTINCT name FROM topic_{self._stream.stream_id} WHERE name >= '$' AND name < '%'"
-        )
-        return ("#", *sorted({name.split("/")[0] + "/#" for (name,) in names}))
 
     def _unreadable(self, error: Exception) -> ReplayFailed:
         return ReplayFailed(f"{self._data_dir / FILE_NAME} cannot be read: {error}.")

@@ -6,10 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.streams.kafka.spool import SPOOL_PREFIX
 from bridge.streams.sqlite_schema import FILE_NAME, StoreUnusable, check_readable, open_reader
-
-SPOOL_PREFIX = "spool:"
-"""Before the name of a stream on Kafka, where what waits for Kafka is kept."""
 
 
 @dataclass(frozen=True, slots=True)
