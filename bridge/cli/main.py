@@ -177,7 +177,7 @@ def replay(
         typer.Option(metavar="X", help="1: as it was received, 10: ten times as fast, max. [default: max; MQTT: 1]"),
     ] = None,
     format_: Annotated[
-        Literal["ndjson", "csv"] | None,
+        Literal["ndjson", "csv", "parquet"] | None,
         typer.Option("--format", help="Of an export. [default: as FILE ends, else ndjson]"),
     ] = None,
     output: Annotated[

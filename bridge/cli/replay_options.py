@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from bridge.replay.text_records import CSV, NDJSON, RecordText
 STDOUT = "-"
 TIME_WORDS = "RFC 3339 (2026-11-22T19:00:00Z), epoch milliseconds, or relative (-15m, now)"
 FORMS: dict[str, RecordText] = {"ndjson": NDJSON, "csv": CSV}
+"""The formats of text."""
+PARQUET = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,19 @@ def make_plan(options: ReplayOptions, data_dir: Path, now_ms: int) -> Plan:
         raise usage_error("--prefix and --qos are for --to-mqtt")
     speed = _speed(options.speed or ("max" if target is None else "1"))
     output = options.output or STDOUT
+    form = _format(options, output)
+    if form == PARQUET:
+        _check_parquet(options, speed)
     return Plan(
         wanted,
-        _format(options, output),
+        form,
         output,
         target,
         options.prefix,
         options.qos,
         speed,
         options.resume,
-        _state(options, target, output, data_dir),
+        _state(options, target, output, form, data_dir),
         options.url,
     )
 
@@ -133,15 +139,25 @@ def _format(options: ReplayOptions, output: str) -> str:
     if options.format is not None:
         return options.format
     suffix = Path(output).suffix.lower().removeprefix(".")
-    return suffix if suffix in FORMS else "ndjson"
+    return suffix if suffix in (*FORMS, PARQUET) else "ndjson"
 
 
-def _state(options: ReplayOptions, target: MqttTarget | None, output: str, data_dir: Path) -> Path | None:
+def _check_parquet(options: ReplayOptions, speed: float) -> None:
+    if options.resume:
+        raise usage_error(
+            "a Parquet file has its table of contents at its end, so half of one cannot be gone on with: "
+            "leave --resume out, or use --format ndjson or csv"
+        )
+    if not isinf(speed):
+        raise usage_error("--speed is for text, which is read while it is written; a Parquet file is not")
+
+
+def _state(options: ReplayOptions, target: MqttTarget | None, output: str, form: str, data_dir: Path) -> Path | None:
     """Where the bookmark is kept."""
     if target is None:
         if options.state is not None:
             raise usage_error("--state is for --to-mqtt; an export keeps its place in FILE.resume")
-        if is_pipe(output):
+        if is_pipe(output) or form == PARQUET:
             if options.resume:
                 raise usage_error("what went to a pipe cannot be gone on with: give --output FILE")
             return None

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bridge.cursors import Offsets, StreamPosition
 from bridge.encoding import decode_stored, read_properties
+from bridge.history.columns import Columns
+from bridge.history.parquet import ParquetFile
 from bridge.history.scan import Encoding, Scan, ScanResult
 from bridge.history.stream_reader import StreamReader
 from bridge.records import Topic
@@ -83,6 +85,12 @@ class DirectorySource:
     def text(self, form: RecordText) -> Iterator[Piece]:
         for result in self._scan(form.encoding):
             yield Piece(result.data, result.count, self.position)
+
+    def parquet(self) -> Iterator[Piece]:
+        file = ParquetFile()
+        for result in self._scan("columns"):
+            yield Piece(file.add(Columns.from_bytes(result.data)), result.count, self.position)
+        yield Piece(file.finish(), 0, self.position)
 
     def messages(self) -> Iterator[Message]:
         for result in self._scan("stored"):

@@ -1,4 +1,4 @@
-"""Export: a range of a stream as NDJSON or CSV, at once or at the pace at which it was received."""
+"""Export: a range of a stream as NDJSON or CSV, at once or at the pace at which it was received, or as Parquet."""
 
 from __future__ import annotations
 
@@ -28,5 +28,16 @@ def export_text(
                 output.write(record, 1, position)
                 on_progress()
             output.write(b"", 0, piece.position)
+        on_progress()
+    output.finish()
+
+
+def export_parquet(source: Source, output: Output, on_progress: Callable[[], None]) -> None:
+    """Write the range of `source` as a Parquet file.
+
+    Raises: ReplayFailed
+    """
+    for piece in source.parquet():
+        output.write(piece.data, piece.records, piece.position)
         on_progress()
     output.finish()

@@ -178,6 +178,42 @@ class FileOutput:
         return ReplayFailed(f"{_cannot_write(self._path, error)} When that is mended: the same with --resume.")
 
 
+class WholeFileOutput:
+    """A file that is there once it is complete: nobody could read half of it, and nobody could go on with it."""
+
+    def __init__(self, path: Path, position: StreamPosition) -> None:
+        """Raises: ReplayFailed"""
+        self.written = Written(0, 0, position)
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
+        try:
+            self._file = self._part.open("wb", buffering=0)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def write(self, data: bytes, records: int, position: StreamPosition) -> None:
+        try:
+            write_all(self._file, data)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+        before = self.written
+        self.written = Written(before.bytes + len(data), before.records + records, position)
+
+    def keep(self) -> None:
+        """Half a file is not worth keeping."""
+
+    def finish(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+            self._part.replace(self._path)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
 def write_all(file: BinaryIO | FileIO, data: bytes) -> None:
     """A file without a buffer may take less than it is given."""
     view = memoryview(data)

@@ -11,6 +11,7 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from bridge.api_client import ApiClient, ApiFailed, reason
@@ -107,10 +108,7 @@ class ServerSource:
 
         Raises: ApiFailed, OSError, HTTPException
         """
-        wanted = self._wanted
-        query = [("format", form.name), ("cursor", str(Cursor({wanted.stream: self.position}))), *self._range()]
-        query += [("topic", topic_filter) for topic_filter in wanted.filters]
-        with self._api.stream(f"/streams/{wanted.stream}/records", query) as response:
+        with self._records(form.name) as response:
             rest = b""
             head_left = len(form.head)
             while data := response.read1(READ_BYTES):
@@ -127,6 +125,13 @@ class ServerSource:
             if rest:
                 raise http.client.IncompleteRead(rest)
 
+    def _records(self, form: str) -> AbstractContextManager[http.client.HTTPResponse]:
+        """The rest of the range, from the server."""
+        wanted = self._wanted
+        query = [("format", form), ("cursor", str(Cursor({wanted.stream: self.position}))), *self._range()]
+        query += [("topic", topic_filter) for topic_filter in wanted.filters]
+        return self._api.stream(f"/streams/{wanted.stream}/records", query)
+
     def _advance(self, form: RecordText, data: bytes) -> None:
         """Move the position behind the records of `data`."""
         if len(self.position.offset_by_partition) == 1:
@@ -135,6 +140,19 @@ class ServerSource:
         last = {(place.epoch, place.partition): place for place in map(form.place, form.records(data))}
         for place in last.values():
             self.position = behind(self.position, place)
+
+    def parquet(self) -> Iterator[Piece]:
+        """It comes whole or not at all: where one broke off, another does not go on."""
+        try:
+            with self._records("parquet") as response:
+                while data := response.read1(READ_BYTES):
+                    yield Piece(data, 0, self.position)
+        except (ApiFailed, OSError, http.client.HTTPException) as error:
+            if isinstance(error, ApiFailed):
+                raise ReplayFailed(_with_next_step(error)) from error
+            raise ReplayFailed(
+                f"{self._api.url} broke off: {reason(error)}. Begin again, or use --format ndjson or csv: they go on."
+            ) from error
 
     def messages(self) -> Iterator[Message]:
         for piece in self.text(CSV):

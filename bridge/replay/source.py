@@ -75,6 +75,12 @@ class Source(Protocol):
         Raises: ReplayFailed
         """
 
+    def parquet(self) -> Iterator[Piece]:
+        """The whole range as a Parquet file; what a piece of it covers need not be known.
+
+        Raises: ReplayFailed
+        """
+
     def messages(self) -> Iterator[Message]:
         """The rest of the range as messages.
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import pyarrow.parquet
 import pytest
 
 from tests.support import mqtt_wire as wire
@@ -101,6 +103,33 @@ class TestExport:
         found = [json.loads(line) for line in ended.stdout.splitlines()]
         assert found == records(shared_server.http_url, topic=f"pipe/{door}")
         assert len(found) == len(PAYLOADS)
+
+    @doors
+    def test_parquet_file_has_the_same_columns_as_the_csv(
+        self, shared_server: ServerProcess, door: str, tmp_path: Path
+    ) -> None:
+        publish(shared_server, [(f"parquet/{door}", payload) for payload in PAYLOADS])
+        file = tmp_path / "out.parquet"
+        command = ["replay", "default", *source(shared_server, door), "--topic", f"parquet/{door}"]
+        ended = headrace(*command, "--output", file)
+        assert ended.returncode == 0, ended.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+        table = pyarrow.parquet.read_table(file)
+        expected = list(csv.DictReader(io.StringIO(headrace(*command, "--format", "csv").stdout, newline="")))
+        assert table.column("payload").to_pylist() == PAYLOADS
+        for column in ("topic", "encoding", "client_id", "stream", "epoch"):
+            assert table.column(column).to_pylist() == [row[column] for row in expected]
+        assert table.column("offset").to_pylist() == [int(row["offset"]) for row in expected]
+
+    @doors
+    def test_parquet_file_is_whole_or_not_there(self, server: ServerProcess, door: str, tmp_path: Path) -> None:
+        publish(server, [("half", os.urandom(2_000)) for _ in range(4_000)])
+        with SmallDisk(tmp_path / "small", "4m") as disk:
+            file = disk.path / "out.parquet"
+            ended = headrace("replay", "default", *source(server, door), "--output", file)
+            assert ended.returncode == 1
+            assert f"error: cannot write {file}: no space left on device." in ended.stderr
+            assert list(disk.path.iterdir()) == []
 
     @doors
     def test_range_is_that_of_the_times(self, server: ServerProcess, door: str) -> None:

@@ -46,6 +46,8 @@ def test_file_says_the_format_and_has_its_bookmark_beside_it() -> None:
     made = plan(output="x/out.csv")
     assert (made.format, made.state) == ("csv", Path("x/out.csv.resume"))
     assert plan(output="out.csv", format="ndjson").format == "ndjson"
+    parquet = plan(output="out.parquet")
+    assert (parquet.format, parquet.state) == ("parquet", None)
 
 
 def test_messages_go_at_their_own_pace_and_keep_their_place_by_stream_and_target(tmp_path: Path) -> None:
@@ -70,6 +72,8 @@ def test_messages_go_at_their_own_pace_and_keep_their_place_by_stream_and_target
         ({"resume": True}, "cannot be gone on with: give --output FILE"),
         ({"prefix": "copy/"}, "--prefix and --qos are for --to-mqtt"),
         ({"state": Path("s")}, "--state is for --to-mqtt"),
+        ({"output": "out.parquet", "resume": True}, "half of one cannot be gone on with"),
+        ({"format": "parquet", "speed": "10"}, "--speed is for text"),
         ({"to_mqtt": "mqtt://b", "output": "out"}, "Choose one of the two"),
         ({"to_mqtt": "mqtt://b", "prefix": "a/#/"}, "it has a wildcard"),
         ({"to_mqtt": "http://b"}, "is not a broker's address"),
