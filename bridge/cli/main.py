@@ -25,8 +25,9 @@ UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ i
 HELP = """\
 Headrace: MQTT in, a replayable log in between, a browser at the other end.
   serve         run everything in this process          demo          serve with a simulated fleet
-  simulate      publish like N sensors                  bench         the load generator
-  check-config  validate and print the configuration
+  simulate      publish like N sensors                  replay        export history, or send it again
+  check-config  validate and print the configuration    backup        copy the data, also while it runs
+  bench         the load generator                      restore       put a copy back
 Start here: headrace demo       Docs: http://127.0.0.1:8000/docs while it runs       headrace SUB --help explains each
 """
 
@@ -69,6 +70,10 @@ LogFormat = Annotated[
     Literal["text", "json"] | None, typer.Option("--log", help="How the log on stderr is written. [default: text]")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Log everything; show tracebacks.")]
+Token = Annotated[
+    str | None,
+    typer.Option(metavar="T", envvar="HEADRACE_TOKEN", show_envvar=True, help="Access token for --url."),
+]
 Devices = Annotated[int, typer.Option(min=1, max=10_000, help="Simulated devices.")]
 Rate = Annotated[float, typer.Option(min=0.001, max=1_000_000, help="Messages a second, of all devices together.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same topics and payloads.")]
@@ -155,6 +160,110 @@ def simulate(
     from bridge.cli.simulate import run_simulate
 
     run_simulate(recorded, broker, transport, devices=devices, rate=rate, qos=qos, seed=seed, duration_s=duration)
+
+
+@app.command()
+def replay(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream's name: default, system, telemetry.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="T", help="From this time on, like -15m. [default: the oldest]")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", metavar="T", help="Before this time.")] = "now",
+    topic: Annotated[
+        list[str] | None, typer.Option("--topic", metavar="F", help="MQTT topic filter; repeatable. [default: all]")
+    ] = None,
+    speed: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="1: as it was received, 10: ten times as fast, max. [default: max; MQTT: 1]"),
+    ] = None,
+    format_: Annotated[
+        Literal["ndjson", "csv", "parquet"] | None,
+        typer.Option("--format", help="Of an export. [default: as FILE ends, else ndjson]"),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where an export goes. [default: - (stdout)]")
+    ] = None,
+    to_mqtt: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send it again: mqtt://USER:PASSWORD@HOST:PORT, mqtts://, ws://, wss://."),
+    ] = None,
+    prefix: Annotated[str, typer.Option(metavar="P", help="Put before each topic that is sent, like replay/.")] = "",
+    qos: Annotated[
+        int | None, typer.Option(min=0, max=2, help="QoS of what is sent. [default: as it was received]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where --to-mqtt keeps its place. [default: in the data directory]"),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask this server: http://HOST:8000. [default: read the directory]")
+    ] = None,
+    token: Token = None,
+    config: ConfigFile = None,
+    data: DataDir = None,
+) -> None:
+    """Export history, or send it again with its original spacing.
+
+    Reads the data directory, also beside a running server, or a server over HTTP (--url). Times are RFC 3339, epoch
+    milliseconds, or relative (-15m, -24h, now). Ctrl-C ends it cleanly; --resume then goes on, with nothing twice and
+    nothing left out of an export, and with QoS 1 and 2 nothing left out of what is sent.
+    """
+    from bridge.cli.replay import run_replay
+    from bridge.cli.replay_options import ReplayOptions
+
+    options = ReplayOptions(
+        stream,
+        from_=from_,
+        to=to,
+        topics=topic or (),
+        speed=speed,
+        format=format_,
+        output=output,
+        to_mqtt=to_mqtt,
+        prefix=prefix,
+        qos=qos,
+        resume=resume,
+        state=state,
+        url=url,
+        token=token,
+    )
+    run_replay(config, _flags({"--data": data}), options)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it is there once it is complete.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE when it exists.")] = False,
+    config: ConfigFile = None,
+    data: DataDir = None,
+) -> None:
+    """Copy a consistent state of the data directory, while the server runs or not.
+
+    It has everything that is stored on disk: streams, and what waits for Kafka. Memory streams are in the server alone.
+    """
+    from bridge.cli.backup import run_backup
+
+    run_backup(config, _flags({"--data": data}), file, overwrites=force)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What headrace backup has made.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what the directory has; that is kept as .before-restore.")
+    ] = False,
+    config: ConfigFile = None,
+    data: DataDir = None,
+) -> None:
+    """Put a backup back into a data directory that no server uses.
+
+    Readers with a cursor from before get a gap, and then everything that is kept: what was written after the backup is
+    gone, and its offsets are given again.
+    """
+    from bridge.cli.backup import run_restore
+
+    run_restore(config, _flags({"--data": data}), file, overwrites=force)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,13 +97,16 @@ def judge(log: StreamLog, present: Offsets, position: StreamPosition) -> tuple[O
     offsets = dict(present)
     reason: GapReason | None = None
     lost: int | None = None
-    if position.spool_epoch == own.spool_epoch and own.spool_epoch is not None:
-        offsets[SPOOL] = min(position.offset_by_partition[SPOOL], present[SPOOL])
+    if position.spool_epoch is not None and own.spool_epoch is not None:
+        if position.spool_epoch == own.spool_epoch:
+            offsets[SPOOL] = min(position.offset_by_partition[SPOOL], present[SPOOL])
+        else:  # another data directory, or a restored one
+            offsets[SPOOL], reason = first[SPOOL], "epoch"
     if position.epoch != own.epoch:
         if position.epoch == UNKNOWN:  # it knows the spool alone; what has moved from there lies behind the contact
-            return {**offsets, **log.contact_offsets}, None, None
+            return {**offsets, **log.contact_offsets}, reason, None
         if own.epoch == UNKNOWN:
-            return offsets, "unknown", None
+            return offsets, reason or "unknown", None
         begin = {partition: first[partition] for partition in first if partition != SPOOL}
         return {**offsets, **begin}, "epoch", None
     for partition, offset in position.offset_by_partition.items():

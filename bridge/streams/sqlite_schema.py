@@ -149,18 +149,26 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    for version in range(check_readable(connection, path), FORMAT_VERSION):
+        UPGRADES[version](connection)
+
+
+def check_readable(connection: sqlite3.Connection, path: Path) -> int:
+    """The format version of a file that this Headrace can read.
+
+    Raises: StoreUnusable, StoreNewer
+    """
     try:
         found = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
-    except sqlite3.OperationalError as error:
-        raise StoreUnusable(f"{path} is not a Headrace database") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreUnusable(f"{path} is not a Headrace database: {error}") from error
     if found is None:
         raise StoreUnusable(f"{path} is not a Headrace database")
     if found[0] > FORMAT_VERSION:
         raise StoreNewer(
             f"{path} was written by a newer Headrace (format {found[0]}, this one reads up to {FORMAT_VERSION})"
         )
-    for version in range(found[0], FORMAT_VERSION):
-        UPGRADES[version](connection)
+    return int(found[0])
 
 
 def _upgrade_to_2(connection: sqlite3.Connection) -> None:

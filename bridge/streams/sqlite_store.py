@@ -6,13 +6,13 @@ It owns the lock, the writer thread and the reader processes. Its methods are ca
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bridge.records import Topic
 from bridge.streams.log import clock_ms
+from bridge.streams.new_life import begin_new_life, new_epoch
 from bridge.streams.readers import Readers
 from bridge.streams.sqlite_log import SqliteLog
 from bridge.streams.sqlite_schema import (
@@ -84,6 +84,7 @@ class SqliteStore:
         lock = DataDirectoryLock(data_dir)
         try:
             connection = open_writer(data_dir / FILE_NAME)
+            begin_new_life(connection)
             return cls(
                 data_dir / FILE_NAME, lock, connection, loop or asyncio.get_running_loop(), clock, reader_processes
             )
@@ -116,7 +117,7 @@ class SqliteStore:
         with transaction(self._connection):
             row = execute("SELECT id, epoch FROM stream WHERE name = ?", (name,)).fetchone()
             if row is None:
-                epoch = "s" + secrets.token_hex(5)
+                epoch = new_epoch()
                 stream_id = execute("INSERT INTO stream(name, epoch) VALUES (?, ?)", (name, epoch)).lastrowid
                 assert stream_id is not None, "an INSERT gives a row id"
                 create_stream_tables(self._connection, stream_id)

@@ -17,14 +17,16 @@ from array import array
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.cursors import UNKNOWN
 from bridge.records import RecordRun, Topic
 from bridge.streams.frames import decode_body
-from bridge.streams.sqlite_log import SqliteLog
 from bridge.streams.sqlite_schema import open_reader
-from bridge.streams.sqlite_store import SqliteStore
+
+if TYPE_CHECKING:
+    from bridge.streams.sqlite_log import SqliteLog
+    from bridge.streams.sqlite_store import SqliteStore
 
 SPOOL_PREFIX = "spool:"
 """Before the stream's name in the table of streams; no configured stream can be called so."""
@@ -407,3 +409,23 @@ def copies_of_spooled(connection: sqlite3.Connection, table_id: int, low: int, h
         (low, high),
     )
     return [Copies(partition, base, decode_offsets(first, data)) for partition, base, first, data in rows]
+
+
+def begin_spool_anew(connection: sqlite3.Connection, table_id: int, now_s: int) -> None:
+    """The data directory is a copy: what it holds may have been sent since, its offsets may have been given again.
+
+    Within the caller's transaction. The epoch changes, and every spooled record is looked for in Kafka before it goes.
+    """
+    table = f"kafka_{table_id}"
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is None:
+        return
+    values = dict(connection.execute(f"SELECT key, value FROM {table}"))
+    values["number"] = str(max(now_s, int(values.get("number", 0)) + 1))
+    (next_offset,) = connection.execute(
+        f"SELECT ifnull(max(base + count), 0) FROM batch_{table_id}"  # without a row nothing is left to be sent
+    ).fetchone()
+    sent_until = json.loads(values.get("sent_until", "0"))
+    if sent_until <= json.loads(values.get("moved_to", "0")) and "offsets" in values:
+        values["search_from"] = values["offsets"]  # nothing was under way: copies came behind where the stream stood
+    values["sent_until"] = json.dumps(max(sent_until, next_offset))
+    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", values.items())
