@@ -30,6 +30,7 @@ from bridge.streams.frames import decode_body
 from bridge.streams.kafka.cluster import (
     EARLIEST,
     LATEST,
+    UNCOMMITTED,
     KafkaFailure,
     TopicState,
     fetch,
@@ -195,22 +196,33 @@ class KafkaReader:
         client = await self._connected()
         first = {partition: offset for partition, (offset, _) in
                  (await list_offsets(client, topic, state.leaders, EARLIEST)).items()}  # fmt: skip
+        # All that is stored: ours are no part of a transaction, but may stand behind one that is open.
         last = {partition: offset for partition, (offset, _) in
-                (await list_offsets(client, topic, state.leaders, LATEST)).items()}  # fmt: skip
-        source = KafkaSource("", topic, epoch, "", 0, None, True)
+                (await list_offsets(client, topic, state.leaders, LATEST, UNCOMMITTED)).items()}  # fmt: skip
+        decoder = Decoder(topic, None)
         found: dict[Identity, tuple[int, int]] = {}
         for partition, begin in start.items():
             offset = max(begin, first.get(partition, 0))
+            node = state.leaders.get(partition, -1)
             while offset < last.get(partition, 0):
-                (stretch,) = (await self._load(source, state, {partition: offset})).values()
-                if stretch is None:
-                    break
-                for run in stretch.runs:
-                    for row in range(len(run)):
-                        identity = (run.node_run, run.number(row))
-                        if run.base_offset + row >= offset and identity in identities:
-                            found.setdefault(identity, (partition, run.base_offset + row))
-                offset = stretch.end
+                wanted = {topic: {partition: offset}}
+                answer = await fetch(client, node, wanted, self._settings, FETCH_WAIT_MS, UNCOMMITTED)
+                part = answer[topic, partition]
+                if part.error_code:
+                    self._states.pop(topic, None)
+                    raise _unreadable(partition, part.error_code)
+                at = offset
+                for batch in batches_of(part.data):
+                    for run in decoder.runs(batch, partition, offset, FAR):
+                        for row in range(len(run)):
+                            identity = (run.node_run, run.number(row))
+                            if identity in identities:
+                                found.setdefault(identity, (partition, run.base_offset + row))
+                    at = batch.next_offset
+                    await asyncio.sleep(0)
+                if at == offset:
+                    raise _unreadable(partition, 0)  # not to look would be to store it twice
+                offset = at
         return found
 
     async def _load(
@@ -241,10 +253,10 @@ class KafkaReader:
                     continue
                 if part.error_code:
                     self._states.pop(source.topic, None)
-                    raise KafkaConnectionError(f"partition {partition} cannot be read now (error {part.error_code})")
+                    raise _unreadable(partition, part.error_code)
                 runs: list[RecordRun] = []
                 base = end = offsets[partition]
-                for batch in batches_of(part.data):
+                for batch in batches_of(part.data, part.aborted):
                     base = min(base, batch.base_offset)
                     runs += decoder.runs(batch, partition, 0, FAR)
                     end = batch.next_offset
@@ -611,6 +623,10 @@ class _StreamScan:
                             return
                 position[SPOOL] = bottom
             position[SPOOL] = min(position[SPOOL], low)
+
+
+def _unreadable(partition: int, error_code: int) -> KafkaConnectionError:
+    return KafkaConnectionError(f"partition {partition} cannot be read now (error {error_code})")
 
 
 def _place(entry: tuple[int, int, int, RecordRun]) -> tuple[int, int, int]:

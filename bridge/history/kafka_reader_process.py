@@ -7,6 +7,7 @@ and ends when its input closes. Requests are worked on side by side; each waits 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pickle
@@ -75,8 +76,9 @@ class Server:
                 traceback.print_exc()
                 is_error, result = True, f"history cannot be read: {error!r}"
         message = pickle.dumps((number, is_error, result), protocol=pickle.HIGHEST_PROTOCOL)
-        self._writer.write(LENGTH.pack(len(message)) + message)
-        await self._writer.drain()
+        with contextlib.suppress(ConnectionError):  # the server was killed: nobody waits for the answer
+            self._writer.write(LENGTH.pack(len(message)) + message)
+            await self._writer.drain()
 
 
 async def serve(store_path: Path) -> None:

@@ -14,6 +14,36 @@ from tests.support.kafka_client import blocking, unique_topic
 from tests.support.server import ServerProcess
 
 
+def stream_table(name: str, topics: str, kafka_topic: str, partitions: int = 3, more: str = "") -> str:
+    """`[[streams]]` of a stream on Kafka; `more` goes on in its table `kafka`."""
+    return f"""
+[[streams]]
+name = "{name}"
+topics = ["{topics}"]
+storage = "kafka"
+kafka = {{ topic = "{kafka_topic}", partitions = {partitions}{more} }}
+"""
+
+
+def kafka_table(bootstrap_servers: Sequence[str], more: str = "") -> str:
+    """`[kafka]`."""
+    servers = ", ".join(f'"{each}"' for each in bootstrap_servers)
+    return f"""
+[kafka]
+bootstrap_servers = [{servers}]
+check_s = 1
+{more}
+"""
+
+
+def described(server: ServerProcess, stream: str) -> dict[str, Any]:
+    """A stream as the API shows it."""
+    answer = httpx.get(f"{server.http_url}/api/v1/streams/{stream}", timeout=20)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 class KafkaServer(ServerProcess):
     """`headrace serve` with the stream `telemetry` (`sensors/#`) on a topic of its own."""
 
@@ -29,22 +59,8 @@ class KafkaServer(ServerProcess):
         more: str = "",
     ) -> None:
         self.topic = topic or unique_topic("telemetry")
-        servers = ", ".join(f'"{each}"' for each in bootstrap_servers)
-        super().__init__(
-            data_directory,
-            f"""
-[[streams]]
-name = "telemetry"
-topics = ["sensors/#"]
-storage = "kafka"
-kafka = {{ topic = "{self.topic}", partitions = {partitions}{stream} }}
-[kafka]
-bootstrap_servers = [{servers}]
-check_s = 1
-{kafka}
-{more}
-""",
-        )
+        table = stream_table("telemetry", "sensors/#", self.topic, partitions, stream)
+        super().__init__(data_directory, f"{table}{kafka_table(bootstrap_servers, kafka)}{more}")
 
     def rows_in(self, kafka: KafkaBroker | KafkaCluster) -> list[tuple[str, int]]:
         """(topic, number) of what Kafka holds, partition by partition in order."""
@@ -53,10 +69,7 @@ check_s = 1
 
     def describe(self) -> dict[str, Any]:
         """The stream as the API shows it."""
-        answer = httpx.get(f"{self.http_url}/api/v1/streams/telemetry", timeout=20)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        return described(self, "telemetry")
 
     def waits_in_spool(self) -> int:
         """Records that are not in Kafka yet."""

@@ -25,8 +25,15 @@ class Flow:
     """One connection that publishes to several topics in turn, and comes back when it breaks."""
 
     def __init__(
-        self, server: ServerProcess, prefix: str, topics: int = 6, rate: float = 1_000.0, padding: int = 0
+        self,
+        server: ServerProcess,
+        prefix: str,
+        topics: int = 6,
+        rate: float = 1_000.0,
+        padding: int = 0,
+        port: int | None = None,
     ) -> None:
+        """`port`: where to connect, when that is not the server's own (a proxy's)."""
         self.topics = [f"{prefix}/{number}" for number in range(topics)]
         self.sent = dict.fromkeys(self.topics, 0)
         self.acknowledged: dict[str, set[int]] = {topic: set() for topic in self.topics}
@@ -34,6 +41,10 @@ class Flow:
         self.breaks = 0
         self.longest_wait_s = 0.0
         self._server = server
+        self._port = port
+        self._may_send = threading.Event()
+        self._may_send.set()
+        self._turn = 0
         self._prefix = prefix
         self._rate = rate
         self._padding = b" " * padding
@@ -55,6 +66,19 @@ class Flow:
     ) -> None:
         self.stop()
 
+    def pause(self) -> None:
+        """Send nothing until `go_on`; acknowledgements are still taken."""
+        self._may_send.clear()
+
+    def go_on(self) -> None:
+        """Send again."""
+        self._may_send.set()
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many are under way."""
+        return len(self._waiting)
+
     def stop(self) -> None:
         """Send no more, and take the acknowledgements that are due (for a minute at most)."""
         self._stopped.set()
@@ -64,7 +88,7 @@ class Flow:
     def _run(self) -> None:
         while not self._stopped.is_set() or self._waiting:
             try:
-                client = RawClient(self._server.mqtt_port, wire.V5, timeout_s=60)
+                client = RawClient(self._port or self._server.mqtt_port, wire.V5, timeout_s=60)
                 client.connect(f"{self._prefix.replace('/', '-')}-flow")
             except (OSError, ConnectionEnded, AssertionError):
                 if self._stopped.is_set():
@@ -82,13 +106,16 @@ class Flow:
 
     def _publish(self, client: RawClient) -> None:
         started, total = time.monotonic(), 0
-        turn = 0
         while not self._stopped.is_set():
+            if not self._may_send.is_set():
+                self._take(client, 0.05)
+                started, total = time.monotonic(), 0
+                continue
             due = int((time.monotonic() - started) * self._rate) - total
             room = WINDOW - len(self._waiting)
             for _ in range(min(due, room)):
-                topic = self.topics[turn % len(self.topics)]
-                turn += 1
+                topic = self.topics[self._turn % len(self.topics)]
+                self._turn += 1
                 number = self.sent[topic]
                 packet_id = client.publish(topic, b"%d%b" % (number, self._padding), 1)
                 self.sent[topic] = number + 1
@@ -106,6 +133,8 @@ class Flow:
         try:
             while True:
                 packet = client.next_packet(timeout_s)
+                if packet.packet_type == wire.DISCONNECT:
+                    raise ConnectionEnded(f"the server says {packet.reason_code:#x}")
                 topic, number, sent_at = self._waiting.pop(packet.packet_id)
                 self.longest_wait_s = max(self.longest_wait_s, time.monotonic() - sent_at)
                 if packet.reason_code & 0x80:

@@ -93,16 +93,31 @@ class SseReader:
     def stop(self) -> None:
         """Disconnect for good."""
         self._stopped.set()
+        self._disconnect()
+        if self._thread is not None:
+            self._thread.join(10)
+
+    def _disconnect(self) -> None:
         opened = self._open
         if opened is not None and opened.sock is not None:
             with contextlib.suppress(OSError):
                 opened.sock.shutdown(2)
-        if self._thread is not None:
-            self._thread.join(10)
+
+    def take(self, event: Event) -> None:
+        """An event has come."""
+        self.events.append(event)
+
+    def is_wanted(self, status: int) -> bool:
+        """Whether to ask again after an answer that is no stream of events."""
+        return False
+
+    def before_connecting(self) -> None:
+        """Called before each connection."""
 
     def _run(self) -> None:
         address = urlsplit(self.http_url)
         while not self._stopped.is_set():
+            self.before_connecting()
             connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
             self._open = connection
             try:
@@ -118,11 +133,14 @@ class SseReader:
                 self.connections += 1
                 self.statuses.append(answer.status)
                 if answer.status != 200:
-                    return
+                    if not self.is_wanted(answer.status):
+                        return
+                    self._stopped.wait(0.2)
+                    continue
                 for event in parse_events(answer):
                     if event.event_id:
                         self.last_event_id = event.event_id
-                    self.events.append(event)
+                    self.take(event)
             except (OSError, http.client.HTTPException) as error:
                 self.failure = repr(error)
                 self._stopped.wait(0.02)

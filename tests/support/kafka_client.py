@@ -123,7 +123,11 @@ class KafkaClient:
     # Records.
 
     async def produce(
-        self, topic: str, records: Iterable[KafkaRecord | bytes], timeout_s: float = CALL_TIMEOUT_S
+        self,
+        topic: str,
+        records: Iterable[KafkaRecord | bytes],
+        timeout_s: float = CALL_TIMEOUT_S,
+        compression: str | None = None,
     ) -> list[KafkaRecord]:
         """Write records (bytes: a value alone) in order; returns them with partition and offset.
 
@@ -137,7 +141,10 @@ class KafkaClient:
             record if record.timestamp_ms is not None else replace(record, timestamp_ms=now_ms) for record in given
         ]
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap_servers, enable_idempotence=True, request_timeout_ms=REQUEST_TIMEOUT_MS
+            bootstrap_servers=self.bootstrap_servers,
+            enable_idempotence=True,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            compression_type=compression,
         )
         async with _started(producer), asyncio.timeout(timeout_s):
             sent = [
@@ -157,17 +164,34 @@ class KafkaClient:
             for record, stored in zip(given, done, strict=True)
         ]
 
-    async def read_all(self, topic: str, from_offset: int | None = None) -> list[KafkaRecord]:
-        """Every record that was in the topic when this was called (or from an offset of each partition on), ordered by
-        partition and offset."""
+    @asynccontextmanager
+    async def transaction(self, topic: str, records: Sequence[KafkaRecord], *, commits: bool) -> AsyncIterator[None]:
+        """Write records in a transaction that is open within this context; at its end it is committed or aborted."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap_servers,
+            transactional_id=secrets.token_hex(8),
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+        async with _started(producer):
+            await producer.begin_transaction()
+            for record in records:
+                await producer.send_and_wait(
+                    topic, record.value, record.key, headers=list(record.headers), partition=record.partition
+                )
+            yield
+            await (producer.commit_transaction() if commits else producer.abort_transaction())
+
+    async def read_all(self, topic: str, from_offsets: Mapping[int, int] | None = None) -> list[KafkaRecord]:
+        """Every record that was in the topic when this was called (from some offsets on, in the partitions that are
+        named), ordered by partition and offset."""
         async with self._consumer() as consumer:
             partitions = await self._assign(consumer, topic)
             ends = await consumer.end_offsets(partitions)
             for partition in partitions:
-                if from_offset is None:
+                if from_offsets is None or partition.partition not in from_offsets:
                     await consumer.seek_to_beginning(partition)
                 else:
-                    consumer.seek(partition, from_offset)
+                    consumer.seek(partition, from_offsets[partition.partition])
             found: list[KafkaRecord] = []
             for partition in partitions:
                 consumer.pause(*partitions)

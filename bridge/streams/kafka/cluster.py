@@ -36,6 +36,8 @@ NODE_S = 3.0
 """For one node's answer about topics, before another is asked."""
 EARLIEST, LATEST = -2, -1
 """Times that stand for the ends of a partition (Kafka protocol, ListOffsets)."""
+UNCOMMITTED, COMMITTED = 0, 1
+"""Isolation: all that is stored, or without what open and aborted transactions have written (KIP-98)."""
 TOPIC_EXISTS = 36
 UNKNOWN_TOPIC = 3
 
@@ -65,9 +67,12 @@ class FetchedPart:
     """What a fetch gave of one partition."""
 
     error_code: int
-    high_watermark: int
+    end: int
+    """Up to here all is decided: Kafka's high watermark, or where the oldest open transaction begins."""
     first_offset: int
     data: bytes
+    aborted: Sequence[tuple[int, int]] = ()
+    """(producer id, first offset) of transactions that were given up, and have records in `data`."""
 
 
 class Follower(Protocol):
@@ -333,7 +338,7 @@ async def _ask_any(client: AIOKafkaClient, request: Any) -> Any:
 
 
 async def list_offsets(
-    client: AIOKafkaClient, topic: str, leaders: Mapping[int, int], time_ms: int
+    client: AIOKafkaClient, topic: str, leaders: Mapping[int, int], time_ms: int, isolation: int = COMMITTED
 ) -> dict[int, tuple[int, int]]:
     """See `KafkaCluster.ends`. Offset -1: no record is at or after the time."""
     by_node: dict[int, list[tuple[int, int]]] = {}
@@ -341,7 +346,7 @@ async def list_offsets(
         by_node.setdefault(node, []).append((partition, time_ms))
     found: dict[int, tuple[int, int]] = {}
     for node, wanted in by_node.items():
-        answer = await client.send(node, OffsetRequest(-1, 0, [(topic, wanted)]))
+        answer = await client.send(node, OffsetRequest(-1, isolation, [(topic, wanted)]))
         for _, partitions in answer.topics:
             for partition, error_code, at_ms, offset, *_ in partitions:
                 if error_code:
@@ -356,17 +361,19 @@ async def fetch(
     topics: Mapping[str, Mapping[int, int]],
     settings: KafkaSettings,
     wait_ms: int,
+    isolation: int = COMMITTED,
 ) -> dict[tuple[str, int], FetchedPart]:
     """See `KafkaCluster.fetch`."""
     wanted = [
         (topic, [(partition, offset, settings.fetch_partition_bytes_max) for partition, offset in offsets.items()])
         for topic, offsets in topics.items()
     ]
-    answer = await client.send(node, FetchRequest(wait_ms, 1, settings.fetch_bytes_max, 0, wanted))
+    answer = await client.send(node, FetchRequest(wait_ms, 1, settings.fetch_bytes_max, isolation, wanted))
     parts: dict[tuple[str, int], FetchedPart] = {}
     for topic, partitions in answer.topics:
-        for partition, error_code, high_watermark, _, first_offset, *_, data in partitions:
-            parts[topic, partition] = FetchedPart(error_code, high_watermark, first_offset, data or b"")
+        for partition, error_code, high_watermark, stable_end, first_offset, aborted, *_, data in partitions:
+            end = stable_end if isolation == COMMITTED else high_watermark
+            parts[topic, partition] = FetchedPart(error_code, end, first_offset, data or b"", aborted or ())
     return parts
 
 

@@ -7,10 +7,12 @@ Records of other producers are taken when they carry `mqtt.topic`, or when a tem
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 
 from bridge.records import RecordRun, Topic
@@ -106,19 +108,34 @@ class Batch:
         return self._records
 
 
-def batches_of(data: bytes) -> Iterator[Batch]:
-    """The whole batches in what a fetch gave; control batches of transactions hold no record of anyone.
+def batches_of(data: bytes, aborted: Iterable[tuple[int, int]] = ()) -> Iterator[Batch]:
+    """The whole batches in what a fetch gave. Control batches hold no record of anyone, those of transactions that
+    were given up none that counts; `aborted` names these by producer and first offset.
 
     Raises: aiokafka.errors.CorruptRecordException.
     """
+    begins = deque(sorted(aborted, key=_first_offset))
+    given_up: set[int] = set()
     records = MemoryRecords(data)
     while records.has_next():
         batch = records.next_batch()
         if batch is None:
             return
-        is_control = batch.is_control_batch
-        producer_id = -1 if is_control else getattr(batch, "producer_id", -1)
-        yield Batch(batch.base_offset, batch.next_offset, producer_id, () if is_control else batch)
+        base, end, producer_id = batch.base_offset, batch.next_offset, getattr(batch, "producer_id", -1)
+        while begins and begins[0][1] < end:
+            given_up.add(begins.popleft()[0])
+        if batch.is_control_batch:
+            if ControlRecord.parse(next(batch).key) == ABORT_MARKER:
+                given_up.discard(producer_id)
+            yield Batch(base, end, -1, ())
+        elif producer_id in given_up and batch.is_transactional:
+            yield Batch(base, end, -1, ())
+        else:
+            yield Batch(base, end, producer_id, batch)
+
+
+def _first_offset(transaction: tuple[int, int]) -> int:
+    return transaction[1]
 
 
 class Decoder:
@@ -278,7 +295,8 @@ class _Rows:
         is_null: bool,
     ) -> None:
         prefix, _, number = identity.decode("ascii", "replace").rpartition("-")
-        if not (number.isdigit() and len(number) < 19 and prefix.isalnum()):
+        is_number = number.isdigit() and len(number) < 19 and (number[0] != "0" or number == "0")
+        if not (is_number and prefix and (prefix == self._prefix or (prefix.isalnum() and len(prefix) <= 64))):
             prefix, number = _identity(identity, partition, offset)
         if (
             offset != self._next

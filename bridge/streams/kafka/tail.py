@@ -96,6 +96,7 @@ class Line:
         self.confirmed: deque[Confirmed] = deque()
         """Batches of this node at or behind the position, in order."""
         self.high_watermark = position
+        """Kafka's, as far as no transaction is open."""
         self.moved_at = time.monotonic()
         self.waits_for_own = False
         """A fetch came upon a batch of ours before its confirmation did."""
@@ -263,10 +264,11 @@ class Tail:
             await asyncio.sleep(self._cluster.settings.retry_s)
 
     async def _take(self, node: int, line: Line, part: FetchedPart, slice_end: float) -> float:
-        line.high_watermark = max(part.high_watermark, line.position)
-        line.owner.ends_seen(line, part.first_offset, part.high_watermark)
+        # It never falls: a new leader does not know at once how far the old one was.
+        line.high_watermark = max(line.high_watermark, part.end)
+        line.owner.ends_seen(line, part.first_offset, part.end)
         try:
-            for batch in batches_of(part.data):
+            for batch in batches_of(part.data, part.aborted):
                 if self._lines.get(line) != node or not line.take(batch):
                     break
                 if time.perf_counter() > slice_end:
