@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections import deque
+from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -164,11 +165,9 @@ def _encode_one(run: RecordRun, row: int, tails: _Tails, *, from_brace: bool) ->
     else:
         payload, encoding = encode_payload(data[payload_start : run.ends[row]])
     json_head = run.topics[row].json_head
-    properties = b""
-    if run.is_v5 and _has_properties(data, frame_start, payload_start):
-        found = read_properties(data, frame_start)
-        if found:
-            properties = b',"properties":' + orjson.dumps(found)
+    properties = json_properties(run, row)
+    if properties:
+        properties = b',"properties":' + properties
     return b"%b%b%b%d%b%d%b" % (
         json_head if from_brace else json_head[1:],
         payload,
@@ -200,6 +199,22 @@ def encode_payload(payload: bytes) -> tuple[bytes, str]:
     if b"\n" in payload or b"\r" in payload:
         payload = payload.translate(_LINE_BREAKS_TO_SPACES)
     return payload, "json"
+
+
+def payload_encoding(payload: bytes) -> str:
+    """The `encoding` of a payload, without its text; see `encode_payload`."""
+    if payload[:1] in _JSON_STARTS:
+        try:
+            orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            pass  # it is text, or bytes
+        else:
+            return "json"
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return "base64"
+    return "text"
 
 
 _FLAGS = {
@@ -256,6 +271,15 @@ def _has_properties(data: bytes, frame_start: int, payload_start: int) -> bool:
     return properties_start(data, frame_start) + 1 != payload_start
 
 
+def json_properties(run: RecordRun, row: int) -> bytes:
+    """What `read_properties` finds, as JSON; empty when there is nothing."""
+    frame_start = run.frame_start(row)
+    if not run.is_v5 or not _has_properties(run.data, frame_start, run.payload_starts[row]):
+        return b""
+    found = read_properties(run.data, frame_start)
+    return orjson.dumps(found) if found else b""
+
+
 def read_properties(data: bytes, frame_start: int) -> dict[str, Any]:
     """The application's properties of a canonical MQTT 5 PUBLISH frame, as the outside names them.
 
@@ -290,45 +314,63 @@ def decode_stored(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         position += size
 
 
+# hot path: exports
 def _encode_csv(stream: str, epoch: str, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
-    time_text = rfc3339(run.received_at_ms)
-    client_id = _csv_field(run.client_id.encode())
-    place = f"{stream},{epoch},{max(0, run.partition)}".encode()
-    data = run.data
+    data, topics, base = run.data, run.topics, run.base_offset
+    before = rfc3339(run.received_at_ms).encode() + b","
+    place = b",%b,%b,%b,%d," % (
+        _csv_field(run.client_id.encode()),
+        stream.encode(),
+        epoch.encode(),
+        max(0, run.partition),
+    )
+    frame_starts: Sequence[int] = [run.start, *run.ends[:-1]]
+    payloads = [data[run.payload_starts[row] : run.ends[row]] for row in rows]
+    is_all_json = not run.null_rows and _are_json(payloads)
+    join, topic_field = b"".join, _csv_topic
     out = []
-    for row in rows:
-        frame_start, payload_start = run.frame_start(row), run.payload_starts[row]
-        payload = data[payload_start : run.ends[row]]
-        line, encoding = encode_payload(payload) if row not in run.null_rows else (b"", "null")
-        if encoding == "base64":
-            payload = line[1:-1]
-        properties = b""
-        if run.is_v5 and _has_properties(data, frame_start, payload_start):
-            found = read_properties(data, frame_start)
-            properties = _csv_field(orjson.dumps(found)) if found else b""
-        first_byte = data[frame_start]
-        out.append(
-            b"%b,%b,%b,%b,%d,%b,%b,%b,%d,%b\r\n"
-            % (
-                time_text.encode(),
-                _csv_field(run.topics[row].name.encode()),
-                _csv_field(payload),
-                encoding.encode(),
-                first_byte >> 1 & 3,
-                b"true" if first_byte & 1 else b"false",
-                client_id,
-                place,
-                run.base_offset + row,
-                properties,
-            )
-        )
+    for row, payload in zip(rows, payloads, strict=True):
+        if is_all_json:
+            encoding = "json"
+        elif row in run.null_rows:
+            encoding = "null"
+        else:
+            encoding = payload_encoding(payload)
+            if encoding == "base64":
+                payload = b64encode(payload)
+        flags = _CSV_FLAGS[encoding, data[frame_starts[row]]]
+        offset = b"%d," % (base + row)
+        properties = _csv_field(json_properties(run, row)) if run.is_v5 else b""
+        fields = (before, topic_field(topics[row].name), b",", _csv_field(payload), flags, place, offset, properties)
+        out.append(join(fields) + b"\r\n")
     return out
+
+
+_CSV_FLAGS = {
+    (encoding, first_byte): b",%b,%d,%b" % (encoding.encode(), first_byte >> 1 & 3, (b"false", b"true")[first_byte & 1])
+    for encoding in ("json", "text", "base64", "null")
+    for first_byte in range(0x30, 0x40)
+}
+
+
+@lru_cache(maxsize=10_000)
+def _csv_topic(name: str) -> bytes:
+    return _csv_field(name.encode())
+
+
+def _are_json(payloads: Sequence[bytes]) -> bool:
+    """All are JSON texts."""
+    try:
+        deque(map(orjson.loads, payloads), maxlen=0)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _csv_field(value: bytes) -> bytes:
     """RFC 4180: quoted when it holds a comma, a quote, a line break, or begins or ends with a space."""
     if b'"' in value:
         return b'"' + value.replace(b'"', b'""') + b'"'
-    if b"," in value or b"\n" in value or b"\r" in value or value != value.strip():
+    if b"," in value or b"\n" in value or b"\r" in value or value[:1].isspace() or value[-1:].isspace():
         return b'"' + value + b'"'
     return value

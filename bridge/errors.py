@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from bridge.history.export import TooManyExports
 from bridge.live.hub import TooManyReaders
 from bridge.streams.log import StreamLogError
 
@@ -147,6 +148,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(TooManyReaders)
     async def full(request: Request, error: TooManyReaders) -> Response:
         return problem(503, f"{error}; no more are taken.", request.url.path, {"Retry-After": "5"})
+
+    @app.exception_handler(TooManyExports)
+    async def busy(request: Request, error: TooManyExports) -> Response:
+        return problem(503, f"{error}; try again when one has ended.", request.url.path, {"Retry-After": "10"})
 
     @app.exception_handler(StreamLogError)
     async def log_failed(request: Request, error: StreamLogError) -> Response:

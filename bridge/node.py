@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bridge.figures import Figures
+from bridge.history.export import Exports
 from bridge.ingest.intake import Intake
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from bridge.config import Config, StreamConfig
     from bridge.streams.log import StreamLog
+    from bridge.streams.readers import Readers
     from broker.codec.properties import Properties
     from broker.publish_run import PublishRun
 
@@ -96,6 +98,7 @@ class Node:
         self.stream_map: StreamMap
         self.latest: LatestValues
         self.hub: Hub
+        self.exports = Exports(config.history.exports_max)
         self.figures: Figures
         self.intake: Intake
         self.replays: LogReplays
@@ -227,6 +230,12 @@ class Node:
         self.intake.tick()
 
     # What the HTTP side asks for
+
+    @property
+    def readers(self) -> Readers:
+        """The processes that read stored history."""
+        assert self._store is not None, "the node is open"
+        return self._store.readers
 
     @property
     def failure(self) -> str | None:

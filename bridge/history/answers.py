@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from bridge.history.columns import ColumnsCollector
 from bridge.history.filter_ids import FilterIds
 from bridge.history.histogram import HistogramCollector, HistogramQuestion, HistogramSearch
 from bridge.history.row_search import RowSearch
@@ -32,7 +33,10 @@ def collector_for(
     request: Question[AnswerT], kept: tuple[int, int], start: int, end: int, choice: TopicChoice
 ) -> Collector[AnswerT]:
     """A new collector; `kept` is the log's first and next offset, `start <= o < end` what to look at."""
-    return cast("Collector[AnswerT]", _COLLECTORS[type(request)](request, kept, start, end, choice))
+    kind = _COLLECTORS[type(request)]
+    if isinstance(request, Scan) and request.encoding == "columns":
+        kind = ColumnsCollector
+    return cast("Collector[AnswerT]", kind(request, kept, start, end, choice))
 
 
 def row_search_for(

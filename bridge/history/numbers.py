@@ -54,14 +54,22 @@ def numbers_at(payloads: Sequence[bytes], pointer: Pointer) -> list[Number]:
     return [value for value in values if type(value) in _NUMBERS]
 
 
-def _parse_all(payloads: Sequence[bytes]) -> list[Any]:
-    """The JSON values among the payloads: all in one call where all are JSON, which is three times as fast."""
+def parse_together(payloads: Sequence[bytes]) -> list[Any] | None:
+    """The values of payloads that are all JSON, in one call, which is three times as fast; None when one is not."""
     try:
-        parsed = orjson.loads(b"[%b]" % _BETWEEN_TEXT.join(payloads))
+        parsed: list[Any] = orjson.loads(b"[%b]" % _BETWEEN_TEXT.join(payloads))
     except orjson.JSONDecodeError:
-        parsed = []
+        return None
     if len(parsed) == 2 * len(payloads) - 1 and parsed[1::2].count(_BETWEEN) == len(payloads) - 1:
-        return parsed[::2]  # type: ignore[no-any-return]
+        return parsed[::2]
+    return None
+
+
+def _parse_all(payloads: Sequence[bytes]) -> list[Any]:
+    """The JSON values among the payloads."""
+    together = parse_together(payloads)
+    if together is not None:
+        return together
     values = []
     for payload in payloads:
         try:

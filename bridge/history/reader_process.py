@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Generator
 from pathlib import Path
 
+from bridge.history.columns import Columns
+from bridge.history.parquet import ParquetFile
 from bridge.history.scan import Answer
 from bridge.history.stream_reader import StreamReader
 from bridge.streams.log import StreamLogError
@@ -25,7 +27,31 @@ from bridge.streams.readers import LENGTH
 NICENESS = 5
 READ_BYTES = 65_536
 
-Work = Generator[None, None, Answer | int]
+Work = Generator[None, None, Answer | int | bytes]
+
+
+class ParquetFiles:
+    """Files in the making, by the numbers that the server gave them; it bounds how many there are."""
+
+    def __init__(self) -> None:
+        self._file_by_number: dict[int, ParquetFile] = {}
+
+    def work(self, kind: str, number: int, data: bytes) -> Generator[None, None, bytes]:
+        """One step of a file, as a piece of work: `parquet_begin`, `parquet_add`, `parquet_finish`, `parquet_drop`."""
+        yield
+        if kind == "parquet_begin":
+            self._file_by_number[number] = ParquetFile()
+            return b""
+        if kind == "parquet_drop":
+            self._file_by_number.pop(number, None)
+            return b""
+        file = self._file_by_number.get(number)
+        if file is None:
+            raise StreamLogError("the process that wrote this file has ended")
+        if kind == "parquet_add":
+            return file.add(Columns.from_bytes(data))
+        del self._file_by_number[number]
+        return file.finish()
 
 
 class RequestLoop:
@@ -37,6 +63,7 @@ class RequestLoop:
         self._answers = answers
         self._buffer = bytearray()
         self._work: deque[tuple[int, Work]] = deque()
+        self._files = ParquetFiles()
 
     def run(self) -> None:
         """Serve until the input ends."""
@@ -58,12 +85,14 @@ class RequestLoop:
             end = LENGTH.size + size
             if len(self._buffer) < end:
                 return
-            number, kind, stream_id, argument = pickle.loads(self._buffer[LENGTH.size : end])
+            number, kind, subject, argument = pickle.loads(self._buffer[LENGTH.size : end])
             del self._buffer[:end]
             if kind == "scan":
-                self._work.append((number, self._reader.scan(stream_id, argument)))
+                self._work.append((number, self._reader.scan(subject, argument)))
+            elif kind == "offset_at":
+                self._work.append((number, self._reader.find(subject, argument)))
             else:
-                self._work.append((number, self._reader.find(stream_id, argument)))
+                self._work.append((number, self._files.work(kind, subject, argument)))
 
     def _advance(self, number: int, work: Work) -> None:
         try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridge.cursors import Cursor, Offsets, distance
-from bridge.encoding import CSV_HEAD
 from bridge.history.scan import Encoding, Order, Scan, StreamScan
 from bridge.streams.log import StreamLogError
 
@@ -111,15 +110,16 @@ class RecordSearch:
             await asyncio.sleep(IDLE_S)
         return result.data
 
-    async def export(self, encoding: Encoding) -> AsyncIterator[bytes]:
-        """All of it, piece by piece; the next piece is read while one is sent."""
-        if encoding == "csv":
-            yield CSV_HEAD
+    async def pieces(self, encoding: Encoding, bytes_max: int = PIECE_BYTES) -> AsyncGenerator[bytes]:
+        """All of it, piece by piece; the next piece is read while the caller has one in hands.
+
+        Raises: as `step`
+        """
         reading: asyncio.Task[bytes] | None = None
         try:
             while self.has_more:
-                data = await (reading or self.step(encoding))
-                reading = asyncio.create_task(self.step(encoding)) if self.has_more else None
+                data = await (reading or self.step(encoding, bytes_max))
+                reading = asyncio.create_task(self.step(encoding, bytes_max)) if self.has_more else None
                 if data:
                     yield data
         finally:

@@ -8,15 +8,17 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from bridge.cursors import SPOOL, Offsets
 from bridge.encoding import decode_stored, read_properties, rfc3339_or_none
 from bridge.errors import CursorGone, NotFound, ParameterInvalid, RecordGone
+from bridge.history.export import ExportForm, export, gzipped
 from bridge.history.overview import kept
 from bridge.history.scan import Encoding, Order, Scan, StreamScan, StreamScanResult
 from bridge.history.search import PIECE_BYTES, RecordSearch, Wanted
 from bridge.node import Node
+from bridge.routes.download import Download, accepts_gzip, json_response
 from bridge.routes.parameters import (
     parse_choice,
     parse_cursor,
@@ -36,7 +38,11 @@ router = APIRouter(prefix="/api/v1", tags=["history"])
 LATER = ("until", "speed", "exact", "stats")
 LIMIT = 1_000
 PAGE_BYTES_MAX = 8 * 1024 * 1024
-MEDIA_TYPE = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+MEDIA_TYPE: dict[str, str] = {
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+}
 NO_STORE = {"Cache-Control": "no-store"}
 EVERYTHING = 10**15
 
@@ -51,8 +57,13 @@ _SCRIPT_TYPE = re.compile(r"[a-z]+/(?:x-)?(?:javascript|ecmascript|jscript|lives
     response_class=Response,
     responses={
         200: {
-            "description": "A JSON page, or the whole range as NDJSON or CSV.",
-            "content": {"application/json": {}, "application/x-ndjson": {}, "text/csv": {}},
+            "description": "A JSON page, or the whole range as NDJSON, CSV or Parquet.",
+            "content": {
+                "application/json": {},
+                "application/x-ndjson": {},
+                "text/csv": {},
+                "application/vnd.apache.parquet": {},
+            },
         },
         410: {"description": "The cursor is of an epoch of the stream that is no more."},
     },
@@ -70,9 +81,11 @@ async def records(
     cursor: Annotated[str | None, Query(description="Go on after the page that gave this cursor")] = None,
     limit: Annotated[str | None, Query(description="At most so many records; a JSON page has 1000 by default")] = None,
     order: Annotated[str, Query(description="asc or desc")] = "asc",
-    format_: Annotated[str, Query(alias="format", description="json, ndjson or csv")] = "json",
+    format_: Annotated[str, Query(alias="format", description="json, ndjson, csv or parquet")] = "json",
 ) -> Response:
-    """Records in order of offset. NDJSON and CSV are streamed, whole ranges in bounded memory.
+    """Records in order of offset. NDJSON, CSV and Parquet are streamed, whole ranges in bounded memory.
+
+    NDJSON, CSV and JSON are compressed for clients that accept gzip; Parquet is compressed in itself.
 
     A JSON page says with `complete` whether there may be more after it, and then with `scanned_to` how far it came.
     """
@@ -82,7 +95,7 @@ async def records(
     refuse_later(request, LATER, limits)
     for parameter in ("client_id", "contains", "from", "to", "cursor", "limit", "order", "format"):
         single_value(request, parameter)
-    form = parse_choice("format", format_, ("json", "ndjson", "csv"), later=("parquet",))
+    form = parse_choice("format", format_, ("json", "ndjson", "csv", "parquet"))
     direction: Order = "asc" if parse_choice("order", order, ("asc", "desc")) == "asc" else "desc"
     wanted = Wanted(parse_filters("topic", topic, limits) if topic else (), client_id, (contains or "").encode())
     from_ms, to_ms = parse_range(from_, to, time.time_ns() // 1_000_000)
@@ -102,11 +115,21 @@ async def records(
             end = {partition: min(offset, at.get(partition, offset)) for partition, offset in end.items()}
     search = RecordSearch(log, wanted, start, end, direction, count)
     if form == "json":
-        return await _page(search, node.config.history.search_s)
-    return StreamingResponse(
-        search.export("csv" if form == "csv" else "json"),
+        return await json_response(request, await _page(search, node.config.history.search_s))
+    # Parquet is compressed in itself.
+    return _download(node, search, form, is_compressed=form != "parquet" and accepts_gzip(request))  # type: ignore[arg-type]
+
+
+def _download(node: Node, search: RecordSearch, form: ExportForm, *, is_compressed: bool) -> Download:
+    """Raises: TooManyExports."""
+    node.exports.begin()
+    file = export(search, form, node.readers)
+    return Download(
+        gzipped(file) if is_compressed else file,
+        name=f"{search.log.name}.{form}",
         media_type=MEDIA_TYPE[form],
-        headers=NO_STORE | {"Content-Disposition": f'attachment; filename="{name}.{form}"'},
+        encoding="gzip" if is_compressed else None,
+        on_end=node.exports.end,
     )
 
 
@@ -119,7 +142,7 @@ def _offsets_of(text: str, log: StreamLog) -> Offsets:
     return position.offset_by_partition
 
 
-async def _page(search: RecordSearch, seconds_max: float) -> Response:
+async def _page(search: RecordSearch, seconds_max: float) -> bytes:
     until = time.monotonic() + seconds_max
     lines: list[bytes] = []
     bytes_left = PAGE_BYTES_MAX
@@ -130,8 +153,7 @@ async def _page(search: RecordSearch, seconds_max: float) -> Response:
     envelope: dict[str, Any] = {"cursor": search.cursor, "complete": search.is_over}
     if not search.is_over:
         envelope["scanned_to"] = rfc3339_or_none(search.scanned_to_ms)
-    body = b'{"records":[%b],%b' % (b",".join(lines), orjson.dumps(envelope)[1:])
-    return Response(body, media_type="application/json", headers=NO_STORE)
+    return b'{"records":[%b],%b' % (b",".join(lines), orjson.dumps(envelope)[1:])
 
 
 @router.get(

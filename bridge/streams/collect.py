@@ -23,7 +23,15 @@ from broker.topics.names import matches
 TOPICS_KNOWN_MAX = 50_000
 """A `TopicChoice` that has seen more topics than this begins anew."""
 
-FIELDS_BYTES: dict[Encoding, int] = {"event": 220, "poll": 220, "json": 170, "csv": 60, "stored": 40, "publish": 0}
+FIELDS_BYTES: dict[Encoding, int] = {
+    "event": 220,
+    "poll": 220,
+    "json": 170,
+    "csv": 60,
+    "stored": 40,
+    "publish": 0,
+    "columns": 40,
+}
 """What an encoding adds to the topic and payload of a record, at least. Without it a piece of small records is encoded
 four times over, for what does not fit is thrown away."""
 
@@ -215,7 +223,12 @@ class ScanCollector(Collector[ScanResult]):
 
     @property
     def is_bound_reached(self) -> bool:
-        return self._records_left <= 0 or self._bytes_left <= 0 or super().is_bound_reached
+        return self.is_full or super().is_bound_reached
+
+    @property
+    def is_full(self) -> bool:
+        """It may return no more."""
+        return self._records_left <= 0 or self._bytes_left <= 0
 
     def turn_to(self, start: int, end: int, epoch: str, cursor_head: str, cursor_tail: str) -> None:
         super().turn_to(start, end, epoch, cursor_head, cursor_tail)
@@ -244,7 +257,7 @@ class ScanCollector(Collector[ScanResult]):
         """Encode `rows` as far as the bounds let; the row that reached a bound, or None."""
         if self._publishes is not None and self._publishes.leaves_out(run):
             return None
-        taken = self._within_bounds(run, rows)
+        taken = self.within_bounds(run, rows)
         items = self._encode(run, taken)
         data = b"".join(items)
         if len(data) >= self._bytes_left:
@@ -255,13 +268,16 @@ class ScanCollector(Collector[ScanResult]):
         if self._publishes is not None:
             self._publishes.keep(run, taken, items, (self.cursor_head, self.cursor_tail))
         self._parts.append(data)
-        self._count += len(taken)
-        self._bytes_left -= len(data)
-        self._records_left -= len(taken)
-        is_bound_reached = self._bytes_left <= 0 or self._records_left <= 0
-        if not is_bound_reached and len(taken) < len(rows):
+        self.spend(len(taken), len(data))
+        if not self.is_full and len(taken) < len(rows):
             return self._take(run, rows[len(taken) :])
-        return taken[-1] if is_bound_reached else None
+        return taken[-1] if self.is_full else None
+
+    def spend(self, records: int, size: int) -> None:
+        """So many records of so many bytes were kept."""
+        self._count += records
+        self._bytes_left -= size
+        self._records_left -= records
 
     def _encode(self, run: RecordRun, rows: Sequence[int]) -> list[bytes]:
         """Each row in the encoding of the scan, in the order of the scan."""
@@ -281,7 +297,7 @@ class ScanCollector(Collector[ScanResult]):
             items.reverse()
         return items
 
-    def _within_bounds(self, run: RecordRun, rows: Sequence[int]) -> Sequence[int]:
+    def within_bounds(self, run: RecordRun, rows: Sequence[int]) -> Sequence[int]:
         """The leading rows that are worth encoding: a record's text is rarely shorter than its frame and its fields."""
         rows = rows[: self._records_left]
         bytes_left = self._bytes_left

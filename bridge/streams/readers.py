@@ -13,6 +13,8 @@ import os
 import pickle
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from struct import Struct
 from typing import cast
@@ -42,6 +44,7 @@ class Readers:
     """One or two reader processes, started when first needed."""
 
     def __init__(self, path: Path, processes: int) -> None:
+        self._last_file = 0
         self._readers = [ReaderProcess("bridge.history.reader_process", str(path)) for _ in range(processes)]
 
     @property
@@ -75,9 +78,43 @@ class Readers:
                     raise
         raise AssertionError("unreachable")
 
+    @asynccontextmanager
+    async def parquet(self) -> AsyncIterator[ParquetPipe]:
+        """A Parquet file that one of the processes writes. Raises: ReaderGone, ReadFailed"""
+        self._last_file += 1
+        pipe = ParquetPipe(min(self._readers, key=lambda reader: reader.load), self._last_file)
+        await pipe.ask("begin")
+        try:
+            yield pipe
+        finally:
+            with suppress(StreamLogError):  # the process has ended, and the file with it
+                await pipe.ask("drop")
+
     async def close(self) -> None:
         """End the processes; requests under way fail."""
         await asyncio.gather(*[reader.close() for reader in self._readers])
+
+
+class ParquetPipe:
+    """Columns in, a file's bytes out; see `bridge.history.parquet`."""
+
+    def __init__(self, process: ReaderProcess, number: int) -> None:
+        self._process = process
+        self._number = number
+
+    async def add(self, columns: bytes) -> bytes:
+        """Add records (`Columns.to_bytes`); returns what there is to send. Raises: ReaderGone, ReadFailed"""
+        return await self.ask("add", columns)
+
+    async def finish(self) -> bytes:
+        """The end of the file. Raises: ReaderGone, ReadFailed"""
+        return await self.ask("finish")
+
+    async def ask(self, step: str, data: bytes = b"") -> bytes:
+        """One step of the file. Raises: ReaderGone, ReadFailed"""
+        result = await self._process.ask((f"parquet_{step}", self._number, data))
+        assert isinstance(result, bytes)
+        return result
 
 
 class ReaderProcess:

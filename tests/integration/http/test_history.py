@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import time
 from datetime import datetime
 from typing import Any
 
+import pyarrow.parquet
 import pytest
+from starlette.requests import Request
 
+from bridge.routes.download import accepts_gzip
 from bridge.routes.records import safe_content_type
 from tests.integration.http.conftest import RunningServer, Start
 from tests.integration.http.test_problems import assert_problem
@@ -87,6 +92,79 @@ async def test_raw_is_the_payload_under_its_own_content_type(server: RunningServ
         for answer in answers:
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "sandbox" in answer.headers["content-security-policy"]
+
+
+async def test_parquet_is_the_same_records(server: RunningServer) -> None:
+    for stream, top in STREAMS:
+        await server.publish(f"{top}/x", {"n": 1}, properties={"user_properties": [["a", "b"]]})
+        await server.publish(f"{top}/x", "AP8=", encoding="base64", retain=True)
+        await server.publish(f"{top}/y", "text", qos=0)
+        records = f"/api/v1/streams/{stream}/records?topic={top}/%23"
+        answer = await server.http.get(records + "&format=parquet", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+        assert "content-encoding" not in answer.headers
+        assert f'filename="{stream}.parquet"' in answer.headers["content-disposition"]
+        rows = pyarrow.parquet.ParquetFile(io.BytesIO(answer.content)).read().to_pylist()
+        page = (await server.http.get(records)).json()["records"]
+        for row, record in zip(rows, page, strict=True):
+            for name in ("topic", "encoding", "qos", "retain", "client_id", "stream", "epoch", "partition", "offset"):
+                assert row[name] == record[name], name
+            assert round(row["time"].timestamp() * 1000) == ms_of(record["time"])
+        assert [row["payload"] for row in rows] == [b'{"n":1}', b"\x00\xff", b"text"]
+        assert json.loads(rows[0]["properties"]) == {"user_properties": [["a", "b"]]}
+        newest = await server.http.get(records + "&format=parquet&order=desc&limit=1&contains=text")
+        assert pyarrow.parquet.ParquetFile(io.BytesIO(newest.content)).read().column("offset").to_pylist() == [2]
+
+
+async def test_text_is_compressed_for_who_takes_it(server: RunningServer) -> None:
+    for number in range(50):
+        await server.publish("d/x", {"number": number})
+    plain, packed = {"Accept-Encoding": "identity"}, {"Accept-Encoding": "br;q=1, gzip;q=0.8"}
+    for form in ("json", "ndjson", "csv"):
+        path = f"/api/v1/streams/default/records?format={form}"
+        compressed = await server.http.get(path, headers=packed)
+        assert compressed.headers["content-encoding"] == "gzip"
+        uncompressed = await server.http.get(path, headers=plain)
+        assert "content-encoding" not in uncompressed.headers
+        assert compressed.content == uncompressed.content
+        assert int(compressed.num_bytes_downloaded) < len(uncompressed.content) / 3
+        for answer in (compressed, uncompressed):
+            assert answer.headers["vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        ("gzip", True),
+        ("GZIP ; q=0.5", True),
+        ("deflate, gzip;q=1.0, *;q=0", True),
+        ("*", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("*, gzip;q=0.000", False),
+        ("x-gzip-like", False),
+    ],
+)
+def test_accept_encoding(header: str, accepted: bool) -> None:
+    scope = {"type": "http", "headers": [(b"accept-encoding", header.encode())] if header else []}
+    assert accepts_gzip(Request(scope)) == accepted
+
+
+async def test_exports_that_are_too_many_are_refused_and_end_with_their_readers(start_server: Start) -> None:
+    server = await start_server(history={"exports_max": 1})
+    for _ in range(30):
+        await server.publish("d/x", "x" * 900_000)
+    path = "/api/v1/streams/default/records?format="
+    reading = await server.connect(f"GET {path}ndjson HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert await reading.read_head() == 200
+    for form in ("csv", "parquet"):
+        refused = await server.http.get(path + form)
+        assert_problem(refused, 503)
+        assert int(refused.headers["retry-after"]) > 0
+    reading.close()
+    await eventually_async(lambda: server.node.exports.count == 0, what="the end of the export")
+    assert (await server.http.get(path + "parquet")).status_code == 200
 
 
 def ms_of(text: str) -> int:

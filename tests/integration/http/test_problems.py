@@ -51,7 +51,6 @@ WRONG_PARAMETERS = [
     ("/api/v1/poll?topic=%23&limit=0", "limit"),
     ("/api/v1/poll?topic=%23&cursor=a b", "cursor"),
     ("/api/v1/poll", "topic"),
-    (RECORDS + "?format=parquet", "format"),
     (RECORDS + "?format=xml", "format"),
     (RECORDS + "?order=up", "order"),
     (RECORDS + "?limit=1000000", "limit"),
