@@ -30,6 +30,16 @@ def live_event(cursor: str) -> bytes:
     return b'event: live\nid: %b\ndata: {"cursor":"%b"}\n\n' % (cursor.encode(), cursor.encode())
 
 
+def message_event(cursor: str, data: bytes) -> bytes:
+    """A record, whose object is `data`."""
+    return b"event: message\nid: %b\ndata: %b\n\n" % (cursor.encode(), data)
+
+
+def end_event(cursor: str) -> bytes:
+    """The time at which the reader wanted to stop is reached."""
+    return b'event: end\nid: %b\ndata: {"cursor":"%b"}\n\n' % (cursor.encode(), cursor.encode())
+
+
 def gap_data(from_cursor: str, to_cursor: str, lost: int | None, reason: GapReason) -> dict[str, object]:
     """The `data` of a gap: records between the two cursors are gone."""
     return {"from": from_cursor, "to": to_cursor, "lost": lost, "reason": reason}

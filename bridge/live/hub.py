@@ -166,13 +166,17 @@ class Hub:
             group.write(gap_event(before.get(group.streams, ""), after, lost, reason), tuple(group.members))
             group.told = after
         for reader in tuple(self.readers):
-            if name not in reader.group.streams or reader.offsets is None or reason != "epoch":
+            if name not in reader.group.streams or reader.offsets is None or reason != "epoch" or reader.is_ending:
                 continue  # who reads the log by itself sees by itself what is gone
             if reader.held is not None:
                 self.stop_holding(reader)
             if reader.parked is not None:
                 self.unpark(reader)
             reader.offsets[name] = log.offsets
+            if reader.pacing is not None:
+                reader.pacing.forget(name)
+            if reader.until_offsets is not None:
+                reader.until_offsets = None  # it is looked for again under the new epoch
             told = self.cursor_text(reader.offsets)
             reader.write(gap_event(before.get(reader.group.streams, ""), told, None, reason))
 
@@ -364,6 +368,18 @@ class Hub:
         else:
             reader.place = Place.FULL
             self.bound_feeding(reader)
+
+    def leave_to_end(self, reader: Reader) -> None:
+        """The end of a live reader is near: from here on it is fed from the log, up to exactly there."""
+        if reader.place is not Place.LIVE:
+            return  # too slow to be live: it will come to its end by itself, or when it has joined again
+        group = reader.group
+        group.flush()
+        group.members.pop(reader, None)
+        reader.offsets = self.offsets_of(group.streams)
+        reader.place = Place.FEEDING
+        self.bound_feeding(reader)
+        self.feed(reader)
 
     def has_drained(self, reader: Reader, body: bytes) -> None:
         """Held values were written: what is still held was committed after the last of them."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from bridge.cursors import distance
 from bridge.encoding import decode_stored, encode_rows, encode_snapshot
 from bridge.history.scan import Scan, StreamScan
+from bridge.history.state import PastRecord
 from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import decode_body, encode_record
 from bridge.streams.upkeep import LatestEntry
@@ -438,6 +439,25 @@ class Snapshot:
         size = 0
         for entry in self._entries:
             event = entry.snapshot_event()
+            events.append(event)
+            size += len(event)
+            if size >= bytes_max or len(events) >= SLICE_TOPICS:
+                break
+        return b"".join(events)
+
+
+class PastSnapshot:
+    """Snapshot events of the records that topics had at a time."""
+
+    def __init__(self, records: Iterator[PastRecord]) -> None:
+        self._records = records
+
+    def take(self, bytes_max: int) -> bytes:
+        """Some whole events; empty when there are no more."""
+        events = []
+        size = 0
+        for record in self._records:
+            event = b"event: snapshot\ndata: %b}\n\n" % record.line
             events.append(event)
             size += len(event)
             if size >= bytes_max or len(events) >= SLICE_TOPICS:

@@ -11,12 +11,14 @@ It is in one of five places, and its own `offsets` are set in all but the second
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from bridge.live.conflation import HeldValues
-from bridge.live.events import COMMENT, chunk, gap_event, live_event, position_event, retry_field
+from bridge.live.events import COMMENT, chunk, end_event, gap_event, live_event, position_event, retry_field
+from bridge.live.pacing import Pacing, call_before
 
 if TYPE_CHECKING:
     from bridge.cursors import Offsets
@@ -62,11 +64,14 @@ class Reader:
         "has_told",
         "held",
         "hub",
+        "is_ending",
         "is_full",
+        "is_live_after_snapshot",
         "is_queued",
         "offsets",
         "outlet",
         "overflow",
+        "pacing",
         "parked",
         "parked_bytes",
         "parked_count",
@@ -76,6 +81,9 @@ class Reader:
         "since_ms",
         "snapshot",
         "subject",
+        "timer",
+        "until_ms",
+        "until_offsets",
     )
 
     def __init__(self, hub: Hub, group: Group, overflow: Overflow, outlet: Outlet, subject: str = "anonymous") -> None:
@@ -94,6 +102,16 @@ class Reader:
         self.parked_count = 0
         self.held: HeldValues | None = None
         self.snapshot: SnapshotSource | None = None
+        self.is_live_after_snapshot = True
+        self.pacing: Pacing | None = None
+        """Set while history is sent at its own pace."""
+        self.until_ms: int | None = None
+        self.until_offsets: dict[str, Offsets] | None = None
+        """Where it ends, once that time has passed and all that belongs before it is committed."""
+        self.is_ending = False
+        """All is written; it is closed when the transport has taken it."""
+        self.timer: asyncio.TimerHandle | None = None
+        """Live, and to leave its group a little before `until_ms`."""
         self.since_ms: int | None = None
         """It wants nothing that was received before this."""
         self.says_live = False
@@ -109,7 +127,10 @@ class Reader:
         self.offsets = dict(start.offsets)
         self.says_live = start.says_live
         self.snapshot = start.snapshot
+        self.is_live_after_snapshot = start.is_live_after_snapshot
         self.since_ms = start.since_ms
+        self.until_ms = start.until_ms
+        self.pacing = Pacing(start.speed) if start.speed is not None else None
         first = [retry_field(hub.limits.retry_ms)]
         first += [gap_event(gap.before, gap.after, gap.lost, gap.reason) for gap in start.gaps]
         if start.snapshot is None and not start.gaps:
@@ -119,7 +140,7 @@ class Reader:
         self.has_told = start.snapshot is None
         hub.bound_feeding(self)
         self.write(b"".join(first))
-        if start.snapshot is None and not start.says_live and hub.is_caught_up(self):
+        if start.snapshot is None and not start.says_live and start.until_ms is None and hub.is_caught_up(self):
             hub.join(self)
         else:
             hub.feed(self)
@@ -144,7 +165,9 @@ class Reader:
         if not self.is_full or self.place is Place.CLOSED:
             return
         self.is_full = False
-        if self.place is Place.HOLDING:
+        if self.is_ending:
+            self.close()
+        elif self.place is Place.HOLDING:
             self.drain()
         elif self.place is not Place.LIVE:
             self.place = Place.FEEDING
@@ -156,8 +179,23 @@ class Reader:
             return
         self.hub.forget(self)
         self.place = Place.CLOSED
-        self.offsets = self.bounds = self.parked = self.held = self.snapshot = None
+        self.offsets = self.bounds = self.parked = self.held = self.snapshot = self.pacing = None
+        self._cancel_timer()
         self.outlet.close()
+
+    def end(self, cursor: str) -> None:
+        """The end that it asked for is reached: say so, and close when the transport has taken all of it."""
+        self.write(end_event(cursor))
+        self.is_ending = True
+        self.place = Place.FULL
+        self.outlet.set_water_marks(0, 0)
+        if not self.is_full:
+            self.close()
+
+    def _cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     # What the group gives
 
@@ -189,6 +227,10 @@ class Reader:
 
     def joined(self, cursor: str) -> None:
         """It has all that was committed: say so once, and let it know its position."""
+        self.pacing = None
+        if self.until_ms is not None:
+            self._cancel_timer()
+            self.timer = call_before(self.until_ms, self.hub.leave_to_end, self)
         if self.says_live:
             self.says_live = False
             self.write(live_event(cursor))

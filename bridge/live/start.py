@@ -45,8 +45,14 @@ class Start:
     says_live: bool = False
     """Whether the reader is told when it has come to the present."""
     snapshot: SnapshotSource | None = None
+    is_live_after_snapshot: bool = True
+    """The snapshot is that of the present; else history follows it."""
     since_ms: int | None = None
     """Nothing that was received before this time is wanted (epoch milliseconds)."""
+    until_ms: int | None = None
+    """Nothing that is received at or after this time is wanted; the response ends there."""
+    speed: float | None = None
+    """How much faster than it happened history is sent; None: as fast as the reader takes it."""
 
 
 async def start_at_time(logs: Sequence[StreamLog], since_ms: int) -> Start:

@@ -11,13 +11,15 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from bridge.cursors import CursorTooLong, Offsets, distance
-from bridge.errors import NotAvailable, ParameterInvalid, Unavailable
+from bridge.errors import ParameterInvalid, Unavailable
+from bridge.history.overview import state
 from bridge.history.scan import Scan, StreamScan
 from bridge.live.events import gap_data
 from bridge.live.group import Bell
 from bridge.live.handover import EXTENSION, Http
 from bridge.live.hub import Hub
-from bridge.live.latest import Snapshot
+from bridge.live.latest import PastSnapshot, Snapshot
+from bridge.live.pacing import ends_at, now_ms
 from bridge.live.response import EventStream
 from bridge.live.start import Start, start_at_cursor, start_at_time, start_live
 from bridge.node import Node
@@ -27,6 +29,7 @@ from bridge.routes.parameters import (
     parse_filters,
     parse_flag,
     parse_number,
+    parse_speed,
     parse_time,
     refuse_later,
     single_value,
@@ -35,15 +38,16 @@ from bridge.streams.log import StreamLog
 
 router = APIRouter(prefix="/api/v1", tags=["live"])
 
-LATER = ("until", "speed", "max_rate", "exact", "stats", "client_id", "contains", "at")
+LATER = ("max_rate", "exact", "stats", "client_id", "contains", "at")
 POLL_WAIT_S = 30
 POLL_LIMIT = 1_000
 
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-Sent Events: message, snapshot, live, gap; each event that moves the reader has an id.",
+        "description": "Server-Sent Events: message, snapshot, live, gap, end; what moves the reader has an id.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
+    },
+    204: {"description": "The cursor is at or beyond `until`: there is nothing more. It stops an EventSource."},
 }
 
 
@@ -52,32 +56,55 @@ async def events(
     request: Request,
     topic: Annotated[list[str] | None, Query(description="MQTT topic filter; repeatable, at least one")] = None,
     since: Annotated[str | None, Query(description="Begin with history: RFC 3339, epoch ms, -15m or now")] = None,
-    snapshot: Annotated[str | None, Query(description="1: first the latest value of every matching topic")] = None,
+    until: Annotated[str | None, Query(description="End with what was received before this time")] = None,
+    speed: Annotated[
+        str, Query(description="History so many times as fast as it happened; max: as fast as it can be read")
+    ] = "max",
+    snapshot: Annotated[
+        str | None, Query(description="1: first the latest value of every matching topic; with since as it was then")
+    ] = None,
     overflow: Annotated[str, Query(description="What a slow reader gets: replay or conflate")] = "replay",
     cursor: Annotated[str | None, Query(description="Resume after this cursor")] = None,
     last_event_id: Annotated[str | None, Header(description="Resume after this cursor; wins over `cursor`")] = None,
 ) -> Response:
     """History if wanted, then live, without gap or repeat.
 
-    `Last-Event-ID` wins over `cursor`, both win over `since` and `snapshot`.
+    `Last-Event-ID` wins over `cursor`, both win over `since` and `snapshot`. With `until` the last event is `end`. A
+    paced replay begins with its first event at once, keeps the order of time over all streams, and becomes live when
+    it comes to the present.
     """
     node: Node = request.app.state.node
     hub = node.hub
     refuse_later(request, LATER, hub.limits)
-    for name in ("since", "snapshot", "overflow", "cursor"):
+    for name in ("since", "until", "speed", "snapshot", "overflow", "cursor"):
         single_value(request, name)
     filters = parse_filters("topic", topic or (), hub.limits)
     policy = parse_choice(
         "overflow", overflow, ("replay", "conflate"), later=("drop_oldest", "drop_newest", "disconnect")
     )
     has_snapshot = snapshot is not None and parse_flag("snapshot", snapshot)
-    since_ms = parse_time("since", since) if since is not None else None
+    now = now_ms()
+    since_ms = parse_time("since", since, now) if since is not None else None
+    until_ms = parse_time("until", until, now) if until is not None else None
+    pace = parse_speed("speed", speed)
+    is_resumed = bool(last_event_id) or cursor is not None
+    if until_ms is not None and not is_resumed and until_ms <= (since_ms if since_ms is not None else now):
+        raise ParameterInvalid("until", "until: this is not after `since`, or after now without it.")
     logs = node.streams_for(filters)
     try:
         start = await _start(node, logs, filters, cursor, last_event_id, since_ms, has_snapshot)
     except CursorTooLong as error:
         raise ParameterInvalid("topic", f"topic: these filters reach too many streams: {error}.") from error
+    start.until_ms, start.speed = until_ms, pace
+    if is_resumed and until_ms is not None and await _is_over(logs, start, until_ms):
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
     return EventStream(hub, filters, tuple(log.name for log in logs), policy, start)  # type: ignore[arg-type]
+
+
+async def _is_over(logs: Sequence[StreamLog], start: Start, until_ms: int) -> bool:
+    """Whether a start is at or beyond the end, and nothing that belongs before that can come any more."""
+    ends = await ends_at(logs, until_ms)
+    return ends is not None and not any(distance(start.offsets[name], end) for name, end in ends.items())
 
 
 async def _start(
@@ -94,9 +121,14 @@ async def _start(
     if cursor is not None:
         return start_at_cursor(node.hub, logs, parse_cursor(cursor))
     if since_ms is not None:
+        start = await start_at_time(logs, since_ms)
         if has_snapshot:
-            raise NotAvailable("snapshot", "snapshot together with since")
-        return await start_at_time(logs, since_ms)
+            topics_max = node.hub.limits.latest_topics_max
+            records, _, _ = await state(
+                logs, filters, start.offsets, node.config.history.search_s, topics_max=topics_max, limit=topics_max
+            )
+            start.snapshot, start.is_live_after_snapshot = PastSnapshot(records), False
+        return start
     if has_snapshot:
         await node.latest.settled()
         offsets = {log.name: node.latest.offsets[log.name] for log in logs}
@@ -118,7 +150,7 @@ async def poll(
     node: Node = request.app.state.node
     hub = node.hub
     limits = hub.limits
-    refuse_later(request, (*LATER, "since", "snapshot", "overflow"), limits)
+    refuse_later(request, (*LATER, "since", "until", "speed", "snapshot", "overflow"), limits)
     for name in ("cursor", "wait", "limit"):
         single_value(request, name)
     filters = parse_filters("topic", topic or (), limits)

@@ -15,6 +15,8 @@ from bridge.quantities import parse_relative_ms, parse_time_ms
 from broker.codec.errors import MqttError
 from broker.topics.names import validate_topic_filter
 
+_SPEED = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+SPEED_MAX = 1_000_000
 _OFFSET_WITH_SPACE = re.compile(r" (\d\d:\d\d)$")
 _TIME_WORDS = "RFC 3339 (2026-11-22T19:00:00Z), epoch milliseconds, or relative (-15m, now)"
 
@@ -83,6 +85,15 @@ def parse_choice(parameter: str, text: str, choices: tuple[str, ...], later: tup
     if text not in choices:
         raise ParameterInvalid(parameter, f"{parameter}: {text!r} is none of {', '.join(choices)}.")
     return text
+
+
+def parse_speed(parameter: str, text: str) -> float | None:
+    """How many times as fast as it happened; None for `max`. Raises: ParameterInvalid."""
+    if text == "max":
+        return None
+    if _SPEED.fullmatch(text) is None or not 0 < float(text) <= SPEED_MAX:
+        raise ParameterInvalid(parameter, f"{parameter}: {text!r} is neither max nor a number up to {SPEED_MAX:,}.")
+    return float(text)
 
 
 def parse_flag(parameter: str, text: str) -> bool:

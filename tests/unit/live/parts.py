@@ -136,7 +136,7 @@ class Side:
     def _committed_to(self, log: MemoryLog) -> Callable[[Sequence[PublishRun]], None]:
         return lambda runs: self.hub.committed(log, runs)
 
-    def append(self, rows: Sequence[tuple[str, bytes]], stream: str = "default") -> None:
+    def append(self, rows: Sequence[tuple[str, bytes]], stream: str = "default", time_ms: int = 1795374000000) -> None:
         """Append one run; it is committed by `turn`."""
         data = bytearray()
         routes, payload_starts, ends = [], [], []
@@ -165,7 +165,7 @@ class Side:
             [],
             is_v5=False,
             client_id="p1",
-            received_at_ms=1795374000000,
+            received_at_ms=time_ms,
             qos=0,
         )
         run.first_number = self.logs[stream].next_offset + 1
@@ -177,8 +177,8 @@ class Side:
             log.flush()
         self.hub.flush()
 
-    def publish(self, *rows: tuple[str, bytes], stream: str = "default") -> None:
-        self.append(rows, stream)
+    def publish(self, *rows: tuple[str, bytes], stream: str = "default", time_ms: int = 1795374000000) -> None:
+        self.append(rows, stream, time_ms)
         self.turn()
 
     def open(
