@@ -125,8 +125,8 @@ class Scan(Question[ScanResult]):
     """`event`: SSE `message` events, each with its `id:`. `poll`: the same as JSON objects with `event` and `cursor`.
     `json`: the objects of contract §5.1 `data`. `csv`: rows of contract §5.3's columns, without the head line.
     `json` and `poll` records are one to a line (NDJSON). `stored`: what the server itself reads
-    (`bridge.encoding.decode_stored`). `columns`: for Parquet (`bridge.history.columns`). `publish`: MQTT PUBLISH frames
-    in the form that `form` asks for."""
+    (`bridge.encoding.decode_stored`). `publish`: MQTT PUBLISH frames in the form that `form` asks for.
+    `columns`: for Parquet (`bridge.history.columns`)."""
     _: KW_ONLY
     records_max: int = 1_000
     """Return at most so many matching records."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from bridge.cursors import Offsets, distance
 from bridge.history.scan import Encoding, Scan, StreamScan, StreamScanResult
 from bridge.live.events import GapReason, gap_event, live_event, position_event
+from bridge.live.pacing import PACED_BYTES, PACED_RECORDS, Pacing, behind, find_end, is_near
 from bridge.live.reader import Place
-from bridge.live.replay import PACED_BYTES, PACED_RECORDS, Pacing, behind, find_end, is_near
 from bridge.live.start import SnapshotSource
 from bridge.streams.log import StreamLog, StreamLogError
 

@@ -166,7 +166,7 @@ class Hub:
             group.write(gap_event(before.get(group.streams, ""), after, lost, reason), tuple(group.members))
             group.told = after
         for reader in tuple(self.readers):
-            if name not in reader.group.streams or reader.offsets is None or reader.is_ending or reason != "epoch":
+            if name not in reader.group.streams or reader.offsets is None or reason != "epoch" or reader.is_ending:
                 continue  # who reads the log by itself sees by itself what is gone
             if reader.held is not None:
                 self.stop_holding(reader)

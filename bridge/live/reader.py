@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from bridge.live.conflation import HeldValues
 from bridge.live.events import COMMENT, chunk, end_event, gap_event, live_event, position_event, retry_field
-from bridge.live.replay import Pacing, call_before
+from bridge.live.pacing import Pacing, call_before
 
 if TYPE_CHECKING:
     from bridge.cursors import Offsets

@@ -19,7 +19,7 @@ from bridge.live.group import Bell
 from bridge.live.handover import EXTENSION, Http
 from bridge.live.hub import Hub
 from bridge.live.latest import PastSnapshot, Snapshot
-from bridge.live.replay import ends_at, now_ms
+from bridge.live.pacing import ends_at, now_ms
 from bridge.live.response import EventStream
 from bridge.live.start import Start, start_at_cursor, start_at_time, start_live
 from bridge.node import Node

@@ -29,8 +29,8 @@ FIELDS_BYTES: dict[Encoding, int] = {
     "json": 170,
     "csv": 60,
     "stored": 40,
-    "columns": 40,
     "publish": 0,
+    "columns": 40,
 }
 """What an encoding adds to the topic and payload of a record, at least. Without it a piece of small records is encoded
 four times over, for what does not fit is thrown away."""

@@ -1,5 +1,7 @@
-"""Replay: history at its own pace, and ends at a time. No reader has a task for it: the hub's feeders take its steps,
-and a timer of the loop calls them when the next event is due.
+"""Pacing: history at its own pace, and ends at a time.
+
+No reader has a task for either: the hub's feeders take its steps, and a timer of the loop calls them when the next
+event is due.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.cursors import Cursor
-from bridge.live import replay
+from bridge.live import pacing
 from bridge.live.limits import LiveLimits
 from bridge.live.reader import Place
 from bridge.live.start import Start, start_at_cursor, start_at_time, start_live
@@ -24,7 +24,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, now_ms: int) -> None:
         self.now_ms = now_ms
-        monkeypatch.setattr("bridge.live.replay.now_ms", lambda: self.now_ms)
+        monkeypatch.setattr("bridge.live.pacing.now_ms", lambda: self.now_ms)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def closed(outlet: MemoryOutlet) -> None:
 async def test_live_reader_ends_at_a_time_to_come(clock: Clock) -> None:
     async with Side() as side:
         side.publish(("a", b"0"), time_ms=T0)
-        end_ms = clock.now_ms + replay.LEAD_MS + 30
+        end_ms = clock.now_ms + pacing.LEAD_MS + 30
         outlet = side.open("a", start=await since(side, T0, until_ms=end_ms))
         await until(lambda: "live" in names(outlet))
         side.publish(("a", b"1"), time_ms=clock.now_ms)
