@@ -24,7 +24,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from bridge.streams.kafka.requests import NO_UUID, TopicIdsRequest
+from bridge.streams.kafka.requests import NO_UUID, LogDirsRequest, TopicIdsRequest
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from bridge.streams.log import StreamLogError
 
@@ -262,6 +262,25 @@ class KafkaCluster:
         if self._client is None:
             raise NodeNotReadyError("Kafka is not connected")
         return await list_offsets(self._client, topic, leaders, time_ms)
+
+    async def stored_bytes(self, topic: str, leaders: Mapping[int, int]) -> int:
+        """What a topic takes on the disks of its leaders, without their followers.
+
+        Raises: KafkaError, OSError, TimeoutError.
+        """
+        total = 0
+        for node in set(leaders.values()):
+            wanted = [partition for partition, leader in leaders.items() if leader == node]
+            answer = await self.send(node, LogDirsRequest(topic, wanted))
+            sizes = [
+                size
+                for _, _, topics in answer.results
+                for _, partitions in topics
+                for _, size, _, is_future in partitions
+                if not is_future
+            ]
+            total += sum(sizes)
+        return total
 
     async def fetch(
         self, node: int, topics: Mapping[str, Mapping[int, int]], wait_ms: int = FETCH_WAIT_MS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,8 @@ class KafkaLog:
 
     @property
     def stored_bytes(self) -> int:
-        return self.spool.log.stored_bytes
+        """On Kafka's disks, and in the spool."""
+        return self.topic.stored_bytes + (self.spool.log.stored_bytes if self.spool.records > 0 else 0)
 
     @property
     def oldest_ms(self) -> int | None:
@@ -256,11 +257,6 @@ class KafkaLog:
     def left_out(self) -> int:
         """Records of other producers that name no topic."""
         return self._decoder.left_out
-
-    @property
-    def commit_s(self) -> Sequence[float]:
-        """How long the latest requests to Kafka took."""
-        return self.sender.commit_s
 
     # StreamLog: writing
 
@@ -698,8 +694,3 @@ class KafkaLog:
 
 def _first_number(run: PublishRun) -> int:
     return run.first_number
-
-
-def partitions_of(offsets: Mapping[int, int]) -> dict[int, int]:
-    """The part of a position that is in Kafka."""
-    return {partition: offset for partition, offset in offsets.items() if partition != SPOOL}

@@ -1,6 +1,6 @@
-"""Requests that aiokafka does not have: Metadata with the topics' ids.
+"""Requests that aiokafka does not have: Metadata with the topics' ids, and what a topic takes on disk.
 
-Source: Kafka protocol, Metadata v10 (the first with topic ids, flexible encoding).
+Source: Kafka protocol, Metadata v10 (the first with topic ids, flexible encoding), DescribeLogDirs v1.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from typing import Any
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
+    Array,
     Boolean,
     CompactArray,
     CompactString,
     Int16,
     Int32,
+    Int64,
     Schema,
+    String,
     TaggedFields,
 )
 
@@ -96,6 +99,50 @@ class MetadataRequest_v10(RequestStruct):
         ("include_topic_authorized_operations", Boolean),
         ("tags", TaggedFields),
     )
+
+
+class DescribeLogDirsResponse_v1(Response):
+    API_KEY = 35
+    API_VERSION = 1
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "results",
+            Array(
+                ("error_code", Int16),
+                ("log_dir", String("utf-8")),
+                (
+                    "topics",
+                    Array(
+                        ("name", String("utf-8")),
+                        (
+                            "partitions",
+                            Array(("partition", Int32), ("size", Int64), ("offset_lag", Int64), ("is_future", Boolean)),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+class DescribeLogDirsRequest_v1(RequestStruct):
+    API_KEY = 35
+    API_VERSION = 1
+    RESPONSE_TYPE = DescribeLogDirsResponse_v1
+    SCHEMA = Schema(("topics", Array(("topic", String("utf-8")), ("partitions", Array(Int32)))))
+
+
+class LogDirsRequest(Request[DescribeLogDirsRequest_v1]):
+    """How many bytes partitions take on one broker."""
+
+    API_KEY = 35
+
+    def __init__(self, topic: str, partitions: list[int]) -> None:
+        self._topics = [(topic, partitions)]
+
+    def build(self, request_struct_class: type[DescribeLogDirsRequest_v1]) -> DescribeLogDirsRequest_v1:
+        return request_struct_class(self._topics)
 
 
 class TopicIdsRequest(Request[MetadataRequest_v10]):

@@ -207,8 +207,6 @@ class Sender:
         self.producer_id = -1
         self.unconfirmed = 0
         """Records put and not yet confirmed or refused."""
-        self.commit_s: deque[float] = deque(maxlen=1_000)
-        """How long the latest batches were under way."""
         self._producer_epoch = -1
         self._cluster = cluster
         self._settings = cluster.settings
@@ -369,7 +367,6 @@ class Sender:
         self._wake.set()
 
     async def _request(self, node: int, batches: list[Batch]) -> None:
-        started = time.perf_counter()
         parts = [(batch.lane.partition, batch.data) for batch in batches]
         timeout_ms = int(self._settings.request_timeout_s * 1000)
         try:
@@ -380,7 +377,6 @@ class Sender:
                 self._try_again(batch)
             self._cluster.check_now()
         else:
-            self.commit_s.append(time.perf_counter() - started)
             batch_by_partition = {batch.lane.partition: batch for batch in batches}
             for _, partitions in answer.topics:
                 for partition, error_code, base_offset, *rest in partitions:

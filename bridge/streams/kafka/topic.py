@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headrace.kafka")
 
 
+MEASURE_S = 30.0
+"""How often the topic's size is asked for."""
+
+
 class StreamTopic:
     """Of one stream; see the module's docstring."""
 
@@ -34,6 +39,8 @@ class StreamTopic:
         self.first: dict[int, int] = dict(standing.offsets)
         """Oldest that Kafka keeps, by partition."""
         self.oldest_ms: int | None = None
+        self.stored_bytes = 0
+        """On the disks of Kafka's leaders."""
         self.replication = 0
         self.mismatch: list[str] = []
         """How the topic differs from what the configuration says."""
@@ -46,12 +53,15 @@ class StreamTopic:
         self._leaders: Mapping[int, int] = {}
         self._is_creating = False
         self._task: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
+        self._measured_at = -MEASURE_S
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._measuring) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def standing(self) -> Standing:
         """What is kept over a restart."""
@@ -174,9 +184,6 @@ class StreamTopic:
             if text not in self.mismatch:
                 logger.warning("topic %s differs: %s", wanted.topic, text)
         self.mismatch = mismatch
-        earliest = await self._earliest(state)
-        if earliest is not None:
-            self.oldest_ms = earliest
 
     async def _earliest(self, state: TopicState) -> int | None:
         try:
@@ -195,8 +202,22 @@ class StreamTopic:
             self._is_creating = True
             self._task = asyncio.create_task(self._create(), name=f"kafka-create-{self._log.name}")
 
+    async def _measure(self, state: TopicState) -> None:
+        """What the topic takes on Kafka's disks, and how old its oldest record is."""
+        try:
+            self.stored_bytes = await self._log.cluster.stored_bytes(self._log.kafka.topic, state.leaders)
+        except (*KafkaFailure, NotImplementedError) as error:  # a broker too old, or not allowed to us
+            logger.debug("the size of %s could not be read: %r", self._log.kafka.topic, error)
+        earliest = await self._earliest(state)
+        if earliest is not None:
+            self.oldest_ms = earliest
+
     def _set_leaders(self, state: TopicState) -> None:
         self._leaders = state.leaders
+        now = time.monotonic()
+        if now - self._measured_at > MEASURE_S and (self._measuring is None or self._measuring.done()):
+            self._measured_at = now
+            self._measuring = asyncio.create_task(self._measure(state), name=f"kafka-size-{self._log.name}")
         self._log.sender.set_leaders(state.leaders)
         self.follow()
         self._log.go_on()
