@@ -93,7 +93,8 @@ def test_in_the_past_nothing_live_is_drawn(serve: Callable[..., ServerProcess], 
     dashboard.open_past(f"{server.http_url}/?t={moment_ms}")
     dashboard.wait_for_phase("live")
     page = dashboard.page
-    eventually(lambda: page.locator(".plot[data-points]").count() >= len(TOPICS), what="the plots")
+    eventually(lambda: [dashboard.points(topic) for topic in TOPICS] == [5] * len(TOPICS), what="the plots")
+    eventually(lambda: page.locator(".plot .earlier").count() == 0, what="their histories")
     dashboard.count_changes()
 
     publish(server.mqtt_port, messages(20, 200))
@@ -114,8 +115,9 @@ def test_a_pause_changes_nothing_and_loses_nothing(
     publish(server.mqtt_port, messages(0, 20))
     dashboard.open(f"{server.http_url}/?b=plant")
     eventually(lambda: dashboard.tree() == state_of(messages(0, 20)), what="the tree")
-    eventually(lambda: dashboard.points(TOPICS[0]) == 5, what="the plots")
     page = dashboard.page
+    eventually(lambda: dashboard.points(TOPICS[0]) == 5, what="the plots")
+    eventually(lambda: page.locator(".plot .earlier").count() == 0, what="their histories")
 
     page.keyboard.press("Space")
     eventually(lambda: dashboard.mode == "paused", what="the pause")

@@ -8,13 +8,13 @@ import { SideBar } from "../views/SideBar";
 import { SpokenTime } from "../views/TimeStatus";
 import { TimeRow } from "../views/TimeRow";
 import { NotThere } from "../views/NotThere";
+import { Welcome } from "../views/Welcome";
 import { momentWords } from "../time/format";
 import { firstMessage, isStale, shown, tree } from "./link";
 import { address } from "./router";
 import { inPast, time } from "./timeline";
 
 const Streams = onDemand(() => import("../views/Streams"));
-const Welcome = onDemand(() => import("../views/Welcome"));
 
 export function App() {
   const isDismissed = useSignal(false);
