@@ -33,6 +33,11 @@ def _parse_bind(value: object) -> Address | None:
 Bind = Annotated[Address | None, PlainValidator(_parse_bind)]
 
 
+def _listed(value: object) -> object:
+    """`a:9092,b:9092` as Kafka's own tools write it, and as an environment variable can."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 def _optional_seconds(value: object) -> int | None:
     return None if value is None else int(parse_age_s(value))
 
@@ -197,7 +202,7 @@ class Store(Section):
 class Kafka(Section):
     """The Kafka cluster of streams with storage = "kafka". sasl_* and ssl_* as aiokafka names them."""
 
-    bootstrap_servers: tuple[str, ...] = Field(
+    bootstrap_servers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         ("localhost:9092",), min_length=1, description="Brokers to ask first: HOST:PORT."
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(

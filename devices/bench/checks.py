@@ -6,6 +6,7 @@ events vary in length when a counter in them gets a digit more; `EventScanner` f
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -163,11 +164,13 @@ def encode_pubacks(packet_ids: Column) -> bytes:
 class EventScanner:
     """Follows the sequence numbers in a stream of SSE events, whatever stands around them."""
 
-    _MARK_WORD = int.from_bytes(EVENT_MARK, "little")
     _FIELD_BYTES = len(EVENT_MARK) + 8
 
-    def __init__(self, who: str, first: int = 0) -> None:
+    def __init__(self, who: str, first: int = 0, mark: bytes = EVENT_MARK) -> None:
+        """`mark`: the eight bytes before a number's digits."""
         self._who = who
+        self._mark = mark
+        self._mark_word = int.from_bytes(mark, "little")
         self._first = first
         self._next = first
         self._stride = 0
@@ -188,7 +191,7 @@ class EventScanner:
         tail = self._tail
         if tail:
             joined = tail + data[start : min(end, start + keep)]
-            position = joined.find(EVENT_MARK)
+            position = joined.find(self._mark)
             if 0 <= position < len(tail) and position + self._FIELD_BYTES <= len(joined):
                 self._expect(int.from_bytes(joined[position + 8 : position + 16], "little"))
         self._scan(data, start, end)
@@ -201,11 +204,12 @@ class EventScanner:
         self._next += 1
 
     def _scan(self, data: bytearray, start: int, end: int) -> None:
-        position = data.find(EVENT_MARK, start, end)
+        mark = self._mark
+        position = data.find(mark, start, end)
         while position >= 0 and position + self._FIELD_BYTES <= end:
             rows = self._follow_stride(data, position, end)
             last = position + (rows - 1) * self._stride if rows > 1 else position
-            following = data.find(EVENT_MARK, last + self._FIELD_BYTES, end)
+            following = data.find(mark, last + self._FIELD_BYTES, end)
             if following >= 0:
                 self._stride = following - last
             position = following
@@ -216,7 +220,7 @@ class EventScanner:
         rows = 1 + (end - position - self._FIELD_BYTES) // stride if stride else 1
         if rows > 1:
             marks = np.ndarray((rows,), dtype="<u8", buffer=data, offset=position, strides=(stride,))
-            is_mark = marks == self._MARK_WORD
+            is_mark = marks == self._mark_word
             if not is_mark.all():
                 rows = int(np.argmin(is_mark))
         words = np.ndarray((rows,), dtype="<u8", buffer=data, offset=position + 8, strides=(stride or 8,))
@@ -229,3 +233,81 @@ class EventScanner:
             raise explain(self._who, self._next + row, numbers)
         self._next += rows
         return rows
+
+
+class NumberCollector:
+    """Keeps the numbers in a stream of SSE events that comes from several partitions, to be judged at the end."""
+
+    _FIELD_BYTES = len(EVENT_MARK) + 8
+    _FIELD = re.compile(re.escape(EVENT_MARK) + rb"(\d{8})")
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._numbers: list[bytes] = []
+        self._tail = b""
+
+    @property
+    def received(self) -> int:
+        """Events that came."""
+        return len(self._numbers)
+
+    def feed(self, data: bytearray, start: int, end: int) -> None:
+        """See `EventScanner.feed`."""
+        joined = self._tail + data[start:end]
+        self._numbers += self._FIELD.findall(joined)
+        self._tail = joined[1 - self._FIELD_BYTES :]  # too short to hold one that was found
+
+    def judge(self, count: int, topic_count: int) -> None:
+        """Each number below `count` came once, and those of a topic in order.
+
+        Raises: CheckFailed
+        """
+        numbers = np.array(self._numbers, dtype="S8").astype(np.int64)
+        topics = numbers % topic_count
+        order = np.argsort(topics, kind="stable")
+        in_order = numbers[order]
+        falls = (np.diff(in_order) <= 0) & (np.diff(topics[order]) == 0)
+        if falls.any():
+            row = int(np.argmax(falls))
+            raise explain(self._who, int(in_order[row]) + topic_count, [int(in_order[row + 1])])
+        missing = np.setdiff1d(np.arange(count), numbers)
+        if len(missing) or len(numbers) != count:
+            first = int(missing[0]) if len(missing) else int(numbers.max())
+            raise CheckFailed(f"{self._who}: loss: of {count:,} messages {len(missing):,} never came, first {first}")
+
+
+def judge_stored(
+    sequences: Column,
+    publishers: Column,
+    partitions: Column,
+    topic_numbers: Column,
+    topic_count: int,
+    acknowledged: int,
+) -> str | None:
+    """What is wrong with the messages in a log, as columns in the order of each partition's offsets.
+
+    Each must be there once, under its topic, and in each partition those of a publisher in their order.
+    """
+    if not (topic_numbers == sequences % topic_count).all():
+        row = int(np.argmax(topic_numbers != sequences % topic_count))
+        return f"message {int(sequences[row])} of publisher {int(publishers[row])} has another message's topic"
+    lanes = publishers * (int(partitions.max(initial=0)) + 1) + partitions
+    order = np.argsort(lanes, kind="stable")
+    same_lane = np.diff(lanes[order]) == 0
+    steps = np.diff(sequences[order])
+    if (steps[same_lane] <= 0).any():
+        row = int(np.argmax(same_lane & (steps <= 0)))
+        last, following = (int(sequences[order[each]]) for each in (row, row + 1))
+        kind = "repeat" if last == following else "swap"
+        return f"publisher {int(publishers[order[row]])}: {kind}: {following} stands behind {last}"
+    by_publisher = np.lexsort((sequences, publishers))
+    numbers, owners = sequences[by_publisher], publishers[by_publisher]
+    counts = np.unique(owners, return_counts=True)[1]
+    expected = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if not (numbers == expected).all():
+        row = int(np.argmax(numbers != expected))
+        what = "repeat" if numbers[row] < expected[row] else "loss"
+        return f"publisher {int(owners[row])}: {what}: {int(numbers[row])} stands where {int(expected[row])} was due"
+    if len(numbers) != acknowledged:
+        return f"loss: {acknowledged:,} were acknowledged, the log has {len(numbers):,}"
+    return None

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,9 @@ Seconds = Annotated[float, typer.Option(min=0.1, help="Measured seconds of each 
 Only = Annotated[str | None, typer.Option(help="Scenarios to run, separated by commas.")]
 Peers = Annotated[str | None, typer.Option(help="Servers to run, separated by commas; all that are found by default.")]
 Payload = Annotated[int, typer.Option(min=48, help="Bytes of each payload.")]
+Bootstrap = Annotated[
+    str | None, typer.Option(help="host:port of a Kafka that is there, in place of one that the bench starts.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.", dir_okay=False)]
 
 
@@ -102,19 +106,72 @@ def idle(rounds: Rounds = 1, only: Only = None, peers: Peers = None, json_file: 
     _run(_plan(rounds, 0, peers, 64), json_file, lambda plan, report: bench_idle(plan, report, keys))
 
 
+@app.command()
+def kafka(
+    rounds: Rounds = 3,
+    seconds: Seconds = 2.0,
+    only: Only = None,
+    payload: Payload = 200,
+    bootstrap: Bootstrap = None,
+    json_file: Json = None,
+) -> None:
+    """Streams on Kafka: kafka_1, kafka_12 (partitions), kafka_ack, kafka_sse_1, kafka_sse_12, kafka_spool.
+
+    Beside it plain aiokafka and the embedded log. From a checked-out tree it starts a broker of its own.
+    """
+    _require_numpy()
+    from devices.bench.kafka import KEYS, bench_kafka
+
+    keys = _choose(only, KEYS, KEYS)
+    _run(
+        _plan(rounds, seconds, "headrace", payload),
+        json_file,
+        lambda plan, report: bench_kafka(plan, report, keys, bootstrap),
+    )
+
+
+@app.command()
+def replay(
+    rounds: Rounds = 1,
+    seconds: Seconds = 2.0,
+    only: Only = None,
+    payload: Payload = 64,
+    records: Annotated[int, typer.Option(min=1000, help="Records of the log.")] = HISTORY_RECORDS,
+    json_file: Json = None,
+) -> None:
+    """A log of a day: export_ndjson, export_csv, export_parquet, export_ack, histogram, series, topics_at, replay_q0,
+    replay_q1 ($replay to a subscriber)."""
+    _require_numpy()
+    from devices.bench.replay import KEYS, bench_replay
+
+    keys = _choose(only, KEYS, KEYS)
+    _run(
+        _plan(rounds, seconds, "headrace", payload),
+        json_file,
+        lambda plan, report: bench_replay(plan, report, records, keys),
+    )
+
+
 @app.command(name="all")
 def all_scenarios(
     rounds: Rounds = 3,
     seconds: Seconds = 2.0,
     peers: Peers = None,
-    records: Annotated[int, typer.Option(min=1000, help="Records of the long log.")] = HISTORY_RECORDS,
+    records: Annotated[int, typer.Option(min=1000, help="Records of the long logs.")] = HISTORY_RECORDS,
+    bootstrap: Bootstrap = None,
     json_file: Json = None,
 ) -> None:
-    """Everything that has a goal: some eight minutes with the defaults, and 2 GB of disk for a while."""
+    """Everything that has a goal: some twenty minutes with the defaults, and 5 GB of disk for a while.
+
+    Without --bootstrap, and where no Kafka can be started, streams on Kafka are left out.
+    """
     _require_numpy()
     from devices.bench.history import bench_history
     from devices.bench.idle import bench_idle
+    from devices.bench.kafka import PAYLOAD_BYTES, bench_kafka
+    from devices.bench.kafka_broker import has_scripts
     from devices.bench.mqtt import bench_mqtt
+    from devices.bench.replay import bench_replay
     from devices.bench.sse import bench_sse
     from devices.bench.stored import bench_stored
 
@@ -124,6 +181,11 @@ def all_scenarios(
         bench_sse(plan, report)
         bench_idle(plan, report)
         bench_history(plan, report, records)
+        if bootstrap is not None or has_scripts():
+            bench_kafka(replace(plan, payload_bytes=PAYLOAD_BYTES), report, bootstrap=bootstrap)
+        else:
+            plan.report("Kafka: not measured, for there is none (--bootstrap HOST:PORT)")
+        bench_replay(replace(plan, rounds=1), report, records)
 
     _run(_plan(rounds, seconds, peers, 64), json_file, bench, is_complete=True)
 

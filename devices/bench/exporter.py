@@ -1,6 +1,6 @@
 """A process that exports a whole stream over HTTP again and again, as a disturbance for others.
 
-Run as `python -m devices.bench.exporter PORT STREAM`; prints a line when the first byte has come, and its totals when
+Run as `python -m devices.bench.exporter PORT FORMAT`; prints a line when the first byte has come, and its totals when
 it is terminated.
 """
 
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
+from devices.bench.peers import STREAM
 from devices.bench.wire import PeerFailed
 
 READ_BYTES = 256 * 1024
@@ -25,13 +26,13 @@ class _Terminated(Exception):
 
 
 @contextlib.contextmanager
-def exporting(http_port: int, stream: str) -> Iterator[None]:
-    """An export that runs all the while; the context begins when its first bytes have come.
+def exporting(http_port: int, form: str = "ndjson") -> Iterator[None]:
+    """An export of the bench's stream that runs all the while; the context begins when its first bytes have come.
 
     Raises: PeerFailed when no export runs, or when it ended early.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "devices.bench.exporter", str(http_port), stream],
+        [sys.executable, "-m", "devices.bench.exporter", str(http_port), form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -48,11 +49,16 @@ def exporting(http_port: int, stream: str) -> Iterator[None]:
         process.communicate()
 
 
+def export_path(form: str) -> str:
+    """Where all of the bench's stream is to be had in a format."""
+    return f"/api/v1/streams/{STREAM}/records?format={form}"
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def main(port: int, stream: str) -> None:
+def main(port: int, form: str) -> None:
     """Export until terminated."""
     signal.signal(signal.SIGTERM, _terminate)
     total_bytes = exports = 0
@@ -60,7 +66,7 @@ def main(port: int, stream: str) -> None:
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)
             with contextlib.closing(connection):
-                connection.request("GET", f"/api/v1/streams/{stream}/records?format=ndjson")
+                connection.request("GET", export_path(form))
                 response = connection.getresponse()
                 if response.status != 200:
                     raise SystemExit(f"{response.status} {response.read(500)!r}")

@@ -133,12 +133,16 @@ class PublishLayout:
         payload_bytes: int = PAYLOAD_BYTES,
         topic_count: int = TOPIC_COUNT,
         topic_prefix: str = TOPIC_PREFIX,
+        topic_numbers: Column | None = None,
         is_json: bool = False,
     ) -> None:
+        """`topic_numbers`: those of the messages of one cycle, instead of 0, 1, … `topic_count`."""
         if payload_bytes < 12:
             raise ValueError("a payload holds a sequence and a publisher: at least 12 bytes")
         self.qos = qos
-        self.topic_count = topic_count
+        self.topic_numbers = np.arange(topic_count) if topic_numbers is None else topic_numbers
+        self.topic_count = len(self.topic_numbers)
+        """Messages after which the topics begin again."""
         topic_bytes = len(topic_prefix.encode()) + TOPIC_DIGITS
         remaining_bytes = 2 + topic_bytes + (2 if qos else 0) + payload_bytes
         self._head = bytes([0x30 | qos << 1]) + encode_variable_byte_integer(remaining_bytes)
@@ -157,9 +161,13 @@ class PublishLayout:
             self.publisher_offset = self.payload_offset + 8
         self.head_word = int.from_bytes(self._head[:2], "little")
 
-    def frame(self, topic_number: int) -> bytes:
-        """One PUBLISH with sequence and packet id zero."""
-        topic = f"{self._topic_prefix}{topic_number:0{TOPIC_DIGITS}d}"
+    def topic(self, sequence: int) -> str:
+        """The topic of a message."""
+        return f"{self._topic_prefix}{self.topic_numbers[sequence % self.topic_count]:0{TOPIC_DIGITS}d}"
+
+    def frame(self, sequence: int) -> bytes:
+        """One PUBLISH under the topic of that message, with sequence and packet id zero."""
+        topic = self.topic(sequence)
         return self._head + _text(topic) + (b"\0\0" if self.qos else b"") + self._payload
 
     def field(self, buffer: Any, offset: int, dtype: str, start: int, rows: int) -> Column:
@@ -168,7 +176,7 @@ class PublishLayout:
 
     def topic_words(self, count: int) -> Column:
         """The last four digits of the topics of `count` frames, as `field(…, topic_end - 4, "<u4")` shows them."""
-        topic_numbers = np.arange(count) % self.topic_count
+        topic_numbers = self.topic_numbers[np.arange(count) % self.topic_count]
         words: Column = _FOUR_DIGITS[topic_numbers % 10_000].astype(np.uint32)
         return words
 

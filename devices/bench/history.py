@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 from devices.bench.checks import CheckFailed
+from devices.bench.endpoints import Publisher
 from devices.bench.frames import PublishBlock, PublishLayout
-from devices.bench.load import Load, Publisher
+from devices.bench.load import Load
 from devices.bench.peers import HEADRACE, PEERS, Server, data_root, running
 from devices.bench.results import Report
 from devices.bench.rounds import Plan

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.bench.checks import CheckFailed
+from devices.bench.endpoints import Publisher
 from devices.bench.frames import PublishBlock, PublishLayout
-from devices.bench.load import DRAIN_TIMEOUT_S, Publisher
+from devices.bench.load import DRAIN_TIMEOUT_S
 from devices.bench.wire import RECEIVE_BUFFER_BYTES, connect_mqtt
 
 FSYNC_BLOCK_BYTES = 4096

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Literal
 
 from devices.bench.checks import ManyPublishersChecker
+from devices.bench.endpoints import Publisher, Subscriber
 from devices.bench.frames import PublishBlock, PublishLayout
-from devices.bench.load import Load, LoadResult, Publisher, Subscriber
+from devices.bench.load import Load, LoadResult
 from devices.bench.peers import Server
 from devices.bench.relay import relaying
 from devices.bench.results import Report, Row

@@ -24,6 +24,8 @@ from devices.bench.wire import PeerFailed, free_ports, wait_for_port
 
 HEADRACE = "headrace"
 MOSQUITTO = "mosquitto"
+STREAM = "bench"
+"""The stream of Headrace that takes what the bench publishes."""
 STOP_TIMEOUT_S = 15.0
 OUTPUT_BYTES_SHOWN = 2000
 DESCRIPTORS_WANTED = 20_000
@@ -234,18 +236,20 @@ def _amqtt(directory: Path, ports: Ports, storage: str) -> list[str]:
 
 def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     """A server with the topics of the bench in one stream of the given storage, and room for a filled log."""
+    kept = 'ack = "stored"\nretention = { age = "7d", bytes = "20GiB" }\n' if storage == "sqlite" else ""
+    return headrace_command(directory, ports, storage, kept)
+
+
+def headrace_command(
+    directory: Path, ports: Ports, storage: str, more: str, start: tuple[str, ...] = ("-m", "bridge.cli")
+) -> list[str]:
+    """Arguments to start Headrace with one stream for `bench/#`; `more` is what else its configuration says of it."""
     configuration = directory / "headrace.toml"
-    configuration.write_text(
-        "[[streams]]\n"
-        'name = "bench"\n'
-        'topics = ["bench/#"]\n'
-        f'storage = "{storage}"\n'
-        + ('ack = "stored"\nretention = { age = "7d", bytes = "20GiB" }\n' if storage == "sqlite" else "")
-    )
+    configuration.write_text(f'[[streams]]\nname = "{STREAM}"\ntopics = ["bench/#"]\nstorage = "{storage}"\n{more}')
     return [
         sys.executable,
-        *("-m", "bridge.cli", "serve"),
-        *("-c", str(configuration)),
+        *start,
+        *("serve", "-c", str(configuration)),
         *("--data", str(directory / "data")),
         *("--mqtt", f"127.0.0.1:{ports.mqtt}"),
         *("--http", f"127.0.0.1:{ports.http}"),

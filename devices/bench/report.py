@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from devices.bench.goals import Verdict, judge
-from devices.bench.results import BASELINE, Cell, Report, Row, Series
+from devices.bench.results import Cell, Report, Row, Series
 
 MARK = {True: "[green]met[/]", False: "[red]not met[/]", None: "[dim]not measured[/]"}
 
@@ -47,12 +47,13 @@ def print_report(report: Report, console: Console, *, is_complete: bool) -> None
 
 def _rates(report: Report) -> Table:
     table = Table(
-        title="Messages a second (CPU: of the server for each message; generator, others: cores used)",
+        title="Messages a second (peer: Mosquitto, plain aiokafka or the embedded log; "
+        "CPU: of the server for each message; generator, others: cores used)",
         title_justify="left",
     )
     table.add_column("scenario", overflow="fold", max_width=36)
     table.add_column("server", overflow="fold")
-    for heading in ("median", "lowest – highest", "× Mosq.", "CPU µs", "generator", "others", "ceiling"):
+    for heading in ("median", "lowest – highest", "× peer", "CPU µs", "generator", "others", "ceiling"):
         table.add_column(heading, justify="right")
     for row in report.rows.values():
         for number, (label, cell) in enumerate(row.cells.items()):
@@ -69,11 +70,11 @@ def _cell(row: Row, label: str, cell: Cell) -> tuple[str, ...]:
     return (
         rate_text(cell.rate.median) + (" [red]invalid[/]" if problem else ""),
         range_text(cell.rate),
-        "–" if ratio is None or label == BASELINE else f"{ratio:.2f}",
+        "–" if ratio is None or label == row.baseline else f"{ratio:.2f}",
         "–" if cell.cpu_us.median is None else f"{cell.cpu_us.median:.2f}",
         "–" if cell.load_cores.median is None else f"{cell.load_cores.median:.2f}",
         "–" if cell.other_cores.median is None else f"{cell.other_cores.median:.2f}",
-        rate_text(row.ceiling.median),
+        "–" if cell.is_bare else rate_text(row.ceiling.median),
     )
 
 
@@ -91,7 +92,7 @@ def _value(series: Series, unit: str, failure: str | None) -> str:
         return f"[red]{escape(failure.splitlines()[0])}[/]"
     if series.median is None:
         return "–"
-    digits = 0 if unit == "B" else 2 if unit == "ms" else 1
+    digits = 0 if unit in ("B", "/s") else 2 if unit == "ms" else 1
     text = f"{series.median:,.{digits}f} {unit}"
     if len(series.values) > 1:
         text += f" ({series.low:,.{digits}f} – {series.high:,.{digits}f})"

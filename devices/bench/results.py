@@ -17,6 +17,7 @@ OTHER_CORES_MAX = 0.15
 LATE_SUFFIX = "_late_p99_ms"
 LATE_MS_MAX = 1.0
 BASELINE = "mosquitto"
+PLAIN = "plain aiokafka"
 SUBJECT = "headrace"
 
 
@@ -52,6 +53,8 @@ class Cell:
     other_cores: Series = field(default_factory=Series)
     """How much of the machine's cores others used meanwhile."""
     failure: str | None = None
+    is_bare: bool = False
+    """Measured without the generator, whose ceiling says nothing of it."""
 
     def add(self, result: LoadResult) -> None:
         """One more round."""
@@ -71,9 +74,12 @@ class Row:
     """Messages a second through a relay that parses nothing, in the same rounds."""
     cells: dict[str, Cell] = field(default_factory=dict)
     ceiling_failure: str | None = None
+    baseline: str = BASELINE
+    """The cell that the others are held against."""
 
-    def ratio(self, label: str = SUBJECT, baseline: str = BASELINE) -> float | None:
+    def ratio(self, label: str = SUBJECT, baseline: str | None = None) -> float | None:
         """Median against median; None when one is missing, failed or invalid."""
+        baseline = baseline or self.baseline
         if self.problem(label) or self.problem(baseline):
             return None
         rates = [self.cells[name].rate.median if name in self.cells else None for name in (label, baseline)]
@@ -88,7 +94,7 @@ class Row:
             return cell.failure
         # Medians of interleaved rounds: a machine that was busy for one of them was busy for both.
         rate, ceiling = cell.rate.median, self.ceiling.median
-        if rate is None:
+        if rate is None or cell.is_bare:
             return None
         if ceiling is None:
             return f"no ceiling: {self.ceiling_failure or 'not measured'}"
@@ -127,6 +133,11 @@ class Report:
         """The figure of that key, new or already begun."""
         return self.figures.setdefault(key, Figure(key, title, unit))
 
+    def add_latency(self, name: str, title: str, p50_ms: float, p99_ms: float) -> None:
+        """One more round of two figures, `{name}_p50_ms` and `{name}_p99_ms`."""
+        self.add_figure(f"{name}_p50_ms", f"{title}, p50", "ms").series.values.append(p50_ms)
+        self.add_figure(f"{name}_p99_ms", f"{title}, p99", "ms").series.values.append(p99_ms)
+
     def median(self, key: str) -> float | None:
         """A figure's median; None when it was not measured or failed."""
         figure = self.figures.get(key)
@@ -152,7 +163,7 @@ class Report:
         for row in self.rows.values():
             for label in row.cells:
                 problem = row.problem(label)
-                if problem and (label.startswith(SUBJECT) or label == BASELINE):
+                if problem and (label.startswith(SUBJECT) or label == row.baseline):
                     found.append(f"{row.title}, {label}: {problem}")
         found += [f"{figure.title}: {figure.failure}" for figure in self.figures.values() if figure.failure]
         return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from devices.bench.checks import CheckFailed
 from devices.bench.load import LoadResult
@@ -47,26 +48,42 @@ def measure_row(
     run: Callable[[Server], LoadResult],
     run_ceiling: Callable[[], LoadResult],
 ) -> Row:
-    """Fill a row, round by round. A server that fails a check is not started again."""
+    """Fill a row, each run with a freshly started server; see `measure_runs`."""
+    runs = {column.label: partial(_run_fresh, column, run) for column in columns}
+    return measure_runs(row, plan, runs, run_ceiling)
+
+
+def _run_fresh(column: Contender, run: Callable[[Server], LoadResult]) -> LoadResult:
+    with running(column.peer, storage=column.storage) as server:
+        return run(server)
+
+
+def measure_runs(
+    row: Row,
+    plan: Plan,
+    runs: Mapping[str, Callable[[], LoadResult]],
+    run_ceiling: Callable[[], LoadResult],
+    bare: Sequence[str] = (),
+) -> Row:
+    """Fill a row, round by round. What fails a check is not run again. `bare`: see `Cell.is_bare`."""
     for number in range(plan.rounds):
         try:
             row.ceiling.values.append(run_ceiling().rate)
         except (CheckFailed, PeerFailed) as error:
             row.ceiling_failure = str(error)
-        for column in columns:
-            cell = row.cells.setdefault(column.label, Cell())
+        for label, run in runs.items():
+            cell = row.cells.setdefault(label, Cell(is_bare=label in bare))
             if cell.failure:
                 continue
             try:
-                with running(column.peer, storage=column.storage) as server:
-                    result = run(server)
+                result = run()
             except (CheckFailed, PeerFailed) as error:
                 cell.failure = str(error)
-                plan.report(f"{row.title} · {column.label}: {error}")
+                plan.report(f"{row.title} · {label}: {error}")
                 continue
             cell.add(result)
             plan.report(
-                f"{row.title} · round {number + 1} · {column.label}: {result.rate:,.0f}/s, "
+                f"{row.title} · round {number + 1} · {label}: {result.rate:,.0f}/s, "
                 f"{result.cpu_us:.2f} µs CPU, generator {result.load_cores:.2f} cores, others {result.other_cores:.2f}"
             )
     return row

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from devices.bench.endpoints import EventReader, Publisher
 from devices.bench.frames import EventBlock, PublishBlock, PublishLayout, json_payload
-from devices.bench.load import EventReader, Load, LoadResult, Publisher
+from devices.bench.load import Load, LoadResult
 from devices.bench.peers import HEADRACE, PEERS, Server
 from devices.bench.relay import relaying
 from devices.bench.results import Report, Row

@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 from devices.bench.checks import CheckFailed
+from devices.bench.endpoints import Publisher
 from devices.bench.exporter import exporting
 from devices.bench.latency import Latency, bare_fsync, connect_publishers, run_paced
-from devices.bench.load import Load, LoadResult, Publisher
+from devices.bench.load import Load, LoadResult
 from devices.bench.mqtt import Scenario, new_publisher, run_ceiling, run_scenario
-from devices.bench.peers import HEADRACE, PEERS, Server, data_root, running
+from devices.bench.peers import HEADRACE, PEERS, STREAM, Server, data_root, running
 from devices.bench.results import BASELINE, LATE_SUFFIX, Report, Row
 from devices.bench.rounds import Plan, contenders, measure_row
 from devices.bench.wire import PeerFailed, connect_mqtt, get_json
@@ -39,7 +40,7 @@ COUNT_TIMEOUT_S = 5.0
 def bench_stream(server: Server) -> dict[str, Any]:
     """The bench's stream as `/api/v1/streams` shows it. Raises: PeerFailed"""
     for stream in get_json(server.http_port, "/api/v1/streams")["streams"]:
-        if stream["name"] == "bench":
+        if stream["name"] == STREAM:
             return dict(stream)
     raise PeerFailed("/api/v1/streams does not name the stream of the bench")
 
@@ -109,7 +110,7 @@ def bench_latency(plan: Plan, report: Report) -> None:
             with running(PEERS[HEADRACE], storage="sqlite") as server:
                 fill(server, SCENARIOS["stored_1"], plan, EXPORTED_RECORDS)
                 quiet = _run_latency(server, plan, f"quiet-{number}")
-                with exporting(server.http_port, "bench"):
+                with exporting(server.http_port):
                     busy = _run_latency(server, plan, f"export-{number}")
                 expect_records(server, EXPORTED_RECORDS + quiet.sent + busy.sent)
             _add_latency(report, plan, "ack", f"{title}, stored", quiet)
@@ -124,8 +125,7 @@ def bench_latency(plan: Plan, report: Report) -> None:
 
 
 def _add(report: Report, plan: Plan, name: str, title: str, p50_ms: float, p99_ms: float) -> None:
-    report.add_figure(f"{name}_p50_ms", f"{title}, p50", "ms").series.values.append(p50_ms)
-    report.add_figure(f"{name}_p99_ms", f"{title}, p99", "ms").series.values.append(p99_ms)
+    report.add_latency(name, title, p50_ms, p99_ms)
     plan.report(f"{title}: p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms")
 
 

@@ -24,6 +24,15 @@ class PeerFailed(Exception):
     """A server under test did not start, refused a connection or closed it."""
 
 
+class Refused(PeerFailed):
+    """A server's answer to a request was an error; the text has its status and its body."""
+
+    @property
+    def is_not_available(self) -> bool:
+        """What was asked for is something that this version of the server does not do."""
+        return "not available" in str(self)
+
+
 def open_socket(port: int, source: str | None = None) -> socket.socket:
     """A connected blocking socket to a loopback port, without Nagle's delay.
 
@@ -85,35 +94,50 @@ def subscribe(connection: socket.socket, topic_filter: str, qos: int) -> None:
 
 
 def open_events(port: int, query: str, *, source: str | None = None) -> tuple[socket.socket, bytes, bool]:
-    """GET /api/v1/events; the socket, what of the body came with the head, and whether the body is chunked.
+    """GET /api/v1/events; see `open_answer`. Raises: PeerFailed"""
+    return open_answer(port, f"/api/v1/events?{query}", source=source)
+
+
+def open_answer(port: int, path: str, *, source: str | None = None) -> tuple[socket.socket, bytes, bool]:
+    """GET something long; the socket, what of the body came with the head, and whether the body is chunked.
 
     Raises: PeerFailed
     """
     connection = open_socket(port, source)
-    request_events(connection, query)
-    body, is_chunked = read_events_head(connection)
+    _request(connection, path)
+    try:
+        body, is_chunked = read_events_head(connection)
+    except PeerFailed:
+        connection.close()
+        raise
     return connection, body, is_chunked
 
 
 def request_events(connection: socket.socket, query: str) -> None:
     """Send the request for a stream of events."""
-    connection.sendall(f"GET /api/v1/events?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    _request(connection, f"/api/v1/events?{query}")
+
+
+def _request(connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
 
 def read_events_head(connection: socket.socket) -> tuple[bytes, bool]:
-    """Read the head of the answer; see `open_events`."""
+    """Read the head of the answer; see `open_answer`."""
     data = b""
     while b"\r\n\r\n" not in data:
         try:
             piece = connection.recv(4096)
         except OSError as error:
-            raise PeerFailed(f"no events: {error}") from error
+            raise PeerFailed(f"no answer: {error}") from error
         if not piece or len(data) > HTTP_HEAD_BYTES_MAX:
-            raise PeerFailed(f"no events: the answer was {data[:200]!r}")
+            raise PeerFailed(f"the answer was {data[:200]!r}")
         data += piece
     head, body = data.split(b"\r\n\r\n", 1)
     if not head.startswith(b"HTTP/1.1 200"):
-        raise PeerFailed(f"no events: {head.splitlines()[0].decode(errors='replace')} {body[:200]!r}")
+        with contextlib.suppress(OSError):
+            body = body or connection.recv(4096)
+        raise Refused(f"{head.splitlines()[0].decode(errors='replace')} {body[:500].decode(errors='replace')}")
     return body, b"transfer-encoding: chunked" in head.lower()
 
 
@@ -129,7 +153,7 @@ def get_json(port: int, path: str, timeout_s: float = HANDSHAKE_TIMEOUT_S) -> An
     finally:
         connection.close()
     if response.status != 200:
-        raise PeerFailed(f"GET {path}: {response.status} {body[:200]!r}")
+        raise Refused(f"GET {path}: {response.status} {body[:500].decode(errors='replace')}")
     return json.loads(body)
 
 

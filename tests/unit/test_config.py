@@ -57,6 +57,11 @@ def test_environment_beats_the_file_and_a_flag_beats_both(tmp_path: Path) -> Non
     assert config.mqtt_address.port == 3
 
 
+def test_brokers_may_be_named_in_one_text() -> None:
+    config = load_config(None, {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": "a:9092, b:9092"})
+    assert config.kafka.bootstrap_servers == ("a:9092", "b:9092")
+
+
 def test_environment_takes_tables_and_lists_as_toml() -> None:
     config = load_config(
         None,

@@ -12,9 +12,11 @@ from devices.bench.checks import (
     CheckFailed,
     EventScanner,
     ManyPublishersChecker,
+    NumberCollector,
     PubackChecker,
     PublishChecker,
     encode_pubacks,
+    judge_stored,
 )
 from devices.bench.frames import EVENT_MARK, PACKET_ID_COUNT, PublishBlock, PublishLayout
 
@@ -160,3 +162,74 @@ def test_an_event_lost_repeated_or_swapped_is_caught(position: int, is_cut: bool
 def test_heartbeats_and_other_events_are_passed_over() -> None:
     data = events([0, 1]) + b": still here\n\nid: 9\n\n" + events([2, 3])
     assert scan(data, []).received == 4
+
+
+def test_numbers_behind_another_mark_are_followed_too() -> None:
+    rows = b"".join(b'sensors/a,"{""tick"":1%08d}",json\r\n' % number for number in range(30))
+    scanner = EventScanner("export", mark=b'tick"":1')
+    scanner.feed(bytearray(b"topic,payload,encoding\r\n" + rows), 0, 24 + len(rows))
+    assert scanner.received == 30
+
+
+def collect(data: bytes, cuts: list[int]) -> NumberCollector:
+    collector = NumberCollector("reader 0")
+    for start, end in itertools.pairwise([0, *sorted(cuts), len(data)]):
+        collector.feed(bytearray(data), start, end)
+    return collector
+
+
+def test_numbers_of_several_partitions_are_collected_however_the_stream_is_cut() -> None:
+    numbers = [number for partition in range(4) for number in range(partition, 80, 4)]
+    data = events(numbers)
+    for cuts in ([], list(range(0, len(data), 7)), list(range(len(data)))):
+        collector = collect(data, cuts)
+        assert collector.received == 80
+        collector.judge(80, topic_count=8)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "failure"),
+    [
+        ([0, 1, 2, 3, 4, 6, 7], "1 never came, first 5"),
+        ([0, 1, 2, 3, 4, 5, 6], "1 never came, first 7"),
+        ([0, 1, 2, 3, 0, 4, 5, 6, 7], "repeat"),
+        ([0, 4, 2, 3, 1, 5, 6, 7, 7], "repeat"),
+        ([4, 0, 1, 2, 3, 5, 6, 7], "repeat: 0 came again where 8 was due"),
+    ],
+)
+def test_a_collected_number_lost_repeated_or_before_its_topics_last_is_caught(numbers: list[int], failure: str) -> None:
+    with pytest.raises(CheckFailed, match=failure):
+        collect(events(numbers), []).judge(8, topic_count=4)
+
+
+def stored(rows: list[tuple[int, int, int]], acknowledged: int) -> str | None:
+    """Rows are (publisher, partition, sequence)."""
+    publishers, partitions, sequences = (np.array(column) for column in zip(*rows, strict=True))
+    return judge_stored(sequences, publishers, partitions, sequences % 4, 4, acknowledged)
+
+
+def test_what_each_publisher_sent_stands_once_and_in_order_in_each_partition() -> None:
+    rows = [(0, 0, 0), (1, 0, 0), (0, 0, 2), (0, 1, 1), (1, 1, 1), (0, 1, 3)]
+    assert stored(rows, 6) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "acknowledged", "failure"),
+    [
+        ([(0, 0, 0), (0, 0, 2), (0, 1, 3)], 3, "publisher 0: loss: 2 stands where 1 was due"),
+        ([(0, 0, 0), (0, 1, 1)], 3, "loss: 3 were acknowledged, the log has 2"),
+        ([(7, 0, 0), (7, 0, 0)], 1, "publisher 7: repeat: 0 stands behind 0"),
+        ([(0, 0, 0), (0, 1, 0)], 1, "publisher 0: repeat: 0 stands where 1 was due"),
+        ([(0, 0, 0), (0, 0, 2), (0, 0, 1)], 3, "publisher 0: swap: 1 stands behind 2"),
+    ],
+)
+def test_what_a_log_has_lost_repeated_or_swapped_is_named(
+    rows: list[tuple[int, int, int]], acknowledged: int, failure: str
+) -> None:
+    assert stored(rows, acknowledged) == failure
+
+
+def test_a_stored_message_under_another_topic_is_named() -> None:
+    one = np.array([0, 1])
+    failure = judge_stored(one, np.zeros(2, int), np.zeros(2, int), np.array([0, 3]), 4, 2)
+    assert failure == "message 1 of publisher 0 has another message's topic"

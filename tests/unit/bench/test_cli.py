@@ -34,6 +34,21 @@ def test_an_unknown_server_names_those_there_are() -> None:
     assert "no peer is called 'kafka'; known: headrace, mosquitto" in output
 
 
+@pytest.mark.parametrize(("command", "known"), [("kafka", "kafka_sse_12"), ("replay", "export_parquet")])
+def test_the_scenarios_of_kafka_and_replay_are_named(command: str, known: str) -> None:
+    exit_code, output = run(command, "--only", "q0_1_1")
+    assert exit_code == 2
+    assert "no scenario is called 'q0_1_1'" in output
+    assert known in output
+
+
+def test_an_installed_package_asks_for_a_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devices.bench.kafka_broker.has_scripts", lambda: False)
+    exit_code, output = run("kafka", "--only", "kafka_1")
+    assert exit_code == 1
+    assert "name one by --bootstrap HOST:PORT" in output
+
+
 def test_without_numpy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     exit_code, output = run("sse")

@@ -109,3 +109,11 @@ def test_an_event_block_stamps_the_digits_of_each_event() -> None:
     data, count = EventBlock(event, 4).stamp(6, 10)
     assert count == 2
     assert bytes(data) == event.replace(b"00000000", b"00000006") + event.replace(b"00000000", b"00000007")
+
+
+def test_the_topics_of_a_cycle_may_be_chosen() -> None:
+    layout = PublishLayout(qos=0, topic_numbers=np.array([7, 0, 7, 3]))
+    assert [layout.topic(sequence)[-1] for sequence in range(5)] == ["7", "0", "7", "3", "7"]
+    data, count = PublishBlock(layout, 8).stamp(0, 8)
+    topics = layout.field(data, layout.topic_end - 4, "<u4", 0, count)
+    assert (topics == layout.topic_words(8)).all()

@@ -13,10 +13,10 @@ import pytest
 
 from devices.bench import latency as latency_module
 from devices.bench.checks import CheckFailed, encode_pubacks
+from devices.bench.endpoints import Publisher
 from devices.bench.frames import PublishBlock, PublishLayout
 from devices.bench.history import drop_from_cache
 from devices.bench.latency import bare_fsync, percentiles, run_paced
-from devices.bench.load import Publisher
 
 LAYOUT = PublishLayout(qos=1)
 

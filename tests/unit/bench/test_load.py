@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,8 +12,9 @@ import pytest
 
 from devices.bench import load as load_module
 from devices.bench.checks import CheckFailed, encode_pubacks
+from devices.bench.endpoints import EventReader, ExportReader, Publisher, Subscriber
 from devices.bench.frames import EVENT_MARK, PublishBlock, PublishLayout
-from devices.bench.load import EventReader, Load, Publisher, Subscriber
+from devices.bench.load import Load, LoadResult
 from devices.bench.mqtt import SCENARIOS, run_ceiling
 from devices.bench.rounds import Plan
 from devices.bench.sse import SCENARIOS as SSE_SCENARIOS
@@ -160,6 +162,36 @@ def test_a_loss_over_a_chunks_border_is_caught(pair: tuple[socket.socket, socket
 def test_the_last_chunk_ends_the_stream(pair: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(PeerFailed, match="ended the stream"):
         EventReader(pair[0], "reader 0", body=chunked([0], 1) + b"0\r\n\r\n", is_chunked=True)
+
+
+def read(receiver: EventReader, messages: int) -> LoadResult:
+    with contextlib.closing(Load([], [receiver])) as load:
+        return load.read(messages=messages, seconds=2, server_cpu_s=lambda: 0.0, begun_s=time.perf_counter() - 1)
+
+
+def test_an_export_is_read_to_its_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    reader = ExportReader(ours, "export", body=chunked([0, 1], 1), is_chunked=True)
+    theirs.sendall(chunked([2, 3], 2) + b"0\r\n\r\n")
+    result = read(reader, 1_000)
+    assert (reader.has_ended, result.messages) == (True, 4)
+
+
+def test_reading_ends_with_the_last_wanted_message_and_counts_from_the_question(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    theirs.sendall(chunked([0, 1, 2], 3))
+    result = read(EventReader(ours, "reader 0", is_chunked=True), 3)
+    assert result.messages == 3
+    assert 1 <= result.seconds < 3
+
+
+def test_what_the_server_works_with_is_not_counted_as_others(pair: tuple[socket.socket, socket.socket]) -> None:
+    spent = iter([0.0, 1e6])
+    with contextlib.closing(Load([], [EventReader(pair[0], "reader 0")])) as load:
+        result = load.read(messages=0, seconds=0, server_cpu_s=lambda: 0.0, beside_cpu_s=lambda: next(spent))
+    assert result.other_cpu_s == 0
 
 
 @pytest.mark.parametrize("key", ["q0_1_1", "q1_1_1", "q0_100_1"])

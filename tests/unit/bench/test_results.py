@@ -11,7 +11,7 @@ from rich.console import Console
 from devices.bench.goals import judge
 from devices.bench.load import LoadResult
 from devices.bench.report import print_report, rate_text
-from devices.bench.results import Cell, Report, Row, Series
+from devices.bench.results import PLAIN, Cell, Report, Row, Series
 
 
 def cell(*rates: float) -> Cell:
@@ -63,6 +63,21 @@ def test_a_rate_above_two_thirds_of_the_ceiling_is_refused() -> None:
 def test_a_rate_without_a_ceiling_is_refused() -> None:
     bare = Row("q0_1_1", "QoS 0 1→1", cells={"headrace": cell(5)}, ceiling_failure="the relay did not start")
     assert bare.problem("headrace") == "no ceiling: the relay did not start"
+
+
+def test_what_runs_without_the_generator_is_not_held_against_its_ceiling() -> None:
+    shown = row("kafka_1", ceiling=900, headrace=cell(500), plain=cell(2_000))
+    shown.baseline = "plain"
+    shown.cells["plain"].is_bare = True
+    assert shown.problem("plain") is None
+    assert shown.ratio() == 0.25
+
+
+def test_the_peer_that_a_row_is_held_against_fails_the_run_too() -> None:
+    report = Report()
+    shown = report.add_row(row("kafka_1", headrace=cell(500), plain=Cell(failure="Kafka: loss")))
+    shown.baseline = "plain"
+    assert report.problems() == ["QoS 0 1→1, plain: Kafka: loss"]
 
 
 def test_a_further_peer_that_loses_messages_does_not_fail_the_run() -> None:
@@ -123,6 +138,37 @@ def test_memory_must_stay_flat_both_ways(late_mb: float, is_met: bool) -> None:
     report.add_figure("rss_late_mb", "late", "MB").series.values.append(late_mb)
     goal = next(goal for goal in verdicts(report) if goal.startswith("memory"))
     assert verdicts(report)[goal] is is_met
+
+
+def test_a_rate_and_its_share_of_plain_kafka_are_goals_of_their_own() -> None:
+    report = Report()
+    shown = report.add_row(row("kafka_1", headrace=cell(240_000), **{PLAIN: cell(400_000)}))
+    shown.baseline = PLAIN
+    assert verdicts(report)["QoS 1 → Kafka → PUBACK, 1 partition: ≥ 250,000/s"] is False
+    assert verdicts(report)["the same, 1 partition: ≥ 0.5 × plain aiokafka"] is True
+
+
+@pytest.mark.parametrize(("p99_ms", "is_met"), [(5.9, True), (6.1, False)])
+def test_ack_latency_through_kafka_is_held_against_plain_kafka(p99_ms: float, is_met: bool) -> None:
+    report = Report()
+    report.add_latency("plain_ack_1000", "plain", 1.0, 2.0)
+    report.add_latency("kafka_ack_1000", "ours", 1.0, p99_ms)
+    assert verdicts(report)["ack p99 through Kafka at 1,000/s: ≤ 3 × plain aiokafka"] is is_met
+
+
+def test_memory_of_an_export_has_a_bound() -> None:
+    report = Report()
+    report.add_figure("export_csv_memory_mb", "memory", "MB").series.values.append(199)
+    goal = "memory above that before, export as CSV: ≤ 200 MB"
+    assert verdicts(report)[goal] is True
+    report.figures["export_csv_memory_mb"].series.values[:] = [201]
+    assert verdicts(report)[goal] is False
+
+
+def test_the_drain_of_the_spool_has_a_rate() -> None:
+    report = Report()
+    report.add_figure("kafka_drain", "drain", "/s").series.values.append(300_000)
+    assert verdicts(report)["drained from the spool to Kafka: ≥ 300,000/s"] is True
 
 
 @pytest.mark.parametrize(
