@@ -72,7 +72,7 @@ export function tailFrame(model: Model, view: ViewRequest, now_ms: number): Tail
     first: view.tail.first,
     total,
     newer,
-    rate: node?.rate(now_ms) ?? 0,
+    rate: model.isComplete ? (node?.rate(now_ms) ?? 0) : Number.NaN,
     history: model.tailHistory,
     fault: model.tailFault,
     rows: rows.map((entry): TailRow => {

@@ -60,7 +60,7 @@ export class PastSide implements StreamOwner {
     if (this.abort.signal.aborted) return;
     this.model.isThen(this.at_ms, like);
     this.isTreeKnown = true;
-    this.mark("tree", "values", "time");
+    this.mark("tree", "tail", "values", "time");
     // What is replayed comes after what was: not before the state is complete.
     this.stream?.input({ kind: "start" });
   }
