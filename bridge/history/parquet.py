@@ -7,7 +7,7 @@ the first file begins, in the process that writes it: it takes 60 MB.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,10 @@ class ParquetFile:
         self._schema = schema(pyarrow)
         self._pipe = _Pipe()
         self._writer = pyarrow.parquet.ParquetWriter(
-            pyarrow.PythonFile(self._pipe, mode="w"), self._schema, compression="snappy"
+            pyarrow.PythonFile(self._pipe, mode="w"),
+            self._schema,
+            compression="snappy",
+            use_dictionary=["topic", "encoding", "client_id", "stream", "epoch"],  # what comes again and again
         )
         self._batches: list[pa.RecordBatch] = []
         self._records = 0
@@ -124,23 +127,19 @@ def schema(arrow: Any) -> pa.Schema:
 def _batch_of(arrow: Any, file_schema: pa.Schema, columns: Columns) -> pa.RecordBatch:
     """The records as arrays, most of them over the bytes that are there already."""
     count = len(columns)
-    spans = columns.spans
 
     def numbers(kind: Any, data: Any) -> Any:
         return arrow.Array.from_buffers(kind, count, [None, arrow.py_buffer(data)])
 
-    def words(names: Iterable[str], indexes: array[int]) -> Any:
-        return arrow.DictionaryArray.from_arrays(
-            numbers(arrow.int32(), indexes), arrow.array(list(names), arrow.string())
-        ).dictionary_decode()
+    def words(names: Sequence[str], indexes: array[int]) -> Any:
+        words = arrow.array(names, arrow.string())
+        return arrow.DictionaryArray.from_arrays(numbers(arrow.int32(), indexes), words).dictionary_decode()
 
-    def span_numbers(code: str, value: Callable[[Any], int]) -> array[int]:
-        return array(code, chain.from_iterable([repeat(value(span), span.rows) for span in spans]))
+    rows, times_ms, client_ids, epochs, partitions = zip(*columns.spans, strict=True)
+    span_by_row = numbers(arrow.int32(), array("i", chain.from_iterable(map(repeat, range(len(rows)), rows))))
 
-    def span_words(value: Callable[[Any], str]) -> Any:
-        index_by_word: dict[str, int] = {}
-        indexes = span_numbers("i", lambda span: index_by_word.setdefault(value(span), len(index_by_word)))
-        return words(index_by_word, indexes)
+    def of_span(values: Sequence[object], kind: Any) -> Any:
+        return arrow.array(values, kind).take(span_by_row)
 
     payloads = arrow.Array.from_buffers(
         arrow.binary(), count, [None, arrow.py_buffer(columns.payload_ends), arrow.py_buffer(columns.payloads)]
@@ -152,18 +151,20 @@ def _batch_of(arrow: Any, file_schema: pa.Schema, columns: Columns) -> pa.Record
     properties = columns.properties
     return arrow.RecordBatch.from_arrays(
         [
-            numbers(arrow.timestamp("ms", tz="UTC"), span_numbers("q", lambda span: span.time_ms)),
+            of_span(times_ms, arrow.timestamp("ms", tz="UTC")),
             words(columns.topic_names, columns.topic_indexes),
             payloads,
             words(ENCODINGS, array("i", list(columns.encodings))),
             numbers(arrow.uint8(), columns.first_bytes.translate(_QOS)),
             numbers(arrow.uint8(), columns.first_bytes.translate(_RETAIN)).cast(arrow.bool_()),
-            span_words(lambda span: span.client_id),
+            of_span(client_ids, arrow.string()),
             arrow.repeat(columns.stream, count),
-            span_words(lambda span: span.epoch),
-            numbers(arrow.int32(), span_numbers("i", lambda span: span.partition)),
+            of_span(epochs, arrow.string()),
+            of_span(partitions, arrow.int32()),
             numbers(arrow.int64(), columns.offsets),
-            arrow.array(map(properties.get, range(count)), arrow.string(), size=count),
+            arrow.array(map(properties.get, range(count)), arrow.string(), size=count)
+            if properties
+            else arrow.nulls(count, arrow.string()),
         ],
         schema=file_schema,
     )
