@@ -279,8 +279,7 @@ def payloads_of(body: bytes, encoded_topic: bytes, records: int, *, is_v5: bool)
     first_bytes = {part[-2] for part in parts[:-1]}
     if len(first_bytes) == 1 and not is_v5 and (first_byte := first_bytes.pop()) < 128:  # alike, and all of them short
         start = 2 if first_byte & 0x06 else 0
-        lengths = [part[-1] - topic_bytes for part in parts[:-1]]
-        return [behind[start:end] for behind, end in zip(parts[1:], lengths, strict=True)]
+        return [behind[start : before[-1] - topic_bytes] for before, behind in pairwise(parts)]
     for before, behind in pairwise(parts):
         length, first_byte = before[-1], before[-2]
         if first_byte > 127:

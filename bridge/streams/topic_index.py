@@ -149,7 +149,11 @@ class RowTopics:
         if self._ids is None:
             if len(ids) <= _FEW_IDS:
                 return sum([self._count_one(topic_id) for topic_id in ids])
-            return sum([(bits >> shift & plane).bit_count() << k for k, (plane, shift) in enumerate(self._planes())])
+            column, read = self._column, int.from_bytes
+            total = 0
+            for k, (base, start, end) in enumerate(self._places):
+                total += (bits >> base * 8 & read(column[start:end], "little")).bit_count() << k
+            return total
         if self._counts is not None:
             return sum(compress(self._counts, map(ids.__contains__, self._ids)))
         found = len(ids.intersection(self._ids))
