@@ -18,7 +18,18 @@ from starlette.middleware.cors import CORSMiddleware
 from bridge import __version__, errors
 from bridge.metrics import registry_for
 from bridge.node import Node
-from bridge.routes import events, history, operations, pages, publish, records, streams, system, topics
+from bridge.routes import (
+    events,
+    history,
+    operations,
+    pages,
+    publish,
+    records,
+    stream_operations,
+    streams,
+    system,
+    topics,
+)
 from bridge.routes.guard import Guard
 
 if TYPE_CHECKING:
@@ -60,7 +71,7 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
     if node is not None:
         _attach(app, node)
     errors.install(app)
-    for module in (events, streams, records, history, topics, publish, system, operations, pages):
+    for module in (events, streams, stream_operations, records, history, topics, publish, system, operations, pages):
         app.include_router(module.router)
     app.include_router(pages.static_files(app.state.pages))
     if config.http.allowed_origins:

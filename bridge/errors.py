@@ -84,6 +84,12 @@ class Forbidden(BridgeError):
     status = 403
 
 
+class Conflict(BridgeError):
+    """Not as things are."""
+
+    status = 409
+
+
 class CursorGone(BridgeError):
     """A page's cursor points into an epoch that is no more."""
 

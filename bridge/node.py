@@ -232,10 +232,15 @@ class Node:
     # What the HTTP side asks for
 
     @property
+    def store(self) -> SqliteStore:
+        """The data directory's file."""
+        assert self._store is not None, "the node is open"
+        return self._store
+
+    @property
     def readers(self) -> Readers:
         """The processes that read stored history."""
-        assert self._store is not None, "the node is open"
-        return self._store.readers
+        return self.store.readers
 
     @property
     def failure(self) -> str | None:

@@ -115,7 +115,9 @@ async def open_server(config: Config, command: str = "serve") -> AsyncIterator[R
             raise CannotStart(listening_text(error, list(places.items()), command)) from error
         await stack.enter_async_context(_http_running(config, node, http_socket, command))
         host, port = http_socket.getsockname()[:2]
-        yield Running(config, node, host, port)
+        running = Running(config, node, host, port)
+        node.store.tell_address(running.dashboard_url.rstrip("/"))
+        yield running
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bridge.backup import BackupFailed, back_up
-from bridge.cli.main import UserError
+from bridge.cli.errors import UserError
 from bridge.cli.progress import ProgressBar, bytes_text, say_beside
 from bridge.config_source import load_config
 from bridge.history.reader_process import NICENESS

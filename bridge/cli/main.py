@@ -15,9 +15,21 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
+from bridge.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from bridge.cli.options import (
+    ConfigFile,
+    DataDir,
+    Debug,
+    Devices,
+    HttpBind,
+    LogFormat,
+    MqttBind,
+    Rate,
+    Seed,
+    Token,
+    WsBind,
+)
+from bridge.cli.stream_commands import streams_app
 
 # typer carries its own copy of click in some versions; the class is the same by name.
 UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
@@ -26,18 +38,11 @@ HELP = """\
 Headrace: MQTT in, a replayable log in between, a browser at the other end.
   serve         run everything in this process          demo          serve with a simulated fleet
   simulate      publish like N sensors                  replay        export history, or send it again
-  check-config  validate and print the configuration    backup        copy the data, also while it runs
-  bench         the load generator                      restore       put a copy back
+  streams       list, describe, trim, delete streams    backup        copy the data, also while it runs
+  check-config  validate and print the configuration    restore       put a copy back
+  bench         the load generator
 Start here: headrace demo       Docs: http://127.0.0.1:8000/docs while it runs       headrace SUB --help explains each
 """
-
-
-class UserError(Exception):
-    """Something a user can mend; each line of the message is printed behind `error:`."""
-
-    def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class Commands(TyperGroup):
@@ -51,32 +56,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Configuration file (TOML); none: defaults.")
-]
-DataDir = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Data directory. [default: ./data]")]
-HttpBind = Annotated[
-    str | None,
-    typer.Option("--http", metavar="HOST:PORT", help="API, live events, dashboard. [default: 127.0.0.1:8000]"),
-]
-MqttBind = Annotated[
-    str | None, typer.Option("--mqtt", metavar="HOST:PORT", help="MQTT over TCP. [default: 127.0.0.1:1883]")
-]
-WsBind = Annotated[
-    str | None, typer.Option("--ws", metavar="HOST:PORT", help="MQTT over WebSocket. [default: 127.0.0.1:8083]")
-]
-LogFormat = Annotated[
-    Literal["text", "json"] | None, typer.Option("--log", help="How the log on stderr is written. [default: text]")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Log everything; show tracebacks.")]
-Token = Annotated[
-    str | None,
-    typer.Option(metavar="T", envvar="HEADRACE_TOKEN", show_envvar=True, help="Access token for --url."),
-]
-Devices = Annotated[int, typer.Option(min=1, max=10_000, help="Simulated devices.")]
-Rate = Annotated[float, typer.Option(min=0.001, max=1_000_000, help="Messages a second, of all devices together.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same topics and payloads.")]
+app.add_typer(streams_app, name="streams")
 
 
 @app.callback()

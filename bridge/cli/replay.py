@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bridge.api_client import ApiClient
-from bridge.cli.main import UserError
+from bridge.cli.errors import UserError
 from bridge.cli.progress import ProgressBar, bytes_text, say_beside
 from bridge.cli.replay_options import FORMS, PARQUET, STDOUT, Plan, ReplayOptions, is_pipe, make_plan, usage_error
 from bridge.config_source import load_config

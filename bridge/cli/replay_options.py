@@ -9,7 +9,7 @@ from math import isinf
 from pathlib import Path
 from typing import Any
 
-from bridge.cli.main import EXIT_USAGE, UserError
+from bridge.cli.errors import EXIT_USAGE, UserError
 from bridge.config_source import topic_filter_fault
 from bridge.quantities import parse_time_ms
 from bridge.replay.mqtt_target import MqttTarget

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from bridge import __version__
-from bridge.cli.main import UserError
+from bridge.cli.errors import UserError
 from bridge.config import Config
 from bridge.config_source import load_config
 from bridge.logging import LogWriter, install_logging

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from bridge.cli.main import EXIT_USAGE, UserError
+from bridge.cli.errors import EXIT_USAGE, UserError
 from bridge.cli.serve import say
 from devices.device import Target
 from devices.fleet import BrokerUnreachable, Fleet, Progress, fleet_turns, recorded_turns

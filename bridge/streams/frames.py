@@ -60,7 +60,12 @@ def encode_segment(run: PublishRun, node_run: int) -> tuple[bytes, bytes, bytes]
 
 def encode_record(run: RecordRun, row: int) -> bytes:
     """A segment that holds one record of a run that was read back or is live."""
-    frame = run.data[run.frame_start(row) : run.ends[row]]
+    return encode_range(run, row, row + 1)
+
+
+def encode_range(run: RecordRun, row: int, end_row: int) -> bytes:
+    """A segment of some rows of such a run, whose numbers follow one another."""
+    frames = run.data[run.frame_start(row) : run.ends[end_row - 1]]
     client_id = run.client_id.encode()
     flags = IS_V5 if run.is_v5 else 0
     run_match = _OWN_RUN.fullmatch(run.node_run)
@@ -70,10 +75,11 @@ def encode_record(run: RecordRun, row: int) -> bytes:
         flags |= NAMES_RUN
     if row in run.null_rows:
         flags |= IS_NULL
+    count = end_row - row
     head = _pack_head(
-        FORMAT_VERSION, flags, run.received_at_ms, node_run, run.number(row), 1, len(frame), len(client_id)
+        FORMAT_VERSION, flags, run.received_at_ms, node_run, run.number(row), count, len(frames), len(client_id)
     )
-    return head + client_id + frame
+    return head + client_id + frames
 
 
 def segment_times(body: bytes) -> Iterator[tuple[int, int]]:

@@ -155,6 +155,49 @@ class MemoryLog(OnePartition):
             later.base_offset -= len(run.ends)
         return True
 
+    async def trim(self, before: int) -> None:
+        """Drop every record before an offset."""
+        before = min(before, self._next_offset)
+        slice_end = time.perf_counter() + SLICE_S
+        while self.first_offset < before:
+            if before - self._bases[self._head] >= len(self._kept(self._head)[4]):
+                self._drop_oldest()
+            else:
+                self._cut_oldest(before)
+            if time.perf_counter() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = time.perf_counter() + SLICE_S
+
+    def _cut_oldest(self, first: int) -> None:
+        """The oldest run begins with offset `first`, which is in it."""
+        data, start, topics, payload_starts, ends, first_number, time_ms, client_id, is_v5 = self._kept(self._head)
+        count = first - self._bases[self._head]
+        new_start = ends[count - 1]
+        self._stored_bytes -= new_start - start
+        self._kept_bytes -= new_start - start + ROW_BYTES * count
+        self._runs[self._head] = (
+            data,
+            new_start,
+            topics[count:],
+            payload_starts[count:],
+            ends[count:],
+            first_number + count,
+            time_ms,
+            client_id,
+            is_v5,
+        )
+        self._bases[self._head] = first
+
+    async def offset_keeping(self, bytes_max: int) -> int:
+        """The offset from which on there is no more than `bytes_max`, in whole runs."""
+        size = 0
+        for index in range(len(self._runs) - 1, self._head - 1, -1):
+            _, start, _, _, ends, *_ = self._kept(index)
+            size += ends[-1] - start
+            if size > bytes_max:
+                return self._bases[index] + len(ends)
+        return 0
+
     async def offset_at(self, time_ms: int) -> int:
         return self._offset_at(time_ms)
 

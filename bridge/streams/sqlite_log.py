@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class SqliteLog(OnePartition):
         self._newest_ms = self._extent.newest_ms
         self._pending: list[PublishRun] = []
         self._pending_bytes = 0
+        self._is_trimmed = asyncio.Event()
 
     @property
     def first_offset(self) -> int:
@@ -132,6 +134,24 @@ class SqliteLog(OnePartition):
 
         self._store.writer.call_soon(drop)
 
+    async def trim(self, before: int) -> None:
+        """Drop every record before an offset; returns when they are gone. Cancelled, it goes on all the same."""
+        table = self.table
+        before = min(before, self._next_offset)
+
+        def cut() -> None:
+            table.drop_before = max(table.drop_before, before)
+            table.cut_before = max(table.cut_before, before)
+
+        self._store.writer.call_soon(cut)
+        while self.first_offset < before:
+            self._is_trimmed.clear()
+            await self._is_trimmed.wait()
+
+    async def offset_keeping(self, bytes_max: int) -> int:
+        """The offset from which on there is no more than `bytes_max`."""
+        return await asyncio.wrap_future(self._store.writer.call_soon(lambda: self.table.offset_keeping(bytes_max)))
+
     def take_pending(self) -> list[PublishRun]:
         """For the store: the queued runs, which now belong to the writer."""
         runs, self._pending = self._pending, []
@@ -150,5 +170,6 @@ class SqliteLog(OnePartition):
         self.on_committed(runs)
 
     def trimmed(self, extent: Extent) -> None:
-        """For the store, on the loop, after retention has dropped the oldest rows."""
+        """For the store, on the loop, after the oldest rows were dropped."""
         self._extent = extent
+        self._is_trimmed.set()

@@ -66,11 +66,13 @@ class StoreNewer(StoreUnusable):
 class DataDirectoryInUse(StoreUnusable):
     """Another server has the data directory."""
 
-    def __init__(self, data_dir: Path, pid: int | None, since: str | None) -> None:
+    def __init__(self, data_dir: Path, pid: int | None, since: str | None, http_url: str | None = None) -> None:
         who = f"process {pid}, since {since}" if pid is not None else "another process"
         super().__init__(f"{data_dir} is in use by another Headrace ({who}); stop it or choose another --data")
         self.pid = pid
         self.since = since
+        self.http_url = http_url
+        """Where it answers; None: it has not said so."""
 
 
 class DataDirectoryLock:
@@ -90,20 +92,37 @@ class DataDirectoryLock:
             holder = os.read(self._descriptor, 4096)
             os.close(self._descriptor)
             raise DataDirectoryInUse(data_dir, *_holder(holder)) from error
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._holder = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        self._write()
+
+    def tell_address(self, http_url: str) -> None:
+        """Say where the holder answers, for commands that find the directory in use."""
+        self._holder["http"] = http_url
+        self._write()
+
+    def _write(self) -> None:
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "since": since}).encode(), 0)
+        os.pwrite(self._descriptor, json.dumps(self._holder).encode(), 0)
 
     def release(self) -> None:
         os.close(self._descriptor)
 
 
-def _holder(text: bytes) -> tuple[int | None, str | None]:
+def _holder(text: bytes) -> tuple[int | None, str | None, str | None]:
     try:
         holder = json.loads(text)
-        return int(holder["pid"]), str(holder["since"])
+        return int(holder["pid"]), str(holder["since"]), holder.get("http")
     except (ValueError, KeyError, TypeError):  # it was about to be written
+        return None, None, None
+
+
+def last_holder(data_dir: Path) -> tuple[int | None, str | None]:
+    """Process and HTTP address of who holds the directory, or held it last: the lock itself is not touched."""
+    try:
+        pid, _, http_url = _holder((data_dir / LOCK_NAME).read_bytes())
+    except OSError:
         return None, None
+    return pid, http_url
 
 
 def open_writer(path: Path) -> sqlite3.Connection:

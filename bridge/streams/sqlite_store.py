@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bridge.records import Topic
+from bridge.streams.kafka.spool import SPOOL_PREFIX
 from bridge.streams.log import clock_ms
 from bridge.streams.new_life import begin_new_life, new_epoch
 from bridge.streams.readers import Readers
+from bridge.streams.removal import DELETED_PREFIX, StreamRemoval, next_stream_id, rename_deleted
 from bridge.streams.sqlite_log import SqliteLog
 from bridge.streams.sqlite_schema import (
     FILE_NAME,
@@ -63,8 +65,13 @@ class SqliteStore:
         self._node_run = next_node_run(connection)
         self._upkeep = StoreUpkeep()
         self._upkeep_by_table: dict[StreamTable, TableUpkeep] = {}
+        self._removals: list[StreamRemoval] = []
         self._unreleased = UnreleasedIds(connection)
         self.readers = Readers(path, reader_processes)
+        for (stream_id,) in connection.execute(
+            "SELECT id FROM stream WHERE substr(name, 1, ?) = ?", (len(DELETED_PREFIX), DELETED_PREFIX)
+        ).fetchall():
+            self._remove_rows(stream_id)
         self.writer = SqliteWriter(connection, loop, self._upkeep, self._failed, self._recovered)
 
     @classmethod
@@ -118,8 +125,8 @@ class SqliteStore:
             row = execute("SELECT id, epoch FROM stream WHERE name = ?", (name,)).fetchone()
             if row is None:
                 epoch = new_epoch()
-                stream_id = execute("INSERT INTO stream(name, epoch) VALUES (?, ?)", (name, epoch)).lastrowid
-                assert stream_id is not None, "an INSERT gives a row id"
+                stream_id = next_stream_id(self._connection)
+                execute("INSERT INTO stream(id, name, epoch) VALUES (?, ?, ?)", (stream_id, name, epoch))
                 create_stream_tables(self._connection, stream_id)
             else:
                 stream_id, epoch = row
@@ -132,6 +139,40 @@ class SqliteStore:
         self._upkeep_by_table[table] = upkeep
         self._upkeep.add(upkeep)
         return epoch, table
+
+    async def delete_stream(self, name: str) -> bool:
+        """Delete a stream that is not open, with its spool; False when there is none.
+
+        It is gone at once; its room is given back in small steps, during which `is_removing`.
+        """
+        if name in self.logs or SPOOL_PREFIX + name in self.logs:
+            raise ValueError(f"stream {name} is open")
+        return await asyncio.wrap_future(self.writer.call_soon(lambda: self._delete_stream(name)))
+
+    def _delete_stream(self, name: str) -> bool:
+        with transaction(self._connection):
+            found = self._connection.execute(
+                "SELECT id FROM stream WHERE name IN (?, ?)", (name, SPOOL_PREFIX + name)
+            ).fetchall()
+            for (stream_id,) in found:
+                rename_deleted(self._connection, stream_id, name)
+        for (stream_id,) in found:
+            self._remove_rows(stream_id)
+        return bool(found)
+
+    def _remove_rows(self, stream_id: int) -> None:
+        removal = StreamRemoval(self._connection, stream_id, self._removed)
+        self._removals.append(removal)
+        self._upkeep.add(removal)
+
+    def _removed(self, removal: StreamRemoval) -> None:
+        self._upkeep.remove(removal)
+        self._removals.remove(removal)
+
+    @property
+    def is_removing(self) -> bool:
+        """Rows of deleted streams are still there."""
+        return bool(self._removals)
 
     def hand_over(self) -> None:
         """Give the writer what all logs have queued."""
@@ -192,6 +233,10 @@ class SqliteStore:
             return entries, found[0]
 
         return self.writer.call(load)
+
+    def tell_address(self, http_url: str) -> None:
+        """Say in the data directory where this server answers."""
+        self._lock.tell_address(http_url)
 
     async def close(self) -> None:
         """Write what is queued, then close the file and let go of the data directory."""

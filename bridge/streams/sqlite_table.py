@@ -138,6 +138,8 @@ class StreamTable:
         self.clock = clock
         self.drop_before = 0
         """Records before this offset are no longer wanted, whatever retention says."""
+        self.cut_before = 0
+        """The same, and a row that holds others too is cut."""
         self.batch = f"batch_{stream_id}"
         self.chunk = f"chunk_{stream_id}"
         self.head_rows: deque[Row] = deque()
@@ -206,6 +208,23 @@ class StreamTable:
         if self.head_rows:
             return self.head_rows[0]
         return self.open_rows[0] if self.open_rows else None
+
+    def offset_keeping(self, bytes_max: int) -> int:
+        """From which offset on there is no more than `bytes_max`, in whole rows."""
+        size = 0
+        for row in reversed(self.open_rows):
+            size += row.bytes
+            if size > bytes_max:
+                return row.end
+        for chunk in reversed(list(self.chunks)):
+            if size + chunk.bytes <= bytes_max:
+                size += chunk.bytes
+                continue
+            for row in reversed(self.read_rows(chunk.first, chunk.end)):
+                size += row.bytes
+                if size > bytes_max:
+                    return row.end
+        return 0
 
     def extent(self) -> Extent:
         oldest = self.oldest_row

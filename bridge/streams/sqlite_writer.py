@@ -147,11 +147,13 @@ class SqliteWriter:
         self._wake.put(None)
         return future.result()
 
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Run `function` in the writer thread between groups and do not wait for it."""
+    def call_soon(self, function: Callable[[], Result]) -> Future[Result]:
+        """Run `function` in the writer thread between groups, without waiting for it."""
+        future: Future[Result] = Future()
         with self._lock:
-            self._calls.append((function, Future()))
+            self._calls.append((function, future))  # type: ignore[arg-type]
         self._wake.put(None)
+        return future
 
     def tell(self, callback: Callable[[], None]) -> None:
         """Run `callback` on the event loop; called in the writer thread."""

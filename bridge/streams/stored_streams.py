@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.removal import DELETED_PREFIX
 from bridge.streams.sqlite_schema import FILE_NAME, StoreUnusable, check_readable, open_reader
 
 
@@ -29,6 +30,11 @@ class StoredStream:
     def records(self) -> int:
         """How many it has."""
         return self.next_offset - self.first_offset
+
+    @property
+    def base_name(self) -> str:
+        """That of the stream on Kafka when it is a spool."""
+        return self.name.removeprefix(SPOOL_PREFIX)
 
     @property
     def is_spool(self) -> bool:
@@ -63,7 +69,7 @@ def stored_streams(connection: sqlite3.Connection) -> list[StoredStream]:
         rows = connection.execute(
             "SELECT id, name, epoch, retention_age_ms, retention_bytes, next_offset FROM stream ORDER BY id"
         ).fetchall()
-        return [_stored_stream(connection, *row) for row in rows]
+        return [_stored_stream(connection, *row) for row in rows if not row[1].startswith(DELETED_PREFIX)]
     finally:
         connection.execute("COMMIT")
 

@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from bridge.records import Topic
 from bridge.streams.retention import Row, finished_rows, rows_to_drop, rows_to_merge
+from bridge.streams.row_cut import cut_row
 from bridge.streams.sqlite_table import Extent, StreamTable
+from bridge.streams.sqlite_writer import Upkeep
 from bridge.streams.topic_index import RowTopics, chunk_bits, merge_rows
 
 CHUNK_ROWS = 64
@@ -77,7 +79,7 @@ class TableUpkeep:
     def step(self) -> bool:
         """Do the most pressing step; False when there is none."""
         # The search for unused topics walks the rows in steps, so nothing is merged while it is under way.
-        return self._trim() or self._sweep_step() or self._merge() or self._save_latest()
+        return self._trim() or self._cut() or self._sweep_step() or self._merge() or self._save_latest()
 
     def is_urgent(self) -> bool:
         table = self.table
@@ -135,6 +137,20 @@ class TableUpkeep:
                 break
             oldest.append(row)
         return oldest
+
+    def _cut(self) -> bool:
+        """The oldest row, when it holds records on both sides of where it shall begin."""
+        table = self.table
+        row = table.oldest_row
+        if row is None or not row.base < table.cut_before < row.end:
+            return False
+        with transaction(table.connection):
+            cut = cut_row(table, row, table.cut_before)
+        rows = table.head_rows or table.open_rows
+        rows[0] = cut
+        table.stored_bytes += cut.bytes - row.bytes
+        self._on_trimmed(table.extent())
+        return True
 
     # Merging and sealing
 
@@ -318,15 +334,20 @@ class StoreUpkeep:
     """Upkeep of all streams of a store, in turn."""
 
     def __init__(self) -> None:
-        self._tables: list[TableUpkeep] = []
+        self._tables: list[Upkeep] = []
 
-    def add(self, upkeep: TableUpkeep) -> None:
+    def add(self, upkeep: Upkeep) -> None:
         self._tables.append(upkeep)
 
+    def remove(self, upkeep: Upkeep) -> None:
+        self._tables.remove(upkeep)
+
     def step(self) -> bool:
-        for index, upkeep in enumerate(self._tables):
+        for upkeep in tuple(self._tables):
             if upkeep.step():
-                self._tables.append(self._tables.pop(index))  # the others come first next time
+                if upkeep in self._tables:  # the others come first next time
+                    self._tables.remove(upkeep)
+                    self._tables.append(upkeep)
                 return True
         return False
 

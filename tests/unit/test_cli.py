@@ -21,7 +21,7 @@ from bridge.start_checks import (
 from bridge.streams.sqlite_schema import DataDirectoryInUse
 from devices.fleet import Progress
 
-COMMANDS = ["serve", "check-config", "simulate", "demo", "replay", "backup", "restore", "bench"]
+COMMANDS = ["serve", "check-config", "simulate", "demo", "replay", "streams", "backup", "restore", "bench"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

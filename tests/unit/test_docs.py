@@ -82,12 +82,17 @@ def test_make_targets_that_documents_name_exist() -> None:
         assert set(named) <= targets, document.name
 
 
-def test_commands_and_options_that_readme_shows_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"headrace (serve|demo|simulate|check-config|bench)([^\n`]*)", text)
-    assert {command for command, _ in lines} >= {"serve", "simulate", "bench"}
+COMMAND = re.compile(
+    r"headrace (serve|demo|simulate|check-config|bench|replay|backup|restore|streams [a-z-]+)\b([^\n`|]*)"
+)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md"])
+def test_commands_and_options_that_documents_show_exist(capsys: pytest.CaptureFixture[str], document: str) -> None:
+    lines = COMMAND.findall((ROOT / document).read_text(encoding="utf-8"))
+    assert len({command for command, _ in lines}) >= 5
     for command, rest in lines:
-        assert main([command, "--help"]) == 0
+        assert main([*command.split(), "--help"]) == 0, command
         described = capsys.readouterr().out
         for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest):
             assert option in described, f"headrace {command} {option}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.cli import main
-from bridge.cli.main import UserError
+from bridge.cli.errors import UserError
 from bridge.cli.replay import earlier
 from bridge.cli.replay_options import Plan, ReplayOptions, make_plan
 from bridge.replay.source import ReplayFailed
