@@ -180,6 +180,7 @@ class _Replay:
         if not republisher.keeps_properties:
             say_beside(f"warn: {target} speaks MQTT 3.1.1, which has no properties: they are left out.")
         with closing(republisher):
+            self._keep(position, before)  # or it would be found out in the middle that it cannot be kept
             try:
                 with bar:
                     republisher.run(self._source.messages(), Pacer(plan.speed, wait=republisher.wait))

@@ -21,6 +21,7 @@ from bridge.replay.pace import Pacer
 from bridge.replay.source import Message, ReplayFailed, behind
 
 INFLIGHT_MESSAGES_MAX = 500
+"""More would not be faster: a broker that answers in 10 ms lets 50,000 a second through."""
 INFLIGHT_BYTES_MAX = 16 * 1024 * 1024
 """One message may have more."""
 READ_EVERY = 50

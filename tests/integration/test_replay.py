@@ -511,6 +511,43 @@ class TestToMqtt:
             assert "takes packets up to 2,048 bytes" in ended.stderr
             assert [record["payload"] for record in records(target.http_url)] == ["small"]
 
+    def test_over_websocket(self, server: ServerProcess, shared_server: ServerProcess) -> None:
+        publish(server, [("ws", b"%d" % number) for number in range(600)])
+        options = ["--to-mqtt", shared_server.ws_url, "--prefix", "over-", "--speed", "max"]
+        ended = headrace("replay", "default", "--data", server.data_directory, *options)
+        assert ended.returncode == 0, ended.stderr
+        found = records(shared_server.http_url, topic="over-ws")
+        assert [record["payload"] for record in found] == list(range(600))
+
+    def test_user_and_password_of_the_url(self, server: ServerProcess, tmp_path: Path) -> None:
+        if shutil.which("mosquitto") is None or shutil.which("mosquitto_passwd") is None:
+            pytest.skip("mosquitto is not installed")
+        publish(server, [("in", b"1")])
+        port = free_port()
+        subprocess.run(["mosquitto_passwd", "-b", "-c", str(tmp_path / "users"), "anna", "p@ss"], check=True)
+        (tmp_path / "users").chmod(0o644)
+        tmp_path.chmod(0o755)
+        config = tmp_path / "mosquitto.conf"
+        config.write_text(f"user root\nlistener {port} 127.0.0.1\npassword_file {tmp_path / 'users'}\n")
+        command = ["replay", "default", "--data", server.data_directory, "--to-mqtt"]
+        with broker([str(shutil.which("mosquitto")), "-c", str(config)], port):
+            refused = headrace(*command, f"mqtt://anna:wrong@127.0.0.1:{port}")
+            accepted = headrace(*command, f"mqtt://anna:p%40ss@127.0.0.1:{port}")
+        assert refused.returncode == 1
+        assert f"error: mqtt://127.0.0.1:{port} refuses the connection: not authorized." in refused.stderr
+        assert "wrong" not in refused.stderr
+        assert (accepted.returncode, accepted.stderr) == (0, f"1 messages to mqtt://127.0.0.1:{port}\n")
+
+    def test_place_that_cannot_be_kept_is_told_before_anything_is_sent(
+        self, server: ServerProcess, shared_server: ServerProcess, tmp_path: Path
+    ) -> None:
+        publish(server, [("unkept", b"1")])
+        options = ["--to-mqtt", f"mqtt://127.0.0.1:{shared_server.mqtt_port}", "--state", tmp_path / "no" / "where"]
+        ended = headrace("replay", "default", "--data", server.data_directory, *options)
+        assert ended.returncode == 1
+        assert "Choose another place: --state FILE." in ended.stderr
+        assert records(shared_server.http_url, topic="unkept") == []
+
     def test_no_broker_is_exit_code_1(self, shared_server: ServerProcess) -> None:
         publish(shared_server, [("nobody", b"1")])
         options = ["--topic", "nobody", "--to-mqtt", "mqtt://127.0.0.1:1"]
