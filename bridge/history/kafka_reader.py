@@ -336,6 +336,8 @@ class _StreamScan:
         self.partitions = [p for p in sorted(self.start) if p != SPOOL and self.start[p] < self.end[p]]
 
     async def run(self) -> None:
+        if self.what.epoch != self.source.epoch:
+            raise AnotherEpoch
         if not self.is_ascending:
             self._spool_down()
             if not self.collector.is_bound_reached:
@@ -487,6 +489,9 @@ class _StreamScan:
             return
         state = await self._prepare()
         position = self.position
+        last = await list_offsets(await self.reader._connected(), self.source.topic, state.leaders, LATEST)
+        for partition in self.partitions:  # whoever asks may name a place where nothing has ever been
+            position[partition] = min(position[partition], last.get(partition, (0, 0))[0])
         low_end = {p: min(max(self.start[p], self.first.get(p, 0)), self.end[p]) for p in self.partitions}
         while not self.collector.is_bound_reached:
             active = [p for p in self.partitions if position[p] > low_end[p]]

@@ -44,6 +44,19 @@ def described(server: ServerProcess, stream: str) -> dict[str, Any]:
     return found
 
 
+class NobodyLives:
+    """The live side of a node without readers, for logs that a test opens itself."""
+
+    def read(self, log: object, runs: object) -> None:
+        """Nobody wants it."""
+
+    def moved(self, log: object) -> None:
+        """Nobody wants to know."""
+
+    async def read_up(self, log: object) -> None:
+        """There are no latest values."""
+
+
 class KafkaServer(ServerProcess):
     """`headrace serve` with the stream `telemetry` (`sensors/#`) on a topic of its own."""
 

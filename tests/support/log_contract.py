@@ -1,5 +1,9 @@
 """What every `StreamLog` must do, as a suite: subclass `LogContract` and give it an `opened` fixture.
 
+`EmbeddedLogContract` is what logs promise beyond that which are alone in writing to their storage: they know offsets
+before the commit, count bytes and let old records go themselves. Kafka gives offsets when it has stored the records,
+and keeps its topics as long as it is told to.
+
 `RunMaker` makes publishes as the broker would hand them over, without a broker.
 """
 
@@ -17,7 +21,7 @@ import orjson
 from bridge.history.buckets import Buckets
 from bridge.history.histogram import HistogramQuestion
 from bridge.history.overview import histogram, series, state
-from bridge.history.scan import Encoding, Scan, ScanResult, StreamQuestion
+from bridge.history.scan import Encoding, Scan, ScanResult, StreamQuestion, StreamScan
 from bridge.records import Topic
 from bridge.streams.log import StreamLog
 from broker.publish_run import PublishRun
@@ -140,7 +144,8 @@ class Committed:
 
     def __call__(self, runs: Sequence[PublishRun]) -> None:
         for run in runs:
-            assert run.base_offset + len(run) <= self._log.next_offset, "readable before it is told"
+            is_readable = self._log.reads_back or run.base_offset + len(run) <= self._log.offsets[0]
+            assert is_readable, "readable before it is told"
             self.runs.append(run)
             self.count += len(run)
 
@@ -150,20 +155,52 @@ class Committed:
 
 @dataclass
 class Opened:
-    """A log with what a test needs around it."""
+    """A log of one partition with what a test needs around it."""
 
     log: StreamLog
     maker: RunMaker
     committed: Committed
     clock: FakeClock
 
+    @property
+    def first(self) -> int:
+        """The oldest offset kept."""
+        return self.log.first_offsets[0]
+
+    @property
+    def end(self) -> int:
+        """One past the newest that can be read."""
+        return self.log.offsets[0]
+
     async def store(self, *runs: PublishRun) -> None:
-        """Append and wait for the commit."""
+        """Append, and wait for the commit and until they can be read."""
+        end = self.end + sum(map(len, runs))
         for run in runs:
             self.log.append(run)
         self.log.flush()
         if runs:
             await wait_until(lambda: any(run is runs[-1] for run in reversed(self.committed.runs)))
+            await wait_until(lambda: self.end >= end)
+
+    async def scan(self, request: Scan) -> ScanResult:
+        """Ask for what a scan of the only partition says."""
+
+        def place(offset: int) -> dict[int, int]:
+            return {**self.log.offsets, 0: offset}
+
+        found = await self.log.scan_stream(StreamScan(request, place(request.start), place(request.end)))
+        return ScanResult(
+            data=found.data,
+            count=found.count,
+            next_offset=found.next_offsets[0],
+            first_offset=found.first_offsets.get(0, 0),
+            last_ms=found.last_ms,
+            is_epoch_current=found.is_epoch_current,
+        )
+
+    async def offset_at(self, time_ms: int) -> int:
+        """The first offset at or after a time."""
+        return (await self.log.offsets_at(time_ms))[0]
 
     def request(
         self,
@@ -187,7 +224,7 @@ class Opened:
 
     async def offsets(self, *filters: str, **arguments: object) -> list[int]:
         """Offsets of one scan, in its order."""
-        return offsets_of(await self.log.scan(self.request(*filters, **arguments)))  # type: ignore[arg-type]
+        return offsets_of(await self.scan(self.request(*filters, **arguments)))  # type: ignore[arg-type]
 
 
 def rows_of(result: ScanResult) -> list[dict[str, object]]:
@@ -205,26 +242,23 @@ def numbers(count: int, start: int = 0) -> list[bytes]:
 
 
 class LogContract:
-    """Subclasses give the fixtures `opened` and `open_aged`, a log that keeps records for 1000 ms."""
+    """Subclasses give the fixture `opened`: a log with one partition, in which nothing is."""
 
-    async def test_offsets_follow_the_order_of_appends(self, opened: Opened) -> None:
+    async def test_runs_are_committed_in_the_order_of_appends(self, opened: Opened) -> None:
         runs = [opened.maker.run(numbers(count)) for count in (1, 5, 2)]
-        for run in runs:
-            opened.log.append(run)
-        assert [run.base_offset for run in runs] == [0, 1, 6]
-        opened.log.flush()
-        await opened.committed.wait(8)
+        await opened.store(*runs)
         assert opened.committed.runs == runs
-        assert (opened.log.first_offset, opened.log.next_offset) == (0, 8)
+        assert (opened.first, opened.end, opened.log.records) == (0, 8, 8)
+        payloads = [row["payload"] for row in rows_of(await opened.scan(opened.request()))]
+        assert payloads == [0, 0, 1, 2, 3, 4, 0, 1]
 
-    async def test_nothing_is_committed_before_flush(self, opened: Opened) -> None:
+    async def test_nothing_is_readable_before_flush(self, opened: Opened) -> None:
         run = opened.maker.run(numbers(3))
         opened.log.append(run)
         assert opened.committed.count == 0
-        assert opened.log.next_offset == 0
+        assert opened.end == 0
         assert opened.log.pending_bytes == len(run.frames())
-        await opened.store()
-        assert opened.committed.count == 0 or opened.committed.count == 3
+        opened.log.flush()
         await opened.committed.wait(3)
         assert opened.log.pending_bytes == 0
 
@@ -232,7 +266,7 @@ class LogContract:
         runs = [opened.maker.run(numbers(1), time_ms=time_ms) for time_ms in (1_000, 2_000, 1_500, 3_000)]
         await opened.store(*runs)
         assert [run.received_at_ms for run in runs] == [1_000, 2_000, 2_000, 3_000]
-        assert (opened.log.oldest_ms, opened.log.newest_ms) == (1_000, 3_000)
+        assert opened.log.newest_ms == 3_000
 
     async def test_records_come_back_as_they_were_published(self, opened: Opened) -> None:
         runs = [
@@ -242,7 +276,7 @@ class LogContract:
         for run in runs:
             run.first_number += 40
         await opened.store(*runs)
-        rows = rows_of(await opened.log.scan(opened.request("#")))
+        rows = rows_of(await opened.scan(opened.request("#")))
         assert [row["payload"] for row in rows] == [{"a": 1}, "text", "/w==", 2]
         assert [row["encoding"] for row in rows] == ["json", "text", "base64", "json"]
         assert [row["client_id"] for row in rows] == ["näme", "näme", "näme", "device"]
@@ -254,8 +288,7 @@ class LogContract:
     async def test_rows_before_and_after_the_run_in_its_read_are_not_its_own(self, opened: Opened) -> None:
         run = opened.maker.run(numbers(3), before=b"x" * 50_000, after=b"y" * 50)
         await opened.store(run)
-        assert [row["payload"] for row in rows_of(await opened.log.scan(opened.request()))] == [0, 1, 2]
-        assert opened.log.stored_bytes < 1_000
+        assert [row["payload"] for row in rows_of(await opened.scan(opened.request()))] == [0, 1, 2]
 
     async def test_scan_up_and_down_within_a_range(self, opened: Opened) -> None:
         await opened.store(*[opened.maker.run(numbers(7)) for _ in range(4)])
@@ -271,7 +304,7 @@ class LogContract:
             up: list[int] = []
             position, steps = 0, 0
             while position < 28:
-                result = await opened.log.scan(opened.request(start=position, end=28, **bounds))
+                result = await opened.scan(opened.request(start=position, end=28, **bounds))
                 up += offsets_of(result)
                 assert result.next_offset > position
                 position = result.next_offset
@@ -281,7 +314,7 @@ class LogContract:
             down: list[int] = []
             position = 28
             while position > 0:
-                result = await opened.log.scan(opened.request(end=position, order="desc", **bounds))
+                result = await opened.scan(opened.request(end=position, order="desc", **bounds))
                 down += offsets_of(result)
                 assert result.next_offset < position
                 position = result.next_offset
@@ -289,9 +322,9 @@ class LogContract:
 
     async def test_bytes_max_ends_after_the_record_that_reaches_it(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(5)))
-        line = len((await opened.log.scan(opened.request(records_max=1))).data)
-        assert (await opened.log.scan(opened.request(bytes_max=line))).count == 1
-        assert (await opened.log.scan(opened.request(bytes_max=line + 1))).count == 2
+        line = len((await opened.scan(opened.request(records_max=1))).data)
+        assert (await opened.scan(opened.request(bytes_max=line))).count == 1
+        assert (await opened.scan(opened.request(bytes_max=line + 1))).count == 2
 
     async def test_filters(self, opened: Opened) -> None:
         names = ["a/b", "a/c", "x", "$server/started", "a"]
@@ -304,7 +337,7 @@ class LogContract:
         assert await opened.offsets("#") == [offset for offset in range(13) if offset not in (3, 8)]
         assert await opened.offsets("$server/#") == [3, 8]
         assert await opened.offsets("nothing/here") == []
-        result = await opened.log.scan(opened.request("nothing/here", end=13))
+        result = await opened.scan(opened.request("nothing/here", end=13))
         assert result.next_offset == 13
         await opened.store(opened.maker.run(numbers(1), topics=["a/new"]))
         assert await opened.offsets("a/+") == [0, 1, 5, 6, 13]
@@ -312,7 +345,7 @@ class LogContract:
     async def test_no_filter_at_all_takes_every_topic(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(3), topics=["a/b", "$server/started", "x"]))
         request = Scan(opened.log.name, opened.log.epoch, (), 0, 9, "json")
-        assert offsets_of(await opened.log.scan(request)) == [0, 1, 2]
+        assert offsets_of(await opened.scan(request)) == [0, 1, 2]
 
     async def test_records_of_one_client(self, opened: Opened) -> None:
         for client_id in ("p1", "p2", "p1", "päö"):
@@ -321,7 +354,7 @@ class LogContract:
         assert await opened.offsets(client_id="p1", order="desc") == [5, 4, 1, 0]
         assert await opened.offsets("b", client_id="päö") == [7]
         assert await opened.offsets(client_id="p") == []
-        result = await opened.log.scan(opened.request(client_id="p3", end=8))
+        result = await opened.scan(opened.request(client_id="p3", end=8))
         assert (result.next_offset, result.count) == (8, 0)
 
     async def test_records_whose_payload_contains_some_text(self, opened: Opened) -> None:
@@ -333,7 +366,7 @@ class LogContract:
         assert await opened.offsets("open/2", contains=b"open") == [3]
         assert await opened.offsets(contains="öff".encode()) == [1]
         assert await opened.offsets(contains=b"closed", client_id="open") == [2]
-        result = await opened.log.scan(opened.request(contains=b"nowhere", end=8))
+        result = await opened.scan(opened.request(contains=b"nowhere", end=8))
         assert (result.next_offset, result.count) == (8, 0)
 
     async def test_search_that_finds_nothing_ends_at_its_work_limit(self, opened: Opened) -> None:
@@ -341,7 +374,7 @@ class LogContract:
             await opened.store(opened.maker.run(numbers(40), topics=["a", "b"]))
         position = steps = 0
         while position < 2_000:
-            result = await opened.log.scan(opened.request(start=position, end=2_000, contains=b"no", work_max=10))
+            result = await opened.scan(opened.request(start=position, end=2_000, contains=b"no", work_max=10))
             assert result.next_offset > position
             position = result.next_offset
             steps += 1
@@ -352,10 +385,10 @@ class LogContract:
         assert await opened.offsets(from_ms=1_200) == list(range(8, 20))
         assert await opened.offsets(from_ms=1_101, until_ms=1_300) == list(range(8, 12))
         assert await opened.offsets(until_ms=1_100, order="desc") == [3, 2, 1, 0]
-        result = await opened.log.scan(opened.request(until_ms=1_100, end=20))
+        result = await opened.scan(opened.request(until_ms=1_100, end=20))
         assert (result.next_offset, result.last_ms) == (20, 1_000)
         expected = {0: 0, 1_000: 0, 1_001: 4, 1_100: 4, 1_400: 16, 1_401: 20, 9_999: 20}
-        assert {time_ms: await opened.log.offset_at(time_ms) for time_ms in expected} == expected
+        assert {time_ms: await opened.offset_at(time_ms) for time_ms in expected} == expected
 
     async def test_records_are_counted_by_time_and_topic(self, opened: Opened) -> None:
         for step in range(6):
@@ -393,14 +426,14 @@ class LogContract:
     async def test_a_question_of_another_epoch_is_not_answered(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(3)))
         buckets = Buckets.over(0, 1 << 45, 2)
-        what = HistogramQuestion("telemetry", "other", ("#",), 0, 0, buckets=buckets)
+        what = HistogramQuestion(opened.log.name, "other", ("#",), 0, 0, buckets=buckets)
         for answer in await opened.log.ask_stream(StreamQuestion(what, opened.log.first_offsets, opened.log.offsets)):
             assert (answer.is_epoch_current, answer.is_complete, sum(answer.counts)) == (False, False, 0)
 
     async def test_another_epoch_reads_nothing(self, opened: Opened) -> None:
         await opened.store(opened.maker.run(numbers(3)))
         request = Scan(opened.log.name, "other", ("#",), 1, 3, "json")
-        result = await opened.log.scan(request)
+        result = await opened.scan(request)
         assert (result.is_epoch_current, result.data, result.count) == (False, b"", 0)
         assert opened.log.epoch.replace("-", "").isalnum()
 
@@ -413,8 +446,8 @@ class LogContract:
         opened.log.flush()
         await opened.committed.wait(6)
         assert opened.committed.runs == [runs[0], runs[2]]
-        assert [run.base_offset for run in opened.committed.runs] == [0, 3]
-        assert opened.log.next_offset == 6
+        await wait_until(lambda: opened.end >= 6)
+        assert opened.log.records == 6
         assert opened.log.pending_bytes == 0
         assert not opened.log.withdraw(runs[0])
 
@@ -430,8 +463,8 @@ class LogContract:
         writing = asyncio.create_task(write())
         seen: list[int] = []
         position = 0
-        while not writing.done() or position < opened.log.next_offset or opened.log.pending_bytes:
-            result = await opened.log.scan(opened.request(start=position, records_max=300))
+        while not writing.done() or position < opened.end or opened.log.pending_bytes:
+            result = await opened.scan(opened.request(start=position, records_max=300))
             seen += offsets_of(result)
             position = result.next_offset
         await writing
@@ -452,22 +485,52 @@ class LogContract:
         assert gone() is None
         assert await opened.offsets() == [0, 1, 2]
 
+
+class EmbeddedLogContract(LogContract):
+    """Subclasses give the fixtures `opened` and `open_aged`, a log that keeps records for 1000 ms."""
+
+    async def test_offsets_are_known_when_a_run_is_appended(self, opened: Opened) -> None:
+        runs = [opened.maker.run(numbers(count)) for count in (1, 5, 2)]
+        for run in runs:
+            opened.log.append(run)
+        assert [run.base_offset for run in runs] == [0, 1, 6]
+        opened.log.flush()
+        await opened.committed.wait(8)
+        assert [run.base_offset for run in opened.committed.runs] == [0, 1, 6]
+
+    async def test_offsets_of_withdrawn_runs_are_given_again(self, opened: Opened) -> None:
+        runs = [opened.maker.run(numbers(3)) for _ in range(3)]
+        for run in runs:
+            opened.log.append(run)
+        assert opened.log.withdraw(runs[1])
+        opened.log.flush()
+        await opened.committed.wait(6)
+        assert [run.base_offset for run in opened.committed.runs] == [0, 3]
+
+    async def test_times_of_the_oldest_and_of_the_newest(self, opened: Opened) -> None:
+        await opened.store(*[opened.maker.run(numbers(1), time_ms=time_ms) for time_ms in (1_000, 2_000)])
+        assert (opened.log.oldest_ms, opened.log.newest_ms) == (1_000, 2_000)
+
+    async def test_what_else_was_read_is_not_kept(self, opened: Opened) -> None:
+        await opened.store(opened.maker.run(numbers(3), before=b"x" * 50_000, after=b"y" * 50))
+        assert opened.log.stored_bytes < 1_000
+
     async def test_old_records_go(self, open_aged: Opened) -> None:
         opened = open_aged
         for step in range(3):
             await opened.store(opened.maker.run(numbers(4), time_ms=1_000_000 + 600 * step))
         opened.clock.now_ms = 1_001_300
-        await wait_until(lambda: opened.log.first_offset == 4)
+        await wait_until(lambda: opened.first == 4)
         assert opened.log.oldest_ms == 1_000_600
-        result = await opened.log.scan(opened.request(start=0))
+        result = await opened.scan(opened.request(start=0))
         assert (result.first_offset, offsets_of(result)) == (4, list(range(4, 12)))
         assert await opened.offsets(order="desc") == list(range(11, 3, -1))
         opened.clock.now_ms = 2_000_000
-        await wait_until(lambda: opened.log.first_offset == 12)
+        await wait_until(lambda: opened.first == 12)
         assert opened.log.stored_bytes == 0
         assert opened.log.newest_ms is None
-        assert (await opened.log.scan(opened.request(start=3, end=9))).next_offset >= 9
-        assert await opened.log.offset_at(0) == 12
+        assert (await opened.scan(opened.request(start=3, end=9))).next_offset >= 9
+        assert await opened.offset_at(0) == 12
         run = opened.maker.run(numbers(1), time_ms=2_000_000)
         await opened.store(run)
         assert (run.base_offset, await opened.offsets()) == (12, [12])

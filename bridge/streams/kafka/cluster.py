@@ -102,6 +102,7 @@ class KafkaCluster:
         self._client: AIOKafkaClient | None = None
         self._fetch_client: AIOKafkaClient | None = None
         self._wake = asyncio.Event()
+        self._are_nodes_stale = False
         self._known = asyncio.Event()
         """The first try has ended, well or not."""
         self._task: asyncio.Task[None] | None = None
@@ -138,6 +139,11 @@ class KafkaCluster:
 
     def check_now(self) -> None:
         """Something has failed: look again at once."""
+        self._wake.set()
+
+    def leaders_moved(self) -> None:
+        """Look again at once, and learn the nodes' addresses anew."""
+        self._are_nodes_stale = True
         self._wake.set()
 
     async def _watch(self) -> None:
@@ -177,6 +183,12 @@ class KafkaCluster:
 
     async def _ask(self) -> dict[str, TopicState | None]:
         client = await self._connected()
+        if self._are_nodes_stale:
+            self._are_nodes_stale = False
+            for each in (client, self._fetch_client or client):
+                # Nobody but this task may wait for it: a client that is closed meanwhile never answers.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(each.force_metadata_update(), NODE_S)
         return await topic_states(client, [each.kafka.topic for each in self._followers])
 
     async def _connected(self) -> AIOKafkaClient:
@@ -231,14 +243,7 @@ class KafkaCluster:
         """One request to a node. Raises: KafkaError, OSError, TimeoutError."""
         if self._client is None:
             raise NodeNotReadyError("Kafka is not connected")
-        return await self._client.send(node, request)
-
-    async def refresh(self) -> None:
-        """Leaders have moved: learn the nodes' addresses anew, and look at the topics."""
-        for client in (self._client, self._fetch_client):
-            if client is not None:
-                await client.force_metadata_update()
-        self.check_now()
+        return await send(self._client, node, request)
 
     async def producer_id(self) -> tuple[int, int]:
         """A producer id and epoch. Raises: KafkaError, OSError, TimeoutError."""
@@ -343,6 +348,15 @@ async def topic_states(client: AIOKafkaClient, topics: Sequence[str]) -> dict[st
     return states
 
 
+async def send(client: AIOKafkaClient, node: int, request: Any) -> Any:
+    """One request to a node. Raises: KafkaError, OSError, TimeoutError."""
+    try:
+        return await client.send(node, request)
+    except KeyError as error:
+        # aiokafka forgets a connection that has ended, also while an answer is waited for in vain.
+        raise NodeNotReadyError(f"the connection to node {node} has ended") from error
+
+
 async def _ask_any(client: AIOKafkaClient, request: Any) -> Any:
     """The answer of whichever node gives one: of several, one may be dead or hang."""
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
@@ -350,7 +364,7 @@ async def _ask_any(client: AIOKafkaClient, request: Any) -> Any:
     error: BaseException = NodeNotReadyError("no broker of Kafka is known")
     for node in nodes:
         try:
-            return await asyncio.wait_for(client.send(node, request), NODE_S)
+            return await asyncio.wait_for(send(client, node, request), NODE_S)
         except KafkaFailure as failure:
             error = failure
     raise error
@@ -365,7 +379,7 @@ async def list_offsets(
         by_node.setdefault(node, []).append((partition, time_ms))
     found: dict[int, tuple[int, int]] = {}
     for node, wanted in by_node.items():
-        answer = await client.send(node, OffsetRequest(-1, isolation, [(topic, wanted)]))
+        answer = await send(client, node, OffsetRequest(-1, isolation, [(topic, wanted)]))
         for _, partitions in answer.topics:
             for partition, error_code, at_ms, offset, *_ in partitions:
                 if error_code:
@@ -387,7 +401,7 @@ async def fetch(
         (topic, [(partition, offset, settings.fetch_partition_bytes_max) for partition, offset in offsets.items()])
         for topic, offsets in topics.items()
     ]
-    answer = await client.send(node, FetchRequest(wait_ms, 1, settings.fetch_bytes_max, isolation, wanted))
+    answer = await send(client, node, FetchRequest(wait_ms, 1, settings.fetch_bytes_max, isolation, wanted))
     parts: dict[tuple[str, int], FetchedPart] = {}
     for topic, partitions in answer.topics:
         for partition, error_code, high_watermark, stable_end, first_offset, aborted, *_, data in partitions:

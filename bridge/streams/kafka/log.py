@@ -579,7 +579,7 @@ class KafkaLog:
         self.cluster.check_now()
 
     def is_own(self, line: Line, producer_id: int) -> bool:
-        return producer_id == self.sender.producer_id and self.sender.is_under_way(line.partition)
+        return self.sender.is_own(line.partition, producer_id)
 
     def is_sending(self, line: Line) -> bool:
         return self.sender.is_under_way(line.partition)

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka.errors import for_code
@@ -22,6 +23,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from bridge.records import RecordRun, Topic
 from bridge.streams.kafka.cluster import KafkaCluster, KafkaFailure
 from bridge.streams.kafka.records import headers_of
+from bridge.streams.log import StreamLogError
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
@@ -32,6 +34,8 @@ SEQUENCE_END = 1 << 31
 """Sequence numbers begin again at 0 after this (Kafka's `DefaultRecordBatch.incrementSequence`)."""
 BUILD_S = 0.002
 """Batches are built for so long before the loop goes on."""
+TIMER_S = 0.001
+"""Timers are no finer."""
 RECORD_BYTES = 160
 """What a record costs in a batch beside key, topic, client and value: headers and lengths."""
 
@@ -196,7 +200,7 @@ class Receiver(Protocol):
     async def locate(self, batch: Batch) -> int | None:
         """The offset at which a batch stands in Kafka, None when it was not stored.
 
-        Raises: KafkaError, OSError, TimeoutError
+        Raises: KafkaError, OSError, TimeoutError, StreamLogError
         """
 
 
@@ -274,6 +278,14 @@ class Sender:
         """Batches that may be stored or not."""
         return [lane.under_way for lane in self._lanes.values() if lane.under_way is not None]
 
+    def is_own(self, partition: int, producer_id: int) -> bool:
+        """The batch under way to this partition is of this producer: it may be found in Kafka before it is confirmed.
+
+        It keeps the id that it was made with when another one is taken.
+        """
+        lane = self._lanes.get(partition)
+        return lane is not None and lane.under_way is not None and lane.under_way.producer_id == producer_id
+
     def is_under_way(self, partition: int) -> bool:
         """A batch of this partition was sent and is not confirmed."""
         lane = self._lanes.get(partition)
@@ -290,39 +302,48 @@ class Sender:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self.producer_id < 0 and not await self._renew_producer():
+            try:
+                await self._round()
+            except Exception:  # as in `_request`: what waits is tried again
+                logger.exception("sending to Kafka failed; it goes on")
                 await asyncio.sleep(self._settings.retry_s)
                 self._wake.set()
-                continue
-            build_end = time.perf_counter() + BUILD_S
-            by_node: dict[int, list[Lane]] = {}
-            now = time.monotonic()
-            for lane in tuple(self._ready):
-                if lane.under_way is not None:
-                    self._build(lane)  # the next one, while that is under way
-                    if lane.is_sending:
-                        self._ready.pop(lane, None)
-                        continue
-                elif not self._build(lane):
+
+    async def _round(self) -> None:
+        """Build what can be built, and send to each node that has no request under way."""
+        if self.producer_id < 0 and not await self._renew_producer():
+            await asyncio.sleep(self._settings.retry_s)
+            self._wake.set()
+            return
+        build_end = time.perf_counter() + BUILD_S
+        by_node: dict[int, list[Lane]] = {}
+        now = time.monotonic()
+        next_try = inf
+        for lane in tuple(self._ready):
+            if lane.under_way is not None:
+                self._build(lane)  # the next one, while that is under way
+                if lane.is_sending:
                     self._ready.pop(lane, None)
                     continue
-                if lane.retry_at > now:
-                    continue
-                node = self._leaders.get(lane.partition, -1)
-                if node < 0:
-                    lane.retry_at = now + self._settings.retry_s
-                    self._later(self._settings.retry_s)
-                    self._cluster.check_now()
-                elif node not in self._busy:
-                    by_node.setdefault(node, []).append(lane)
-                if time.perf_counter() > build_end:
-                    await asyncio.sleep(0)
-                    build_end = time.perf_counter() + BUILD_S
-            for node, lanes in by_node.items():
-                self._send(node, lanes)
-
-    def _later(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._wake.set)
+            elif not self._build(lane):
+                self._ready.pop(lane, None)
+                continue
+            node = self._leaders.get(lane.partition, -1)
+            if node < 0 and lane.retry_at <= now:
+                lane.retry_at = now + self._settings.retry_s
+                self._cluster.check_now()
+            if lane.retry_at > now:
+                next_try = min(next_try, lane.retry_at)
+            elif node not in self._busy:
+                by_node.setdefault(node, []).append(lane)
+            if time.perf_counter() > build_end:
+                await asyncio.sleep(0)
+                build_end = time.perf_counter() + BUILD_S
+        for node, lanes in by_node.items():
+            self._send(node, lanes)
+        if next_try < inf:
+            # Timers may be early by a millisecond; then the next round sets another one.
+            asyncio.get_running_loop().call_later(max(TIMER_S, next_try - now), self._wake.set)
 
     def _build(self, lane: Lane) -> bool:
         """Fill the lane's next batch; False when there is nothing to send."""
@@ -367,27 +388,32 @@ class Sender:
         self._wake.set()
 
     async def _request(self, node: int, batches: list[Batch]) -> None:
-        parts = [(batch.lane.partition, batch.data) for batch in batches]
-        timeout_ms = int(self._settings.request_timeout_s * 1000)
         try:
-            answer = await self._cluster.send(node, ProduceRequest(None, -1, timeout_ms, [(self._topic, parts)]))
+            await self._ask(node, batches)
         except KafkaFailure as error:
             logger.debug("a request to Kafka's node %d failed: %r", node, error)
-            for batch in batches:
-                self._try_again(batch)
-            self._cluster.check_now()
-        else:
-            batch_by_partition = {batch.lane.partition: batch for batch in batches}
-            for _, partitions in answer.topics:
-                for partition, error_code, base_offset, *rest in partitions:
-                    answered = batch_by_partition.pop(partition, None)
-                    if answered is not None:
-                        await self._answered(answered, error_code, base_offset, rest)
-            for batch in batch_by_partition.values():  # an answer that leaves one out
-                self._try_again(batch)
+        except Exception:  # a bug of ours or of the library: it must not end the way of these partitions
+            logger.exception("a request to Kafka failed; it is sent again")
         finally:
             self._busy.discard(node)
             self._wake.set()
+            left = [batch for batch in batches if batch.lane.under_way is batch and batch.lane.is_sending]
+            for batch in left:
+                self._try_again(batch)
+            if left:
+                self._cluster.check_now()
+
+    async def _ask(self, node: int, batches: list[Batch]) -> None:
+        """One request, and what becomes of its batches; those of which nothing was said are still being sent."""
+        parts = [(batch.lane.partition, batch.data) for batch in batches]
+        timeout_ms = int(self._settings.request_timeout_s * 1000)
+        answer = await self._cluster.send(node, ProduceRequest(None, -1, timeout_ms, [(self._topic, parts)]))
+        batch_by_partition = {batch.lane.partition: batch for batch in batches}
+        for _, partitions in answer.topics:
+            for partition, error_code, base_offset, *rest in partitions:
+                answered = batch_by_partition.pop(partition, None)
+                if answered is not None:
+                    await self._answered(answered, error_code, base_offset, rest)
 
     async def _answered(self, batch: Batch, error_code: int, base_offset: int, rest: Sequence[Any]) -> None:
         if error_code == 0 and base_offset >= 0:
@@ -401,22 +427,17 @@ class Sender:
         else:
             logger.debug("Kafka answers %s for partition %d", for_code(error_code).__name__, batch.lane.partition)
             self._try_again(batch)
-            self._cluster.check_now()
             if getattr(for_code(error_code), "invalid_metadata", False):
-                await self._refresh()
-
-    async def _refresh(self) -> None:
-        try:
-            await self._cluster.refresh()
-        except KafkaFailure as error:
-            logger.debug("Kafka's metadata could not be read: %r", error)
+                self._cluster.leaders_moved()
+            else:
+                self._cluster.check_now()
 
     def _try_again(self, batch: Batch) -> None:
         lane = batch.lane
         lane.is_sending = False
         lane.retry_at = time.monotonic() + self._settings.retry_s
         self._ready[lane] = None
-        self._later(self._settings.retry_s)
+        self._wake.set()
 
     def _confirm(self, batch: Batch, base_offset: int) -> None:
         lane = batch.lane
@@ -472,7 +493,8 @@ class Sender:
         """Kafka does not know the sequence: look whether the batch is stored, and go on as a new producer if not."""
         try:
             base_offset = await self._receiver.locate(batch)
-        except KafkaFailure:
+        except (*KafkaFailure, StreamLogError) as error:
+            logger.debug("whether a batch is stored could not be found out: %r", error)
             self._try_again(batch)
             return
         if base_offset is not None:

@@ -260,7 +260,7 @@ class Tail:
             slice_end = await self._take(node, line, part, slice_end)
         self.on_turn()
         if is_lost:
-            await self._cluster.refresh()
+            self._cluster.leaders_moved()
             await asyncio.sleep(self._cluster.settings.retry_s)
 
     async def _take(self, node: int, line: Line, part: FetchedPart, slice_end: float) -> float:

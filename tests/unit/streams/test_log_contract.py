@@ -1,4 +1,4 @@
-"""The contract of `StreamLog`, for each storage."""
+"""The contract of `StreamLog`, for each embedded storage; Kafka's is in tests/kafka."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from bridge.streams.memory_log import MemoryLog
 from bridge.streams.sqlite_store import SqliteStore
-from tests.support.log_contract import Committed, FakeClock, LogContract, Opened, RunMaker
+from tests.support.log_contract import Committed, EmbeddedLogContract, FakeClock, Opened, RunMaker
 
 
-class TestMemoryLog(LogContract):
+class TestMemoryLog(EmbeddedLogContract):
     @pytest.fixture
     def opened(self) -> Opened:
         return self.open(None)
@@ -27,7 +27,7 @@ class TestMemoryLog(LogContract):
         return Opened(log, RunMaker(log), Committed(log), clock)
 
 
-class TestSqliteLog(LogContract):
+class TestSqliteLog(EmbeddedLogContract):
     @pytest.fixture
     async def opened(self, tmp_path: Path) -> AsyncIterator[Opened]:
         async for opened in self.open(tmp_path, None):
