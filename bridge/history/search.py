@@ -115,11 +115,16 @@ class RecordSearch:
 
         Raises: as `step`
         """
-        reading: asyncio.Task[bytes] | None = None
+
+        def read_on() -> asyncio.Task[bytes] | None:
+            return asyncio.create_task(self.step(encoding, bytes_max)) if self.has_more else None
+
+        reading = read_on()
         try:
-            while self.has_more:
-                data = await (reading or self.step(encoding, bytes_max))
-                reading = asyncio.create_task(self.step(encoding, bytes_max)) if self.has_more else None
+            # Until the last piece was given: it may have been read, and the range be over, while the one before was out.
+            while reading is not None:
+                data = await reading
+                reading = read_on()
                 if data:
                     yield data
         finally:
