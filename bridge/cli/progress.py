@@ -44,6 +44,8 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._progress is not None:
+            if kind is None:
+                self._progress.update(self._task, total=1, completed=1, text="")
             self._progress.stop()
 
     @property
