@@ -121,7 +121,7 @@ class RecordSearch:
 
         reading = read_on()
         try:
-            # Until the last piece was given: it may have been read, and the range be over, while the one before was out.
+            # Until the last piece was given: it may be read, and the range be over, while the one before is out.
             while reading is not None:
                 data = await reading
                 reading = read_on()
