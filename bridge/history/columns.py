@@ -9,6 +9,7 @@ import pickle
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from bridge.encoding import json_properties, payload_encoding
@@ -118,10 +119,7 @@ class ColumnsCollector(ScanCollector):
     def taken(self) -> tuple[bytes, int]:
         columns, payloads = self._columns, self._payloads
         columns.payloads = b"".join(payloads)
-        end = 0
-        for payload in payloads:
-            end += len(payload)
-            columns.payload_ends.append(end)
+        columns.payload_ends.extend(accumulate(map(len, payloads)))
         encodings = bytearray()
         for first in range(0, len(payloads), PARSED_TOGETHER):
             encodings += _encodings_of(payloads[first : first + PARSED_TOGETHER])

@@ -73,7 +73,8 @@ class ParquetFile:
             pyarrow.PythonFile(self._pipe, mode="w"),
             self._schema,
             compression="snappy",
-            use_dictionary=["topic", "encoding", "client_id", "stream", "epoch"],  # what comes again and again
+            use_dictionary=["topic", "encoding", "client_id", "stream", "epoch"],
+            store_schema=False,  # for readers a word is a text, not a number in a dictionary
         )
         self._batches: list[pa.RecordBatch] = []
         self._records = 0
@@ -97,7 +98,7 @@ class ParquetFile:
         return self._pipe.take()
 
     def _write_row_group(self) -> None:
-        table = self._arrow.Table.from_batches(self._batches, self._schema)
+        table = self._arrow.Table.from_batches(self._batches, self._schema).unify_dictionaries()
         self._writer.write_table(table, row_group_size=self._records)
         self._batches = []
         self._records = self._bytes = 0
@@ -106,17 +107,18 @@ class ParquetFile:
 def schema(arrow: Any) -> pa.Schema:
     """The columns of the file: those of the CSV export."""
     text = arrow.string()
+    word = arrow.dictionary(arrow.int32(), text)  # what comes again and again is hashed once for each row group
     return arrow.schema(
         [
             arrow.field("time", arrow.timestamp("ms", tz="UTC"), nullable=False),
-            arrow.field("topic", text, nullable=False),
+            arrow.field("topic", word, nullable=False),
             arrow.field("payload", arrow.binary()),
-            arrow.field("encoding", text, nullable=False),
+            arrow.field("encoding", word, nullable=False),
             arrow.field("qos", arrow.uint8(), nullable=False),
             arrow.field("retain", arrow.bool_(), nullable=False),
-            arrow.field("client_id", text, nullable=False),
-            arrow.field("stream", text, nullable=False),
-            arrow.field("epoch", text, nullable=False),
+            arrow.field("client_id", word, nullable=False),
+            arrow.field("stream", word, nullable=False),
+            arrow.field("epoch", word, nullable=False),
             arrow.field("partition", arrow.int32(), nullable=False),
             arrow.field("offset", arrow.int64(), nullable=False),
             arrow.field("properties", text),
@@ -132,8 +134,13 @@ def _batch_of(arrow: Any, file_schema: pa.Schema, columns: Columns) -> pa.Record
         return arrow.Array.from_buffers(kind, count, [None, arrow.py_buffer(data)])
 
     def words(names: Sequence[str], indexes: array[int]) -> Any:
-        words = arrow.array(names, arrow.string())
-        return arrow.DictionaryArray.from_arrays(numbers(arrow.int32(), indexes), words).dictionary_decode()
+        return arrow.DictionaryArray.from_arrays(numbers(arrow.int32(), indexes), arrow.array(names, arrow.string()))
+
+    def one_word(word: str) -> Any:
+        return words([word], array("i", bytes(4 * count)))
+
+    def span_words(values: Sequence[str]) -> Any:
+        return arrow.array(values, arrow.string()).dictionary_encode().take(span_by_row)
 
     rows, times_ms, client_ids, epochs, partitions = zip(*columns.spans, strict=True)
     span_by_row = numbers(arrow.int32(), array("i", chain.from_iterable(map(repeat, range(len(rows)), rows))))
@@ -157,9 +164,9 @@ def _batch_of(arrow: Any, file_schema: pa.Schema, columns: Columns) -> pa.Record
             words(ENCODINGS, array("i", list(columns.encodings))),
             numbers(arrow.uint8(), columns.first_bytes.translate(_QOS)),
             numbers(arrow.uint8(), columns.first_bytes.translate(_RETAIN)).cast(arrow.bool_()),
-            of_span(client_ids, arrow.string()),
-            arrow.repeat(columns.stream, count),
-            of_span(epochs, arrow.string()),
+            span_words(client_ids),
+            one_word(columns.stream),
+            span_words(epochs),
             of_span(partitions, arrow.int32()),
             numbers(arrow.int64(), columns.offsets),
             arrow.array(map(properties.get, range(count)), arrow.string(), size=count)

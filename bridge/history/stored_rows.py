@@ -123,21 +123,21 @@ class StreamRows:
     def _topics(is_wanted: bool) -> str:
         return "topics" if is_wanted else "x''"
 
-    def chunks_up(self, position: int, end: int, limit: int) -> list[tuple[int, int, int, bytes]]:
+    def chunks_up(self, position: int, end: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:
         """First, end, time and topics of sealed chunks from the one that has `position` on."""
         return self.connection.execute(
             f"SELECT first, end, time_max, topics FROM {self._chunk} WHERE first >= ifnull("
             f"(SELECT first FROM {self._chunk} WHERE first <= ? ORDER BY first DESC LIMIT 1), 0)"
             f" AND first < ? ORDER BY first LIMIT {limit}",
             (position, end),
-        ).fetchall()
+        )
 
-    def chunks_down(self, position: int, limit: int) -> list[tuple[int, int, int, bytes]]:
+    def chunks_down(self, position: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:
         """The same of those that begin before `position`, the last first."""
         return self.connection.execute(
             f"SELECT first, end, time_max, topics FROM {self._chunk} WHERE first < ? ORDER BY first DESC LIMIT {limit}",
             (position,),
-        ).fetchall()
+        )
 
     def has_any(self, low: int, high: int) -> bool:
         """Some record in `low <= o < high` is kept."""
