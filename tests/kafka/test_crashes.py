@@ -14,6 +14,7 @@ from tests.support.flow import Flow, rows_of_events
 from tests.support.http_client import SseReader
 from tests.support.kafka import KafkaBroker
 from tests.support.kafka_client import KafkaRecord, blocking
+from tests.support.mqtt_client import RawClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -59,6 +60,27 @@ def test_killed_while_spooling_and_while_draining(kafka_broker: KafkaBroker, tmp
         assert flow.faults(server.rows_in(kafka_broker), "Kafka") == []
         assert flow.faults(rows_of_events(server.history()), "history") == []
         assert "Traceback" not in server.stderr_text
+
+
+def test_killed_behind_a_drain_goes_on_reading(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    """Nothing is left to be looked for, so the live side follows Kafka at once: there is what others wrote."""
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1) as server:
+        with SseReader(server.http_url, [("topic", "sensors/#")]) as reader, RawClient(server.mqtt_port) as device:
+            device.connect()
+            device.publish_acknowledged("sensors/a", b"1")
+            kafka_broker.kill()
+            for number in range(2, 10):
+                device.publish_acknowledged("sensors/a", b"%d" % number)
+            kafka_broker.start()
+            eventually(lambda: "directly again" in server.stderr_text, 30, "the spool to be empty")
+            eventually(lambda: len(reader.messages) == 9, what=reader)
+            server.kill()
+            blocking(
+                kafka_broker.client.produce(server.topic, [KafkaRecord(b"10", headers=(("mqtt.topic", b"sensors/b"),))])
+            )
+            server.start()
+            eventually(lambda: len(reader.messages) == 10, 20, reader)
+        assert [message["payload"] for message in reader.messages] == list(range(1, 11))
 
 
 def test_topic_deleted_under_load_is_made_anew_and_told(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
@@ -136,8 +158,6 @@ def test_partitions_that_are_added_are_read_from_their_start(kafka_broker: Kafka
 
 def test_a_record_that_kafka_never_takes_is_a_dead_letter(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     """Its batch is refused; the records beside it are stored, and those behind it too."""
-    from tests.support.mqtt_client import RawClient
-
     with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1) as server:
         eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
         client = RawClient(server.mqtt_port)

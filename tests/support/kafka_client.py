@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from scripts.kafka.metadata import fetch_metadata
 from tests.support.conditions import eventually_async
@@ -100,6 +101,12 @@ class KafkaClient:
         async with self._admin() as admin:
             _check(await admin.create_partitions({name: NewPartitions(total_count)}))
         await self._wait_until_known(name, total_count)
+
+    async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
+        """Drop what stands before some offsets, as retention does it."""
+        async with self._admin() as admin:
+            places = {TopicPartition(name, partition): RecordsToDelete(offset) for partition, offset in before.items()}
+            await admin.delete_records(places)
 
     async def _wait_until_known(self, topic: str, partition_count: int) -> None:
         """The controller has agreed; each broker hears of it a little later, and a partition has a leader then."""

@@ -35,7 +35,7 @@ class Drain:
     """Of one stream; see the module's docstring."""
 
     def __init__(self, log: KafkaLog) -> None:
-        self.must_recover = log.spool.sent_until > log.spool.moved_to
+        self.must_recover = min(log.spool.sent_until, log.spool.next_offset) > log.spool.moved_to
         """Records may stand in Kafka that the table of copies does not know: nobody may be shown Kafka's until then."""
         self._log = log
         self._read_until = log.spool.moved_to

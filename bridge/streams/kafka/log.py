@@ -618,6 +618,7 @@ class KafkaLog:
         if passed and (not marks or marks[-1][1] < passed):
             marks.append((now + KEEP_MOVED_S, passed))
         while marks and marks[0][0] <= now:
+            self.spool.prune(self.topic.first)
             self.spool.drop_before(marks.pop(0)[1])
 
     def _judge_limits(self) -> None:

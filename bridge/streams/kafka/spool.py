@@ -300,10 +300,14 @@ class Spool:
         self._submit([(f"DELETE FROM drained_{self.table_id}", ()), self._set("search_from", {})], then)
 
     def prune(self, first_offsets: Mapping[int, int]) -> None:
-        """Kafka has dropped what stood before these offsets."""
+        """Kafka has dropped what stood before these offsets. Of what is still here too it stays known that it had a
+        copy: who has seen that one must not be shown this one."""
         self._submit(
             [
-                (f"DELETE FROM drained_{self.table_id} WHERE partition = ? AND base + count <= ?", (partition, offset))
+                (
+                    f"DELETE FROM drained_{self.table_id} WHERE partition = ? AND base + count <= ? AND spool_last < ?",
+                    (partition, offset, self.log.first_offset),
+                )
                 for partition, offset in first_offsets.items()
                 if partition >= 0
             ],
