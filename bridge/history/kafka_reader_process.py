@@ -18,7 +18,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bridge.history.kafka_reader import AnotherEpoch, KafkaReader
+from bridge.history.kafka_reader import KafkaReader
+from bridge.history.kafka_scan import AnotherEpoch
 from bridge.streams.kafka.cluster import KafkaFailure
 from bridge.streams.kafka.readers import Unreachable
 from bridge.streams.kafka.settings import KafkaSettings
