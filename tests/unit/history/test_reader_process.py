@@ -127,14 +127,14 @@ async def test_the_first_record_of_a_rare_topic_is_found_among_many(
     await wait_until(lambda: len(table.chunks) >= 7 and len(table.open_rows) <= 66, 30)
     for topic_filter in ("rare/topic", "rare/#"):
         reader = StreamReader(tmp_path / FILE_NAME)
-        started = time.perf_counter()
+        started = time.process_time()
         result = run_to_its_end(
             reader.scan(1, Scan("telemetry", opened.log.epoch, (topic_filter,), 0, 1 << 40, "json"))
         )
-        elapsed = time.perf_counter() - started
+        elapsed = time.process_time() - started
         reader.close()
         assert result.count == 1
-        assert elapsed < 0.2
+        assert elapsed < 0.2  # of the processor, whatever else it does
 
 
 def run_to_its_end(work: Generator[None, None, ScanResult]) -> ScanResult:
