@@ -93,6 +93,7 @@ class RunMaker:
             client_id=client_id,
             received_at_ms=time_ms,
             qos=qos,
+            is_plain=qos < 2 and not properties,
         )
         run.first_number = self._number
         self._number += len(routes)

@@ -1,6 +1,6 @@
-"""A record of ours as a Kafka record, and back: key, value, headers and time as the contract's §7 fixes them.
+"""Records of Kafka as runs: what a fetch gave is made into canonical MQTT 5 PUBLISH frames, so that everything that
+shows records works on it.
 
-What comes back is made into canonical MQTT 5 PUBLISH frames, so that everything that shows records works on it.
 Records of other producers are taken when they carry `mqtt.topic`, or when a template makes a topic for them.
 """
 
@@ -16,10 +16,11 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 
 from bridge.records import RecordRun, Topic
+from bridge.streams.kafka.headers import USER_PREFIX, Header
 from broker.codec.constants import PUBLISH
 from broker.codec.errors import MqttError
 from broker.codec.primitives import encode_variable_byte_integer
-from broker.codec.properties import Properties, decode_properties, encode_properties
+from broker.codec.properties import Properties, encode_properties
 from broker.topics.names import validate_topic_name
 
 if TYPE_CHECKING:
@@ -27,66 +28,10 @@ if TYPE_CHECKING:
 
     from broker.publish_run import PublishRun
 
-Header = tuple[str, bytes]
-
-USER_PREFIX = "mqtt.user."
 TOPICS_MAX = 200_000
 """`Topic` objects kept for decoding; beyond it they are made anew."""
 _ID = re.compile(r"([A-Za-z0-9._-]{1,64})-(0|[1-9][0-9]{0,18})")
 _QOS = {b"0": 0, b"1": 1, b"2": 2}
-_DIGITS = [b"0", b"1", b"2", b"3"]
-
-
-# To Kafka
-
-
-def headers_of(run: PublishRun | RecordRun, row: int, topic: bytes, node_run: str, number: int) -> list[Header]:
-    """A record's headers, in the order of the contract."""
-    data = run.data
-    frame_start = run.ends[row - 1] if row else run.start
-    first_byte = data[frame_start]
-    headers: list[Header] = [
-        ("mqtt.topic", topic),
-        ("mqtt.qos", _DIGITS[first_byte >> 1 & 3]),
-        ("mqtt.retain", _DIGITS[first_byte & 1]),
-        ("mqtt.client_id", run.client_id.encode()),
-        ("mqtt.id", f"{node_run}-{number}".encode()),
-        ("mqtt.time", b"%d" % run.received_at_ms),
-    ]
-    if run.is_v5:
-        headers += _property_headers(data, frame_start)
-    return headers
-
-
-def _property_headers(data: bytes, frame_start: int) -> list[Header]:
-    position = frame_start + 1
-    while data[position] & 0x80:
-        position += 1
-    position += 1
-    position += 2 + (data[position] << 8 | data[position + 1])
-    if data[frame_start] & 0x06:
-        position += 2
-    if not data[position]:
-        return []
-    properties, _ = decode_properties(data, position, PUBLISH)
-    if properties is None:
-        return []
-    headers: list[Header] = []
-    if properties.content_type is not None:
-        headers.append(("mqtt.content_type", properties.content_type.encode()))
-    if properties.response_topic is not None:
-        headers.append(("mqtt.response_topic", properties.response_topic.encode()))
-    if properties.correlation_data is not None:
-        headers.append(("mqtt.correlation_data", properties.correlation_data))
-    if properties.message_expiry_interval is not None:
-        headers.append(("mqtt.message_expiry_interval", b"%d" % properties.message_expiry_interval))
-    if properties.payload_format_indicator is not None:
-        headers.append(("mqtt.payload_format_indicator", b"%d" % properties.payload_format_indicator))
-    headers += [(USER_PREFIX + name, value.encode()) for name, value in properties.user_properties or ()]
-    return headers
-
-
-# From Kafka
 
 
 class Batch:

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka.errors import for_code
 from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from bridge.records import RecordRun, Topic
+from bridge.streams.kafka.batches import BatchBuilder, Heads
 from bridge.streams.kafka.cluster import KafkaCluster, KafkaFailure
-from bridge.streams.kafka.records import headers_of
 from bridge.streams.log import StreamLogError
 
 if TYPE_CHECKING:
@@ -95,44 +94,26 @@ class Portion:
 class Batch:
     """Records under way to one partition."""
 
-    __slots__ = ("_builder", "_data", "count", "lane", "portions", "producer_id", "sequence")
+    __slots__ = ("_builder", "_data", "lane", "portions", "producer_id", "sequence")
 
-    def __init__(self, lane: Lane, compression: int, bytes_max: int) -> None:
+    def __init__(self, lane: Lane, builder: BatchBuilder) -> None:
         self.lane = lane
         self.portions: list[Portion] = []
-        self.count = 0
         self.producer_id = -1
         self.sequence = -1
-        self._builder: Any = DefaultRecordBatchBuilder(
-            magic=2,
-            compression_type=compression,
-            is_transactional=0,
-            producer_id=-1,
-            producer_epoch=-1,
-            base_sequence=-1,
-            batch_size=bytes_max,
-        )
+        self._builder = builder
         self._data: bytes | None = None
 
-    # hot path: tests/bench/kafka_records.py
+    @property
+    def count(self) -> int:
+        """How many records it has."""
+        return self._builder.count
+
     def add(self, portion: Portion, records_max: int) -> int:
         """Take as many leading rows as fit; how many that was."""
-        run, topics, keys, node_run = portion.run, portion.topics, portion.keys, portion.node_run
-        data, ends, payload_starts, time_ms = run.data, run.ends, run.payload_starts, run.received_at_ms
-        append, number = self._builder.append, portion.number
-        count = self.count
-        taken = 0
-        nulls = run.null_rows if isinstance(run, RecordRun) else ()
-        for row, key in zip(portion.rows, keys, strict=True):
-            if count >= records_max:
-                break
-            headers = headers_of(run, row, topics[row].encoded, node_run, number(row))
-            value = None if row in nulls else data[payload_starts[row] : ends[row]]
-            if append(count, time_ms, key, value, headers) is None:
-                break
-            count += 1
-            taken += 1
-        self.count = count
+        taken = self._builder.add(
+            portion.run, portion.rows, portion.topics, portion.keys, portion.node_run, records_max
+        )
         if taken:
             self.portions.append(portion if taken == len(portion) else portion.split(taken)[0])
         return taken
@@ -140,8 +121,7 @@ class Batch:
     def finish(self, producer_id: int, producer_epoch: int, sequence: int) -> None:
         """Give it its sequence number; from here on its bytes do not change."""
         self.producer_id, self.sequence = producer_id, sequence
-        self._builder.set_producer_state(producer_id, producer_epoch, sequence)
-        self._data = bytes(self._builder.build())
+        self._data = self._builder.build(producer_id, producer_epoch, sequence)
 
     @property
     def is_finished(self) -> bool:
@@ -215,6 +195,7 @@ class Sender:
         self._cluster = cluster
         self._settings = cluster.settings
         self._compression = _COMPRESSION[cluster.settings.compression]
+        self._heads = Heads()
         self._topic = topic
         self._receiver = receiver
         self._leaders: Mapping[int, int] = {}
@@ -352,7 +333,7 @@ class Sender:
         queue = lane.queue
         while queue:
             if batch is None:
-                batch = lane.next_batch = Batch(lane, self._compression, settings.batch_bytes_max)
+                batch = lane.next_batch = self._new_batch(lane)
             portion = queue[0]
             taken = batch.add(portion, settings.batch_records_max)
             lane.queued -= taken
@@ -363,6 +344,9 @@ class Sender:
                 queue[0] = portion.split(taken)[1]
             break
         return batch is not None
+
+    def _new_batch(self, lane: Lane) -> Batch:
+        return Batch(lane, BatchBuilder(self._heads, self._compression, self._settings.batch_bytes_max))
 
     def _send(self, node: int, lanes: list[Lane]) -> None:
         batches = []
@@ -465,7 +449,7 @@ class Sender:
         lane.under_way = None
         lane.is_sending = False
         behind = lane.next_batch.portions if lane.next_batch is not None else []
-        lane.next_batch = Batch(lane, self._compression, self._settings.batch_bytes_max)
+        lane.next_batch = self._new_batch(lane)
         half = batch.count // 2
         rest: list[Portion] = []
         for portion in batch.portions:

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.config_source import load_config
 from bridge.records import RecordRun, Topic
-from bridge.streams.kafka.records import headers_of
+from bridge.streams.kafka.headers import headers_of
 from broker.codec.encode import encode_publish
 from broker.codec.packets import Publish
 from devices.bench import plain_kafka
