@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bridge.cursors import distance
 from bridge.encoding import decode_stored, encode_rows, encode_snapshot
+from bridge.ending import end
 from bridge.history.scan import Scan, StreamScan
 from bridge.history.state import PastRecord
 from bridge.records import RecordRun, Topic, as_record_run
@@ -417,10 +418,8 @@ class LatestValues:
 
     async def close(self) -> None:
         """Save and stop."""
-        if self._saver is not None:
-            self._saver.cancel()
-            await asyncio.gather(self._saver, return_exceptions=True)
-            self._saver = None
+        await end([self._saver])
+        self._saver = None
         await self.save()
         if self._timer is not None:
             self._timer.cancel()

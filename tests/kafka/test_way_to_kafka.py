@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.streams.kafka.cluster import KafkaCluster
 from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from bridge.streams.kafka.side import KafkaSide
@@ -33,6 +34,17 @@ async def opened(kafka_broker: KafkaBroker, tmp_path: Path) -> AsyncIterator[Ope
     yield Opened(log, RunMaker(log), Committed(log), FakeClock())
     await side.close()
     await store.close()
+
+
+async def test_connections_are_closed_though_a_cancellation_is_forgotten(kafka_broker: KafkaBroker) -> None:
+    """In the moment in which somebody asks for a look at Kafka."""
+    cluster = KafkaCluster(KafkaSettings(tuple(kafka_broker.bootstrap_servers)))
+    cluster.start()
+    await cluster.first_answer()
+    await eventually_async(lambda: cluster.is_up)
+    await asyncio.sleep(0)
+    cluster.check_now()
+    await asyncio.wait_for(cluster.close(), 10)
 
 
 async def test_a_batch_is_tried_again_though_timers_are_early(

@@ -24,6 +24,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from bridge.ending import end
 from bridge.streams.kafka.requests import NO_UUID, LogDirsRequest, TopicIdsRequest
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from bridge.streams.log import StreamLogError
@@ -125,10 +126,8 @@ class KafkaCluster:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await end([self._task, self._reconnecting])
+        self._task = None
         await self._drop_clients()
 
     def reconnect(self) -> None:

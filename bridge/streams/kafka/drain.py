@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from bridge.ending import end
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import KafkaFailure
 from bridge.streams.kafka.mode import Mode
@@ -52,9 +53,7 @@ class Drain:
 
     async def close(self) -> None:
         """Stop where it stands."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end([self._task])
 
     async def _run(self) -> None:
         """Until the spool is empty, or Kafka is away again."""

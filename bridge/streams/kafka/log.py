@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bridge.cursors import SPOOL, UNKNOWN, Offsets, StreamPosition
+from bridge.ending import end
 from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import encode_record
 from bridge.streams.kafka.cluster import KafkaCluster, TopicState
@@ -143,9 +144,7 @@ class KafkaLog:
             await self.wait_for_progress(lambda: not self.sender.unconfirmed, self.cluster.settings.spool_after_s)
         await self.drain.close()
         await self.topic.close()
-        if self._age_task is not None:
-            self._age_task.cancel()
-            await asyncio.gather(self._age_task, return_exceptions=True)
+        await end([self._age_task])
         if self.sender.unconfirmed or self._held or self._turn:
             self.begin_spooling("the server stops")
         for line in self.lines.values():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiokafka.errors import for_code
 from aiokafka.protocol.produce import ProduceRequest
 
+from bridge.ending import end
 from bridge.records import RecordRun, Topic
 from bridge.streams.kafka.batches import BatchBuilder, Heads
 from bridge.streams.kafka.cluster import KafkaCluster, KafkaFailure
@@ -215,10 +216,8 @@ class Sender:
 
     async def close(self) -> None:
         """Stop. What is not confirmed by now may be stored, or not."""
-        tasks = [*self._requests, *([self._task] if self._task is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([self._task])
+        await end(self._requests)
         self._task = None
 
     def set_leaders(self, leaders: Mapping[int, int]) -> None:

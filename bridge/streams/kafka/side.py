@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bridge.ending import end
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import KafkaCluster, KafkaUnreachable
 from bridge.streams.kafka.log import KafkaLog
@@ -171,9 +172,7 @@ class KafkaSide:
         """Spool what Kafka has not confirmed, and let go of everything."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._reading_up is not None:
-            self._reading_up.cancel()
-            await asyncio.gather(self._reading_up, return_exceptions=True)
+        await end([self._reading_up])
         for log in self.logs:
             await log.close()
         await self.tail.close()

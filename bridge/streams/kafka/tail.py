@@ -18,6 +18,7 @@ from typing import Protocol
 
 from aiokafka.errors import CorruptRecordException
 
+from bridge.ending import end
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import FetchedPart, KafkaCluster, KafkaFailure
 from bridge.streams.kafka.records import Batch, batches_of
@@ -182,9 +183,7 @@ class Tail:
     async def close(self) -> None:
         """Stop."""
         loops, self._loops = self._loops, {}
-        for task in loops.values():
-            task.cancel()
-        await asyncio.gather(*loops.values(), return_exceptions=True)
+        await end(loops.values())
         self._lines.clear()
 
     def heal(self) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bridge.cursors import UNKNOWN, Offsets
+from bridge.ending import end
 from bridge.streams.kafka.cluster import EARLIEST, LATEST, KafkaFailure, TopicState
 from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.spool import Standing
@@ -58,10 +59,7 @@ class StreamTopic:
 
     async def close(self) -> None:
         """Stop looking."""
-        tasks = [task for task in (self._task, self._measuring) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([self._task, self._measuring])
 
     def standing(self) -> Standing:
         """What is kept over a restart."""
