@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bridge.cursors import Offsets, distance
@@ -39,12 +40,12 @@ async def feed_reader(hub: Hub, reader: Reader) -> float:
             await find_end(hub, reader)
         if reader.pacing is not None:
             return await _feed_paced(hub, reader, reader.pacing)
-        stream = _next_stream(hub, reader)
-        if stream is None:
+        streams = _streams_behind(hub, reader)
+        if not streams:
             return _caught_up(hub, reader)
         if reader.parked is None and _may_park(hub, reader):
             hub.park(reader)
-        return await _feed_history(hub, reader, stream)
+        return await _feed_streams(hub, reader, streams)
     except StreamLogError as error:
         if not error.retriable:
             raise
@@ -80,9 +81,9 @@ def _bounds(hub: Hub, reader: Reader) -> dict[str, Offsets]:
     return reader.bounds if reader.bounds is not None else hub.offsets
 
 
-def _next_stream(hub: Hub, reader: Reader) -> str | None:
+def _streams_behind(hub: Hub, reader: Reader) -> list[str]:
     bounds = _bounds(hub, reader)
-    return next((name for name, places in (reader.offsets or {}).items() if distance(places, bounds[name])), None)
+    return [name for name, places in (reader.offsets or {}).items() if distance(places, bounds[name])]
 
 
 def _feed_snapshot(hub: Hub, reader: Reader, source: SnapshotSource) -> None:
@@ -101,6 +102,23 @@ def _feed_snapshot(hub: Hub, reader: Reader, source: SnapshotSource) -> None:
         reader.has_told = True
 
 
+async def _feed_streams(hub: Hub, reader: Reader, streams: Sequence[str]) -> float:
+    """A piece of each: a storage that cannot be read now, or of which a part cannot, holds up none of the others.
+
+    Raises: as `feed_reader`.
+    """
+    wait_s = RETRY_S
+    for stream in streams:
+        if reader.is_full or reader.place is not Place.FEEDING:
+            return 0.0
+        try:
+            wait_s = min(wait_s, await _feed_history(hub, reader, stream))
+        except StreamLogError as error:
+            if not error.retriable:
+                raise
+    return wait_s
+
+
 async def _feed_history(hub: Hub, reader: Reader, stream: str) -> float:
     log = hub.log_by_name[stream]
     epoch = log.epoch
@@ -116,7 +134,7 @@ async def _feed_history(hub: Hub, reader: Reader, stream: str) -> float:
         reader.write(result.data)
         reader.sent += result.count
     _move(reader, stream, result)
-    return 0.0
+    return RETRY_S / 10 if result.next_offsets == start else 0.0
 
 
 async def _feed_paced(hub: Hub, reader: Reader, pacing: Pacing) -> float:

@@ -291,7 +291,7 @@ class Hub:
 
     def is_caught_up(self, reader: Reader) -> bool:
         """Whether the reader's own position is the hub's."""
-        return all(self.offsets[name] == places for name, places in self.position_of(reader).items())
+        return not self.is_ahead(reader) and not self.behind_by(reader)
 
     # Readers
 

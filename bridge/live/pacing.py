@@ -51,8 +51,8 @@ def call_before(until_ms: int, call: Callable[[T], None], argument: T) -> asynci
 
 
 def behind(offsets: Offsets, next_offsets: Offsets) -> Offsets:
-    """`offsets`, moved on to where a scan has come."""
-    return {partition: max(offset, next_offsets.get(partition, 0)) for partition, offset in offsets.items()}
+    """`offsets`, moved on to where a scan has come; partitions that were added since begin at 0."""
+    return {**offsets, **{partition: max(offsets.get(partition, 0), n) for partition, n in next_offsets.items()}}
 
 
 async def ends_at(logs: Iterable[StreamLog], until_ms: int) -> dict[str, Offsets] | None:

@@ -264,11 +264,22 @@ class LogFeed:
             gaps = await self._begin()
             if gaps:
                 return self._gap_piece(gaps)
-        behind = self._stream_behind()
-        if behind is None:
-            self.is_waiting = True
-            return None
-        return await self._read_stream(behind, self._offsets or {})
+        behind = self._streams_behind()
+        self.is_waiting = not behind
+        error: StreamLogError | None = None
+        for log in behind:
+            try:
+                piece = await self._read_stream(log, self._offsets or {})
+            except StreamLogError as failure:  # it holds up none of the others
+                if not failure.retriable:
+                    raise
+                error = failure
+            else:
+                if piece is not None or self.is_closed:
+                    return piece
+        if error is not None:
+            raise error
+        return None
 
     async def _begin(self) -> list[Gap]:
         """Find the offsets of the position."""
@@ -280,10 +291,10 @@ class LogFeed:
         self._offsets = start.offsets
         return start.gaps
 
-    def _stream_behind(self) -> StreamLog | None:
-        """The first stream that has more than was read of it."""
+    def _streams_behind(self) -> list[StreamLog]:
+        """Those that have more than was read of them."""
         present, offsets = self._hub.offsets, self._offsets or {}
-        return next((log for log in self._logs if distance(offsets[log.name], present[log.name])), None)
+        return [log for log in self._logs if distance(offsets[log.name], present[log.name])]
 
     async def _read_stream(self, log: StreamLog, offsets: dict[str, Offsets]) -> ReplayPiece | None:
         hub, limits, name = self._hub, self._hub.limits, log.name

@@ -90,7 +90,7 @@ def start_at_cursor(hub: Hub, logs: Sequence[StreamLog], cursor: Cursor) -> Star
 def judge(log: StreamLog, present: Offsets, position: StreamPosition) -> tuple[Offsets, GapReason | None, int | None]:
     """Where a stream goes on after a cursor, and why and how much is missing before that.
 
-    `present` is the position of those who are live. A partition that the cursor does not name goes on there.
+    `present` is the position of those who are live. A partition that the cursor does not name has come since.
     """
     own = log.position(present)
     first, ends = log.first_offsets, log.ends
@@ -104,12 +104,14 @@ def judge(log: StreamLog, present: Offsets, position: StreamPosition) -> tuple[O
             offsets[SPOOL], reason = first[SPOOL], "epoch"
     if position.epoch != own.epoch:
         if position.epoch == UNKNOWN:  # it knows the spool alone; what has moved from there lies behind the contact
-            return {**offsets, **log.contact_offsets}, reason, None
+            begin = {partition: log.contact_offsets.get(partition, 0) for partition in present if partition != SPOOL}
+            return {**offsets, **begin}, reason, None
         if own.epoch == UNKNOWN:
             return offsets, reason or "unknown", None
         begin = {partition: first[partition] for partition in first if partition != SPOOL}
         return {**offsets, **begin}, "epoch", None
-    for partition, offset in position.offset_by_partition.items():
+    added = dict.fromkeys(present, 0)
+    for partition, offset in {**added, **position.offset_by_partition}.items():
         if partition == SPOOL:
             continue
         if partition not in present:

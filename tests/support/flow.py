@@ -115,10 +115,10 @@ class Flow:
             room = WINDOW - len(self._waiting)
             for _ in range(min(due, room)):
                 topic = self.topics[self._turn % len(self.topics)]
-                self._turn += 1
                 number = self.sent[topic]
                 packet_id = client.publish(topic, b"%d%b" % (number, self._padding), 1)
                 self.sent[topic] = number + 1
+                self._turn += 1
                 self._waiting[packet_id] = (topic, number, time.monotonic())
                 total += 1
             if room <= 0:
