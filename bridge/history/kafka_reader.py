@@ -34,8 +34,9 @@ from bridge.streams.kafka.cluster import (
     list_offsets,
     topic_states,
 )
+from bridge.streams.kafka.fetched import batches_of
 from bridge.streams.kafka.readers import Identity, KafkaSource
-from bridge.streams.kafka.records import Decoder, batches_of
+from bridge.streams.kafka.records import Decoder
 from bridge.streams.kafka.settings import KafkaSettings
 from bridge.streams.sqlite_schema import open_reader
 

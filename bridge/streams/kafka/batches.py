@@ -70,7 +70,9 @@ def encode_headers(headers: Iterable[Header]) -> bytes:
     return b"".join([encode_bytes(name.encode()) + encode_bytes(value) for name, value in headers])
 
 
+KIND_NAMES = [encode_bytes(name) for name in (b"mqtt.topic", b"mqtt.qos", b"mqtt.retain", b"mqtt.client_id")]
 ID_NAME, TIME_NAME = encode_bytes(b"mqtt.id"), encode_bytes(b"mqtt.time")
+"""Names of a plain record's six headers as they stand in it."""
 
 
 class Heads:

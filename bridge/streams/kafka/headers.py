@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 Header = tuple[str, bytes]
 
 USER_PREFIX = "mqtt.user."
+PROPERTY_NAMES = (
+    "mqtt.content_type",
+    "mqtt.response_topic",
+    "mqtt.correlation_data",
+    "mqtt.message_expiry_interval",
+    "mqtt.payload_format_indicator",
+)
+"""Headers that a record has only when it has the property, beside those of `USER_PREFIX`."""
 _DIGITS = [b"0", b"1", b"2", b"3"]
 
 

@@ -34,8 +34,8 @@ from broker.publish_run import PublishRun
 
 if TYPE_CHECKING:
     from bridge.history.scan import AnswerT, StreamQuestion, StreamScan, StreamScanResult
+    from bridge.streams.kafka.fetched import Batch as FetchedBatch
     from bridge.streams.kafka.readers import KafkaReaders
-    from bridge.streams.kafka.records import Batch as FetchedBatch
     from bridge.streams.kafka.settings import KafkaTopicSettings
     from bridge.streams.sqlite_store import SqliteStore
     from bridge.streams.upkeep import LatestEntry

@@ -7,16 +7,14 @@ Records of other producers are taken when they carry `mqtt.topic`, or when a tem
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
-from aiokafka.record.memory_records import MemoryRecords
-
 from bridge.records import RecordRun, Topic
-from bridge.streams.kafka.headers import USER_PREFIX, Header
+from bridge.streams.kafka.fetched import Batch
+from bridge.streams.kafka.headers import PROPERTY_NAMES, USER_PREFIX
+from bridge.streams.kafka.plain_records import QOS, PlainReader
 from broker.codec.constants import PUBLISH
 from broker.codec.errors import MqttError
 from broker.codec.primitives import encode_variable_byte_integer
@@ -30,57 +28,7 @@ if TYPE_CHECKING:
 
 TOPICS_MAX = 200_000
 """`Topic` objects kept for decoding; beyond it they are made anew."""
-_ID = re.compile(r"([A-Za-z0-9._-]{1,64})-(0|[1-9][0-9]{0,18})")
-_QOS = {b"0": 0, b"1": 1, b"2": 2}
-
-
-class Batch:
-    """One batch of records as Kafka keeps it."""
-
-    __slots__ = ("_records", "base_offset", "next_offset", "producer_id")
-
-    def __init__(self, base_offset: int, next_offset: int, producer_id: int, records: Iterable[Any]) -> None:
-        self.base_offset = base_offset
-        self.next_offset = next_offset
-        self.producer_id = producer_id
-        self._records = records
-
-    @property
-    def records(self) -> Sequence[Any]:
-        """aiokafka's records, decoded when they are asked for."""
-        if not isinstance(self._records, list):
-            self._records = list(self._records)
-        return self._records
-
-
-def batches_of(data: bytes, aborted: Iterable[tuple[int, int]] = ()) -> Iterator[Batch]:
-    """The whole batches in what a fetch gave. Control batches hold no record of anyone, those of transactions that
-    were given up none that counts; `aborted` names these by producer and first offset.
-
-    Raises: aiokafka.errors.CorruptRecordException.
-    """
-    begins = deque(sorted(aborted, key=_first_offset))
-    given_up: set[int] = set()
-    records = MemoryRecords(data)
-    while records.has_next():
-        batch = records.next_batch()
-        if batch is None:
-            return
-        base, end, producer_id = batch.base_offset, batch.next_offset, getattr(batch, "producer_id", -1)
-        while begins and begins[0][1] < end:
-            given_up.add(begins.popleft()[0])
-        if batch.is_control_batch:
-            if ControlRecord.parse(next(batch).key) == ABORT_MARKER:
-                given_up.discard(producer_id)
-            yield Batch(base, end, -1, ())
-        elif producer_id in given_up and batch.is_transactional:
-            yield Batch(base, end, -1, ())
-        else:
-            yield Batch(base, end, producer_id, batch)
-
-
-def _first_offset(transaction: tuple[int, int]) -> int:
-    return transaction[1]
+_ID = re.compile(r"([A-Za-z0-9._-]{1,64})-(0|[1-9][0-9]{0,17})")
 
 
 class Decoder:
@@ -95,46 +43,45 @@ class Decoder:
         self._template = topic_template
         self._open_topic = open_topic or Topic
         self._topic_by_name: dict[bytes, tuple[Topic, bytes] | None] = {}
+        self._plain = PlainReader(self._topic)
 
-    # hot path: tests/bench/kafka_records.py
     def runs(self, batch: Batch, partition: int, low: int, high: int) -> list[RecordRun]:
-        """The records with `low <= offset < high`; rows of a run share client, time and node run."""
-        runs: list[RecordRun] = []
-        rows = _Rows()
+        """The records with `low <= offset < high`; rows of a run share client, time and node run.
+
+        Raises: aiokafka.errors.CorruptRecordException
+        """
+        if low <= batch.base_offset and batch.next_offset <= high:
+            runs = self._plain.runs(batch, partition)
+            if runs is not None:
+                return runs
+        return self.any_runs(batch, partition, low, high)
+
+    def any_runs(self, batch: Batch, partition: int, low: int, high: int) -> list[RecordRun]:
+        """See `runs`; of records of whomever."""
+        rows = _Rows(partition)
         for record in batch.records:
             offset: int = record.offset
             if offset < low:
                 continue
             if offset >= high:
                 break
-            headers: Sequence[Header] = record.headers
             try:
-                # The six headers of ours, in our order: nothing has to be looked for.
-                if len(headers) == 6 and headers[5][0] == "mqtt.time" and headers[4][0] == "mqtt.id":
-                    known = self._topic(headers[0][1])
-                    qos, retain = _QOS[headers[1][1]], headers[2][1] == b"1"
-                    client, identity, properties = headers[3][1], headers[4][1], b"\0"
-                else:
-                    known, qos, retain, client, identity, properties = self._read(record, partition)
-            except (KeyError, ValueError, MqttError, UnicodeDecodeError):
+                known, qos, is_retained, client_id, identity, properties = self._read(record, partition)
+            except (KeyError, ValueError, MqttError):
                 known = None
             if known is None:
                 self.left_out += 1
-                rows.end(runs, partition)
                 continue
             topic, encoded_topic = known
-            value = record.value
-            payload = b"" if value is None else value
-            head = b"%b\0\0%b" % (encoded_topic, properties) if qos else encoded_topic + properties
-            length = len(head) + len(payload)
-            frame = b"%c%b%b" % (
-                0x30 | qos << 1 | retain,
-                bytes((length,)) if length < 128 else encode_variable_byte_integer(length),
-                head,
+            node_run, number = _identity(identity, partition, offset)
+            payload = record.value or b""
+            head = encoded_topic + (b"\0\0" if qos else b"") + properties
+            length = encode_variable_byte_integer(len(head) + len(payload))
+            rows.turn_to(
+                offset, record.timestamp, client_id, node_run, is_v5=bool(properties), is_null=record.value is None
             )
-            rows.add(runs, partition, offset, record.timestamp, client, identity, topic, frame, payload, value is None)
-        rows.end(runs, partition)
-        return runs
+            rows.add(topic, bytes((0x30 | qos << 1 | is_retained,)) + length + head, payload, number)
+        return rows.end()
 
     def _topic(self, name: bytes) -> tuple[Topic, bytes] | None:
         if name in self._topic_by_name:
@@ -149,8 +96,8 @@ class Decoder:
         self._topic_by_name[name] = known
         return known
 
-    def _read(self, record: Any, partition: int) -> tuple[tuple[Topic, bytes] | None, int, bool, bytes, bytes, bytes]:
-        """Any other record: look each header up."""
+    def _read(self, record: Any, partition: int) -> tuple[tuple[Topic, bytes] | None, int, bool, str, bytes, bytes]:
+        """Topic with its encoding, QoS, RETAIN, client, `mqtt.id`, and the encoded properties, or nothing for none."""
         first: dict[str, bytes] = {}
         user: list[tuple[str, str]] = []
         for name, value in record.headers:
@@ -158,15 +105,19 @@ class Decoder:
                 user.append((name[len(USER_PREFIX) :], (value or b"").decode()))
             else:
                 first.setdefault(name, value or b"")
-        name = first.get("mqtt.topic")
-        if name is None:
-            name = self._templated(record, partition)
-        known = self._topic(name) if name is not None else None
-        client = first.get("mqtt.client_id", b"")
-        client.decode()
-        identity = first.get("mqtt.id", b"")
-        properties = _properties(first, user)
-        return known, _QOS[first.get("mqtt.qos", b"0")], first.get("mqtt.retain") == b"1", client, identity, properties
+        topic = first.get("mqtt.topic")
+        if topic is None:
+            topic = self._templated(record, partition)
+        known = self._topic(topic) if topic is not None else None
+        properties = _properties(first, user) if user or not first.keys().isdisjoint(PROPERTY_NAMES) else b""
+        return (
+            known,
+            QOS[first.get("mqtt.qos", b"0")],
+            first.get("mqtt.retain") == b"1",
+            first.get("mqtt.client_id", b"").decode(),
+            first.get("mqtt.id", b""),
+            properties,
+        )
 
     def _templated(self, record: Any, partition: int) -> bytes | None:
         if self._template is None:
@@ -199,102 +150,68 @@ def _properties(first: dict[str, bytes], user: list[tuple[str, str]]) -> bytes:
 
 
 class _Rows:
-    """Rows that may become one run."""
+    """Rows that become runs."""
 
-    __slots__ = (
-        "_client",
-        "_frames",
-        "_is_null",
-        "_next",
-        "_numbers",
-        "_prefix",
-        "_sizes",
-        "_start",
-        "_time",
-        "_topics",
-    )
+    __slots__ = ("_common", "_numbers", "_partition", "_pieces", "_runs", "_start", "_topics")
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self._runs: list[RecordRun] = []
         self._topics: list[Topic] = []
-        self._frames: list[bytes] = []
-        self._sizes: list[int] = []
+        self._pieces: list[bytes] = []
+        """Of each row what stands before its payload, and the payload."""
         self._numbers: list[int] = []
-        self._client = b""
-        self._prefix = ""
-        self._time = 0
         self._start = 0
-        self._next = -1
-        self._is_null = False
+        self._common = (0, "", "", False, False)
+        """Time, client, node run, whether frames are MQTT 5's and payloads null."""
 
-    def add(
-        self,
-        runs: list[RecordRun],
-        partition: int,
-        offset: int,
-        time_ms: int,
-        client: bytes,
-        identity: bytes,
-        topic: Topic,
-        frame: bytes,
-        payload: bytes,
-        is_null: bool,
-    ) -> None:
-        prefix, _, number = identity.decode("ascii", "replace").rpartition("-")
-        is_number = number.isdigit() and len(number) < 19 and (number[0] != "0" or number == "0")
-        if not (is_number and prefix and (prefix == self._prefix or (prefix.isalnum() and len(prefix) <= 64))):
-            prefix, number = _identity(identity, partition, offset)
-        if (
-            offset != self._next
-            or client != self._client
-            or time_ms != self._time
-            or prefix != self._prefix
-            or is_null is not self._is_null
-        ):
-            self.end(runs, partition)
-            self._client, self._time, self._prefix, self._is_null = client, time_ms, prefix, is_null
-            self._start = offset
-        self._next = offset + 1
+    def turn_to(self, offset: int, time_ms: int, client_id: str, node_run: str, *, is_v5: bool, is_null: bool) -> None:
+        """The next row has these: it goes to the run that has them too, or begins one."""
+        common = (time_ms, client_id, node_run, is_v5, is_null)
+        if common != self._common or offset != self._start + len(self._topics):
+            self.end()
+            self._common, self._start = common, offset
+
+    def add(self, topic: Topic, head: bytes, payload: bytes, number: int) -> None:
+        """One row; `head` is its frame before the payload."""
         self._topics.append(topic)
-        self._frames.append(frame)
-        self._frames.append(payload)
-        self._sizes.append(len(frame))
-        self._sizes.append(len(payload))
-        self._numbers.append(int(number))
+        self._pieces += (head, payload)
+        self._numbers.append(number)
 
-    def end(self, runs: list[RecordRun], partition: int) -> None:
-        """Make a run of what there is."""
+    def end(self) -> list[RecordRun]:
+        """Make a run of what there is; all runs."""
         topics = self._topics
-        if not topics:
-            return
-        bounds = list(accumulate(self._sizes))
-        runs.append(
-            RecordRun(
-                b"".join(self._frames),
-                0,
-                topics,
-                bounds[::2],
-                bounds[1::2],
-                base_offset=self._start,
-                first_number=self._numbers[0],
-                node_run=self._prefix,
-                received_at_ms=self._time,
-                client_id=self._client.decode(),
-                is_v5=True,
-                partition=partition,
-                numbers=self._numbers,
-                null_rows=frozenset(range(len(topics))) if self._is_null else frozenset(),
+        if topics:
+            time_ms, client_id, node_run, is_v5, is_null = self._common
+            bounds = list(accumulate(map(len, self._pieces)))
+            self._runs.append(
+                RecordRun(
+                    b"".join(self._pieces),
+                    0,
+                    topics,
+                    bounds[::2],
+                    bounds[1::2],
+                    base_offset=self._start,
+                    first_number=self._numbers[0],
+                    node_run=node_run,
+                    received_at_ms=time_ms,
+                    client_id=client_id,
+                    is_v5=is_v5,
+                    partition=self._partition,
+                    numbers=self._numbers,
+                    null_rows=frozenset(range(len(topics))) if is_null else frozenset(),
+                )
             )
-        )
-        self._topics, self._frames, self._sizes, self._numbers = [], [], [], []
-        self._next = -1
+            self._topics, self._pieces, self._numbers = [], [], []
+        return self._runs
 
 
-def _identity(identity: bytes, partition: int, offset: int) -> tuple[str, str]:
+def _identity(identity: bytes, partition: int, offset: int) -> tuple[str, int]:
     """The two parts of an `mqtt.id`; another producer's record that has none, or an odd one, is named by its place."""
     match = _ID.fullmatch(identity.decode("ascii", "replace"))
-    if match is None or not match[2].isascii():
-        return f"k{partition}", str(offset)
-    return match[1], match[2]
+    if match is None:
+        return f"k{partition}", offset
+    return match[1], int(match[2])
 
 
 # Rows of a run that went their own ways

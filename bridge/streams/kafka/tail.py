@@ -21,7 +21,7 @@ from aiokafka.errors import CorruptRecordException
 from bridge.ending import end
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import FetchedPart, KafkaCluster, KafkaFailure
-from bridge.streams.kafka.records import Batch, batches_of
+from bridge.streams.kafka.fetched import Batch, batches_of
 
 logger = logging.getLogger("headrace.kafka")
 
