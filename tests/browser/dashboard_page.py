@@ -22,9 +22,19 @@ COUNT_CHANGES = """
 (selector) => {
   window.changes = 0;
   window.observer?.disconnect();
-  window.observer = new MutationObserver((records) => { window.changes += records.length; });
+  window.changed = [];
+  window.observer = new MutationObserver((records) => {
+    window.changes += records.length;
+    for (const {type, target, attributeName, oldValue} of records.slice(0, 5)) {
+      const place = target.nodeType === 3 ? target.parentElement : target;
+      const text = place?.textContent?.slice(0, 80);
+      window.changed.push(`${type} ${attributeName ?? ''} of ${place?.tagName}.${place?.className}: ${text}, was ${oldValue}`);
+    }
+  });
   const watched = selector ? document.querySelector(selector) : document;
-  window.observer.observe(watched, {subtree: true, childList: true, attributes: true, characterData: true});
+  window.observer.observe(watched, {
+    subtree: true, childList: true, attributeOldValue: true, characterDataOldValue: true
+  });
 }
 """
 STILL_S = 0.3
@@ -113,6 +123,10 @@ class DashboardPage:
     def changes(self) -> int:
         """How many there were since `count_changes`."""
         return int(self.page.evaluate("window.changes"))
+
+    def what_changed(self) -> list[str]:
+        """The first of them, for people."""
+        return list(self.page.evaluate("window.changed"))
 
     def set_hidden(self, is_hidden: bool) -> None:
         """Hide the tab or show it again; needs `CAN_HIDE` before the page was opened."""

@@ -99,7 +99,7 @@ def test_in_the_past_nothing_live_is_drawn(serve: Callable[..., ServerProcess], 
 
     publish(server.mqtt_port, messages(20, 200))
     eventually(lambda: dashboard.count("received") >= 200, what="the messages, in the worker")
-    assert dashboard.changes() == 0
+    assert dashboard.changes() == 0, dashboard.what_changed()
     assert dashboard.tree() == state_of(messages(0, 20))
 
     page.get_by_role("button", name="Live", exact=True).click()

@@ -89,7 +89,7 @@ export function TailPanel() {
         <h2>Messages</h2>
         <span class="meta">
           {branch && !isWhole.value ? branch : "all"}
-          {frame && !Number.isNaN(frame.rate) ? `, ${rate(frame.rate)}` : ""}
+          {frame && !Number.isNaN(frame.rate) ? `, ${rate(frame.rate)}` : null}
         </span>
         {(connection.value?.conflated ?? 0) > 0 ? (
           <span class="meta" title="This browser is too slow for all of them: it gets the latest value of each topic. The log has all.">
