@@ -11,7 +11,7 @@ KAFKA_DIRECTORY ?= build/kafka
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
+.PHONY: help setup run test check bench chaos dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
 
 help: ## list the targets
 	@echo "Headrace. Start here: make run"
@@ -39,6 +39,10 @@ check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tes
 
 bench: .venv/.stamp-dev ## the load generator beside Mosquitto, all of it; BENCH="mqtt --rounds 1" passes arguments on
 	@.venv/bin/headrace bench $(BENCH)
+
+chaos: .venv/.stamp-dev ## random faults of Kafka, network and server, all checked; DURATION=1200 (seconds), SEED=7
+	@.venv/bin/python -m tests.kafka.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \
+	$(if $(filter command environment,$(firstword $(origin BROKERS))),--brokers $(BROKERS))
 
 dashboard: $(DASHBOARD)/dist/.stamp ## build the web page (Node from the machine, else from PyPI)
 	@scripts/dashboard.sh say

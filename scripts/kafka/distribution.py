@@ -33,6 +33,7 @@ TOOL_CLASSES = {
     "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
     "topics": "org.apache.kafka.tools.TopicCommand",
     "configs": "kafka.admin.ConfigCommand",
+    "acls": "org.apache.kafka.tools.AclCommand",
 }
 """Kafka's own command-line tools, by the names of their scripts in an installation of Kafka."""
 

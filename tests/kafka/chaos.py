@@ -151,7 +151,7 @@ class Chaos:
         try:
             while time.monotonic() < end and not report.wrong:
                 self._bout(min(end, time.monotonic() + BOUT_S))
-                self._look()
+                self._look(is_last=time.monotonic() >= end)
             if not report.wrong:
                 self._look_at_history()
         except Exception as error:  # told with the seed and all that led to it
@@ -326,7 +326,7 @@ class Chaos:
         report.wrong += [text for text in others if text not in report.wrong]
         return bool(report.wrong)
 
-    def _look(self) -> None:
+    def _look(self, is_last: bool) -> None:
         """Peace: no faults, no new messages; all must come right."""
         if self._wrong_so_far():
             return
@@ -352,8 +352,9 @@ class Chaos:
         self.report.looks += 1
         counts = ", ".join(f"{reader.ledger.where} {reader.ledger.count}" for reader in self.readers)
         self.report.say(f"{sum(flow.count for flow in self.flows)} acknowledged; {counts}")
-        for flow in self.flows:
-            flow.go_on()
+        if not is_last:
+            for flow in self.flows:
+                flow.go_on()
 
     def _look_into_kafka(self, name: str) -> None:
         """Fold what has come into Kafka since the last look into its ledger."""

@@ -87,10 +87,8 @@ class Flow:
 
     def _run(self) -> None:
         while not self._stopped.is_set() or self._waiting:
-            try:
-                client = RawClient(self._port or self._server.mqtt_port, wire.V5, timeout_s=60)
-                client.connect(f"{self._prefix.replace('/', '-')}-flow")
-            except (OSError, ConnectionEnded, AssertionError):
+            client = self._connect()
+            if client is None:
                 if self._stopped.is_set():
                     return
                 self._stopped.wait(0.05)
@@ -103,6 +101,19 @@ class Flow:
                 self._waiting.clear()
             finally:
                 client.close()
+
+    def _connect(self) -> RawClient | None:
+        """None: nobody answers at the moment."""
+        try:
+            client = RawClient(self._port or self._server.mqtt_port, wire.V5, timeout_s=60)
+        except OSError:
+            return None
+        try:
+            client.connect(f"{self._prefix.replace('/', '-')}-flow")
+        except (OSError, ConnectionEnded, AssertionError):
+            client.close()
+            return None
+        return client
 
     def _publish(self, client: RawClient) -> None:
         started, total = time.monotonic(), 0

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from scripts.kafka.metadata import fetch_metadata
@@ -101,6 +102,12 @@ class KafkaClient:
         async with self._admin() as admin:
             _check(await admin.create_partitions({name: NewPartitions(total_count)}))
         await self._wait_until_known(name, total_count)
+
+    async def topic_configs(self, name: str) -> dict[str, str]:
+        """The topic's settings by name, those that are Kafka's defaults too."""
+        async with self._admin() as admin:
+            (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        return {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
 
     async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
         """Drop what stands before some offsets, as retention does it."""

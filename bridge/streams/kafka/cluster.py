@@ -41,6 +41,7 @@ UNCOMMITTED, COMMITTED = 0, 1
 """Isolation: all that is stored, or without what open and aborted transactions have written (KIP-98)."""
 TOPIC_EXISTS = 36
 UNKNOWN_TOPIC = 3
+TOPIC_NOT_AUTHORIZED = 29
 
 KafkaFailure = (KafkaError, OSError, TimeoutError, AssertionError)
 """What aiokafka's calls raise while Kafka is away."""
@@ -61,6 +62,8 @@ class TopicState:
     leaders: Mapping[int, int] = field(default_factory=dict)
     """Node by partition; -1: none at the moment."""
     replication: int = 0
+    refusal: str = ""
+    """Why Kafka does not describe it; nothing else of it is known then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +341,9 @@ async def topic_states(client: AIOKafkaClient, topics: Sequence[str]) -> dict[st
     answer = await _ask_any(client, TopicIdsRequest(sorted(set(topics))))
     states: dict[str, TopicState | None] = {}
     for error_code, name, topic_id, _, partitions, *_ in answer.topics:
+        if error_code == TOPIC_NOT_AUTHORIZED:
+            states[name] = TopicState("", refusal=f"{for_code(error_code).__name__}: it may not be described")
+            continue
         if error_code == UNKNOWN_TOPIC or topic_id == NO_UUID:
             states[name] = None
             continue

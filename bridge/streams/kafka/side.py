@@ -140,7 +140,7 @@ class KafkaSide:
     def _heal(self) -> None:
         """A line that does not move although Kafka has more gets new connections."""
         self._timer = asyncio.get_running_loop().call_later(HEAL_S, self._heal)
-        if self.cluster.is_up and self.tail.heal():
+        if self.tail.heal() and self.cluster.is_up:
             self.cluster.reconnect()
 
     def _connect(self, log: KafkaLog, live: LiveSide) -> None:

@@ -119,6 +119,11 @@ class Line:
             self._move(first.runs, first.end)
         self.needs_fetch = bool(confirmed)
 
+    @property
+    def waits_for_disk(self) -> bool:
+        """What stands next may be passed once it is on disk that it is a copy."""
+        return bool(self.confirmed) and self.confirmed[0].base <= self.position and not self.confirmed[0].is_ready
+
     def _move(self, runs: Sequence[RecordRun], position: int) -> None:
         self.position = position
         self.high_watermark = max(self.high_watermark, position)
@@ -187,11 +192,12 @@ class Tail:
         self._lines.clear()
 
     def heal(self) -> bool:
-        """Whether a line is behind Kafka's end and does not move; it is given new time to."""
+        """Whether a line is behind Kafka's end and does not move though it could; it is given new time to."""
         now = time.monotonic()
-        stalled = [
-            line for line in self._lines if line.position < line.high_watermark and now - line.moved_at > STALL_S
-        ]
+        for line in self._lines:
+            if line.position >= line.high_watermark or line.waits_for_disk or not self._cluster.is_up:
+                line.moved_at = now
+        stalled = [line for line in self._lines if now - line.moved_at > STALL_S]
         for line in stalled:
             logger.warning("reading %s/%d had stalled at %d", line.topic, line.partition, line.position)
             line.moved_at = now
@@ -227,6 +233,8 @@ class Tail:
 
     def _is_fetchable(self, line: Line) -> bool:
         """Own batches under way will be known without a fetch."""
+        if line.waits_for_disk:
+            return False
         if line.needs_fetch and not line.waits_for_own:
             return True
         if not line.waits_for_own and not line.owner.is_sending(line):

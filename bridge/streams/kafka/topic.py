@@ -67,9 +67,12 @@ class StreamTopic:
 
     def seen(self, state: TopicState | None) -> None:
         """The topic as the cluster describes it; None: it does not exist."""
-        self.is_missing = state is None
+        self.is_missing = state is None or bool(state.refusal)
         if state is None:
             self._topic_missing()
+            return
+        if state.refusal:
+            self._hidden(state.refusal)
             return
         self.replication = state.replication
         epoch = f"k{state.topic_id}"
@@ -190,6 +193,14 @@ class StreamTopic:
             logger.debug("the oldest records of %s could not be found: %r", self._log.kafka.topic, error)
             return None
         return min([time_ms for offset, time_ms in found.values() if offset >= 0], default=None)
+
+    def _hidden(self, refusal: str) -> None:
+        text = f"Kafka does not show topic {self._log.kafka.topic} ({refusal})"
+        if self._log.mode in (Mode.STARTING, Mode.DIRECT):
+            self._log.begin_spooling(text)
+        elif self._log.state_text != text:
+            self._log.state_text = text
+            logger.error("%s", text)
 
     def _topic_missing(self) -> None:
         if self._log.mode is Mode.STARTING and not self._log.kafka.create:
