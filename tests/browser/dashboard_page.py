@@ -28,7 +28,8 @@ COUNT_CHANGES = """
     for (const {type, target, attributeName, oldValue} of records.slice(0, 5)) {
       const place = target.nodeType === 3 ? target.parentElement : target;
       const text = place?.textContent?.slice(0, 80);
-      window.changed.push(`${type} ${attributeName ?? ''} of ${place?.tagName}.${place?.className}: ${text}, was ${oldValue}`);
+      const name = `${place?.tagName}.${place?.className}`;
+      window.changed.push(`${type} ${attributeName ?? ''} of ${name}: ${text}, was ${oldValue}`);
     }
   });
   const watched = selector ? document.querySelector(selector) : document;
