@@ -33,7 +33,7 @@ test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, t
 
 check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (under 60 s)
 	@$(MAKE) --no-print-directory lint types
-	@scripts/pytest.sh tests/unit -m "not slow"
+	@scripts/pytest.sh tests/unit -m "not slow" -n auto
 	@if [ -f $(DASHBOARD)/dist/index.html ]; then scripts/dashboard.sh budget; \
 	else echo "dashboard    not built, so its budget was not checked (make dashboard)"; fi
 
