@@ -169,6 +169,28 @@ def test_cursor_over_storages_after_a_restart(kafka: KafkaBroker, tmp_path: Path
             assert [gap["reason"] for gap in gaps] == ["epoch"]
 
 
+def test_cursor_that_comes_while_kafka_is_away_since_the_start_waits_for_it(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    """The server does not know yet where Kafka's records begin: that is no reason to call any of them lost."""
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1) as server:
+        with SseReader(server.http_url, KAFKA_ONLY) as reader, RawClient(server.mqtt_port) as device:
+            device.connect()
+            publish(device, 0, 10, ["sensors/1"])
+            eventually(lambda: len(reader.messages) == 10, what=reader)
+        server.terminate()
+        kafka_broker.stop()
+        server.start()
+        with SseReader(server.http_url, [*KAFKA_ONLY, ("cursor", message_events(reader)[2].event_id)]) as resumed:
+            with RawClient(server.mqtt_port) as device:
+                device.connect()
+                publish(device, 10, 1, ["sensors/1"])
+            kafka_broker.start()
+            eventually(lambda: len(resumed.messages) == 8, 30, resumed)
+            assert sorted(message["payload"] for message in resumed.messages) == list(range(3, 11))
+            assert not [event.json for event in resumed.events if event.name == "gap"]
+
+
 def test_cursor_beyond_the_end_is_told_and_goes_live(kafka: KafkaBroker, tmp_path: Path) -> None:
     with (
         KafkaServer(tmp_path / "data", kafka.bootstrap_servers, partitions=1) as server,

@@ -37,8 +37,8 @@ class StreamTopic:
         self.contact_offsets: Offsets = standing.contact
         self.offsets: dict[int, int] = dict(standing.offsets)
         """Shown to live readers, by partition."""
-        self.first: dict[int, int] = dict(standing.offsets)
-        """Oldest that Kafka keeps, by partition."""
+        self.first: dict[int, int] = {}
+        """Oldest that Kafka keeps, by partition; before that is known nothing is taken for gone."""
         self.oldest_ms: int | None = None
         self.stored_bytes = 0
         """On the disks of Kafka's leaders."""
