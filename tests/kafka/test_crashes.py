@@ -16,9 +16,9 @@ from tests.support.kafka import KafkaBroker
 from tests.support.kafka_client import KafkaRecord, blocking
 from tests.support.mqtt_client import RawClient
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROUNDS = 8
+ROUNDS = 4
 
 
 def test_killed_while_spooling_and_while_draining(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
