@@ -38,6 +38,8 @@ class Drain:
     def __init__(self, log: KafkaLog) -> None:
         self.must_recover = min(log.spool.sent_until, log.spool.next_offset) > log.spool.moved_to
         """Records may stand in Kafka that the table of copies does not know: nobody may be shown Kafka's until then."""
+        self._is_new_epoch = False
+        """What has moved is looked for too: it may have moved to the new topic, or have gone with the old one."""
         self._log = log
         self._read_until = log.spool.moved_to
         self._task: asyncio.Task[None] | None = None
@@ -54,6 +56,14 @@ class Drain:
     async def close(self) -> None:
         """Stop where it stands."""
         await end([self._task])
+
+    async def leave_epoch(self) -> None:
+        """Stop, and begin as after a crash: what may be in the new topic is not known."""
+        await self.close()
+        if self._log.mode in (Mode.DRAINING, Mode.CLOSING):
+            self._log.mode = Mode.SPOOLING
+            self._log.release_held()
+        self.must_recover = self._is_new_epoch = True
 
     async def _run(self) -> None:
         """Until the spool is empty, or Kafka is away again."""
@@ -155,7 +165,8 @@ class Drain:
         spool = self._log.spool
         await asyncio.sleep(SETTLE_S)
         wanted: dict[tuple[str, int], int] = {}
-        position, end = spool.moved_to, min(spool.sent_until, spool.next_offset)
+        position = spool.log.first_offset if self._is_new_epoch else spool.moved_to
+        end = min(spool.sent_until, spool.next_offset)
         while position < end:
             runs = await spool.read(position, end)
             if not runs:
@@ -163,7 +174,7 @@ class Drain:
             for run in runs:
                 for row in range(len(run)):
                     offset = run.base_offset + row
-                    if position <= offset < end and not spool.is_moved(offset):
+                    if position <= offset < end and (self._is_new_epoch or not spool.is_moved(offset)):
                         wanted[run.node_run, run.number(row)] = offset
             position = runs[-1].base_offset + len(runs[-1])
         if wanted:
@@ -175,5 +186,5 @@ class Drain:
                 done = asyncio.get_running_loop().create_future()
                 spool.moved(copies, lambda: None if done.done() else done.set_result(None))
                 await done
-        self.must_recover = False
+        self.must_recover = self._is_new_epoch = False
         self._log.topic.follow()

@@ -514,6 +514,15 @@ class KafkaLog:
                 self.release_held()
             self.drain.start()
 
+    async def leave_epoch(self, why: str) -> None:
+        """The topic is another one. What Kafka has not confirmed waits in the spool, and is looked for there first: a
+        request names its topic, so the last ones may have found the new one."""
+        if self.mode is Mode.DIRECT:
+            self.begin_spooling(why)
+        await self.drain.leave_epoch()
+        await self.sender.forget()
+        self.retained.clear()
+
     def release_held(self) -> None:
         """Records that have waited in memory go where records go by now."""
         held, self._held = self._held, []

@@ -204,6 +204,9 @@ class Sender:
         self._ready: dict[Lane, None] = {}
         """Lanes with something to send or to build."""
         self._busy: set[int] = set()
+        self._is_resting = False
+        self._life = 0
+        """How often all was forgotten."""
         self._wake = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -254,6 +257,21 @@ class Sender:
         self.unconfirmed -= sum(map(len, portions))
         return portions
 
+    async def forget(self) -> None:
+        """Let the last requests end, and forget whatever was put and is not confirmed then: it is the caller's."""
+        self._is_resting = True
+        try:
+            while self._requests:
+                await asyncio.wait(self._requests)
+            self._life += 1
+            self._lanes.clear()
+            self._ready.clear()
+            self.unconfirmed = 0
+            self.producer_id = -1  # sequences begin anew
+        finally:
+            self._is_resting = False
+            self._wake.set()
+
     def under_way(self) -> list[Batch]:
         """Batches that may be stored or not."""
         return [lane.under_way for lane in self._lanes.values() if lane.under_way is not None]
@@ -291,6 +309,8 @@ class Sender:
 
     async def _round(self) -> None:
         """Build what can be built, and send to each node that has no request under way."""
+        if self._is_resting:
+            return
         if self.producer_id < 0 and not await self._renew_producer():
             await asyncio.sleep(self._settings.retry_s)
             self._wake.set()
@@ -299,6 +319,7 @@ class Sender:
         by_node: dict[int, list[Lane]] = {}
         now = time.monotonic()
         next_try = inf
+        life = self._life
         for lane in tuple(self._ready):
             if lane.under_way is not None:
                 self._build(lane)  # the next one, while that is under way
@@ -319,6 +340,8 @@ class Sender:
             if time.perf_counter() > build_end:
                 await asyncio.sleep(0)
                 build_end = time.perf_counter() + BUILD_S
+        if life != self._life:
+            return  # all of this was forgotten meanwhile
         for node, lanes in by_node.items():
             self._send(node, lanes)
         if next_try < inf:

@@ -320,8 +320,8 @@ class Spool:
 
     def _done(self, offsets: Sequence[int]) -> None:
         beyond = self._beyond
-        beyond.update(offsets)
         moved_to = self.moved_to
+        beyond.update([offset for offset in offsets if offset >= moved_to])
         while moved_to in beyond:
             beyond.remove(moved_to)
             moved_to += 1

@@ -68,6 +68,8 @@ class StreamTopic:
     def seen(self, state: TopicState | None) -> None:
         """The topic as the cluster describes it; None: it does not exist."""
         self.is_missing = state is None or bool(state.refusal)
+        if self.is_missing:
+            self._stop_following()
         if state is None:
             self._topic_missing()
             return
@@ -117,6 +119,7 @@ class StreamTopic:
         self.first = {partition: offset for partition, (offset, _) in first.items()}
         if is_another:
             logger.warning("topic %s was created anew; its old records are gone", topic)
+            await self._log.leave_epoch(f"topic {topic} was created anew")
             self._log.spool.forget_copies()
             offsets = dict(self.first)
             contact = dict(self.first)
@@ -142,6 +145,8 @@ class StreamTopic:
         self.is_end_known = True
         self._log.spool.stand(Standing(epoch, dict(offsets), contact))
         self._log.placement.set_partitions(len(state.leaders))
+        for partition in self._log.lines.keys() - offsets.keys():
+            self._log.tail.leave(self._log.lines.pop(partition))
         for partition in sorted(offsets):
             line = self._log.lines.get(partition)
             if line is None or is_another or line.position < offsets[partition]:
@@ -193,6 +198,12 @@ class StreamTopic:
             logger.debug("the oldest records of %s could not be found: %r", self._log.kafka.topic, error)
             return None
         return min([time_ms for offset, time_ms in found.values() if offset >= 0], default=None)
+
+    def _stop_following(self) -> None:
+        """Should there be another topic of this name soon, nobody may read it by the offsets of this one."""
+        self.is_end_known = False
+        for line in self._log.lines.values():
+            self._log.tail.leave(line)
 
     def _hidden(self, refusal: str) -> None:
         text = f"Kafka does not show topic {self._log.kafka.topic} ({refusal})"
