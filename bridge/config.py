@@ -247,7 +247,7 @@ class Kafka(Section):
         64 * MIB, ge=MIB, description="Fetched history kept in the reader process: ten readers cost one fetch."
     )
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
-        "none", description="Of batches; snappy, lz4 and zstd need the package cramjam."
+        "none", description="Of batches that we write; every kind is read."
     )
 
 
