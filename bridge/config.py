@@ -93,6 +93,9 @@ class Mqtt(Section):
     outbox_reliable_bytes_max: Size = Field(
         MIB, ge=16 * KIB, description="Waiting bytes above which QoS 1 and 2 stay in the session's queue."
     )
+    sys_interval_s: WholeSeconds = Field(
+        10, ge=0, le=65_535, description="How often $SYS/broker/... is published, when it has changed; 0: never."
+    )
     session_expiry_s_max: WholeSeconds = Field(
         7 * 86_400, ge=0, le=2**32 - 2, description="Longest life of a kept session; longer ones are shortened."
     )

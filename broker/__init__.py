@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.server import Broker
 
-__all__ = ["Broker", "BrokerConfig"]
+__all__ = ["Broker", "BrokerConfig", "__version__"]
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

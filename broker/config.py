@@ -37,6 +37,8 @@ class BrokerConfig:
     """Bytes waiting for a subscriber that reads slowly; above it QoS 0 is dropped for it."""
     outbox_reliable_bytes_max: int = MIB
     """Above so many waiting bytes QoS 1 and 2 messages stay in the session's queue."""
+    sys_interval_s: int = 10
+    """Time between publications of `$SYS/broker/…`; 0: none."""
     session_expiry_s_max: int = 7 * 86_400
     sessions_max: int = 200_000
     """Sessions, connected or kept."""

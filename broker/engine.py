@@ -19,6 +19,7 @@ from broker.retained import RetainedMessage
 from broker.routing import Router
 from broker.sessions.registry import SessionRegistry
 from broker.sessions.replays import Replays, close_replays
+from broker.sys_topics import SysTopics
 from broker.topics.retained import RetainedMessages
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class Engine:
         self.retained: RetainedMessages[RetainedMessage] = RetainedMessages(
             config.retained_messages_max, config.retained_bytes_max
         )
+        self.sys_topics = SysTopics(self)
+        self.clients_connected = 0
+        """Sessions with a connection."""
+        self.heap_bytes: Callable[[], int] = lambda: 0
+        """What the process has in memory; 0: not known."""
         self._timers: dict[int, list[Connection]] = {}
 
     def _open_sink_topic(self, topic_name: str) -> SinkTopic | None:
@@ -139,6 +145,7 @@ class Engine:
                 elif restored:
                     session.restored_unreleased = restored
         session.connection = connection
+        self.clients_connected += 1
         session.outbox = connection.outbox
         session.is_v5 = connection.is_v5
         session.expiry_s = expiry_s
@@ -153,6 +160,7 @@ class Engine:
         if session is None or session.connection is not connection:
             return
         session.connection = None
+        self.clients_connected -= 1
         session.outbox = None
         close_replays(session)
         will = connection.will
@@ -178,6 +186,9 @@ class Engine:
         session.subscriptions = None
         session.inflight = None
         session.queue = None
+        self.metrics.queued_messages -= session.queued_messages
+        self.metrics.queued_bytes -= session.queued_bytes
+        session.queued_messages = session.queued_bytes = 0
         self.sessions.remove(session)
         if self.sink is not None and session.expiry_s:
             self.sink.forget(session.client_id)
@@ -207,6 +218,10 @@ class Engine:
     def can_retain(self, packet: Publish) -> bool:
         """There is room for the message among the retained."""
         return not packet.payload or self.retained.has_room(packet.topic_name, len(packet.payload))
+
+    def retained_for(self, topic_filter: str) -> list[RetainedMessage]:
+        """What is retained for a new subscription, the server's own topics included."""
+        return self.retained.match(topic_filter) + self.sys_topics.match(topic_filter)
 
     def _retain(self, run: PublishRun) -> None:
         topic_name = run.routes[0].topic_name
@@ -269,9 +284,11 @@ class Engine:
             delayed = self.sessions.take_delayed_will(session.client_id)
             if delayed is not None:
                 self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+            self.metrics.sessions_expired += 1
             self.end_session(session)
         for delayed in self.sessions.due_wills(self.seconds):
             self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+        self.sys_topics.tick()
 
     def _look_at(self, connection: Connection) -> None:
         if connection.state == states.CLOSED:

@@ -9,15 +9,22 @@ class Metrics:
     """Plain numbers since the start."""
 
     __slots__ = (
+        "answer_bytes_sent",
         "bytes_received",
         "bytes_sent",
         "connections_accepted",
         "connections_closed",
+        "control_bytes_received",
         "dropped_messages",
         "messages_delivered",
         "messages_received",
         "messages_replayed",
+        "packets_received",
+        "queued_bytes",
+        "queued_messages",
         "refused_publishes",
+        "reliable_received",
+        "sessions_expired",
     )
 
     def __init__(self) -> None:
@@ -28,6 +35,18 @@ class Metrics:
         self.messages_delivered = 0
         self.messages_replayed = 0
         """Those of them that came from what was stored."""
+        self.packets_received = [0] * 16
+        """By packet type; PUBLISH is in `messages_received`."""
+        self.reliable_received = 0
+        """Publishes of QoS 1 and 2, each of which is answered."""
+        self.control_bytes_received = 0
+        """Of packets other than PUBLISH."""
+        self.answer_bytes_sent = 0
+        """CONNACK, SUBACK and UNSUBACK; other answers have a fixed size."""
+        self.queued_messages = 0
+        """In the queues of all sessions, now."""
+        self.queued_bytes = 0
+        self.sessions_expired = 0
         self.bytes_received = 0
         self.bytes_sent = 0
         self.dropped_messages: Counter[str] = Counter()

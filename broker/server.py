@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -29,6 +31,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace.mqtt")
 
 LISTEN_BACKLOG = 1024
+
+
+def resident_bytes() -> int:
+    """Memory of this process, where Linux tells it; else the most that it has had."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,8 @@ class Broker:
         loop = asyncio.get_running_loop()
         self.turn = Turn(self.engine, loop)
         self.engine.now_ms = self.turn.now_ms()
+        self.engine.heap_bytes = resident_bytes
+        self.engine.sys_topics.publish()
         try:
             if self.config.tcp_bind is not None:
                 host, port = self.config.tcp_bind

@@ -146,6 +146,8 @@ class Connection:
                 elif first_byte == 0x40 or first_byte == 0x50 or first_byte == 0x70:
                     reached = receive_acknowledgements(self, data, position, now_ms)
                     if reached > position:
+                        self.engine.metrics.packets_received[first_byte >> 4] += (reached - position) // 4
+                        self.engine.metrics.control_bytes_received += reached - position
                         position = reached
                         continue
             packet_type = data[position] >> 4
@@ -161,6 +163,9 @@ class Connection:
             if self.state == states.AWAITING_CONNECT:
                 self.protocol_level = connect_level(data, body_start, end)
             packet = decode_packet(first_byte, data[body_start:end], self.protocol_level)
+            if packet_type != constants.PUBLISH:
+                self.engine.metrics.packets_received[packet_type] += 1
+                self.engine.metrics.control_bytes_received += end - position
             self.engine.handlers[packet_type](self, packet, now_ms)
             position = end
 
@@ -218,6 +223,7 @@ class Connection:
             ReceiveMaximumExceeded: the client has more unacknowledged than it was told to. [MQTT-3.3.4-9]
         """
         if run.reliable:
+            self.engine.metrics.reliable_received += run.reliable
             if run.qos < 2:
                 self.pending_publishes += run.reliable
             if self.is_v5 and self.outstanding > self.engine.config.receive_maximum:

@@ -275,8 +275,11 @@ class Session:
             self.queue = deque()
         run, row, end_row = compact(run, row, row + count)
         self.queue.append(Queued(Delivery(run, row, end_row, delivery.is_reliable), qos, retain, identifiers))
+        size = rows_bytes(run, row, end_row)
         self.queued_messages += count
-        self.queued_bytes += rows_bytes(run, row, end_row)
+        self.queued_bytes += size
+        self._metrics.queued_messages += count
+        self._metrics.queued_bytes += size
 
     def send_queued(self, now_ms: int) -> None:
         """Send from the queue what quota and outbox allow; replays get what room is left."""
@@ -292,8 +295,11 @@ class Session:
             sent_row = self._send(delivery, first.qos, first.retain, first.identifiers, now_ms)
             if sent_row == delivery.row:
                 return
+            size = rows_bytes(delivery.run, delivery.row, sent_row)
             self.queued_messages -= sent_row - delivery.row
-            self.queued_bytes -= rows_bytes(delivery.run, delivery.row, sent_row)
+            self.queued_bytes -= size
+            self._metrics.queued_messages -= sent_row - delivery.row
+            self._metrics.queued_bytes -= size
             if sent_row < delivery.end_row:
                 first.delivery = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable)
                 return

@@ -161,7 +161,7 @@ def turn(engine: Engine) -> None:
     runs, engine.runs = engine.runs, []
     if runs and engine.sink is not None:
         engine.sink.submit(runs)
-    flush(engine.touched, engine.now_ms)
+    engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
 
 
 def make_engine(sink: HoldingSink | None = None, **limits: int) -> Engine:

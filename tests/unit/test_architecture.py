@@ -22,6 +22,7 @@ SANS_IO = (
     "broker/replay.py",
     "broker/routing.py",
     "broker/outbox.py",
+    "broker/sys_topics.py",
     "broker/engine.py",
 )
 """No coroutine, no socket and no clock: time is an argument."""
@@ -38,7 +39,7 @@ BROKER_LAYERS = (
     ),
     ("broker.delivery", "broker.outbox", "broker.sessions", "broker.routing", "broker.retained"),
     ("broker.protocol",),
-    ("broker.engine",),
+    ("broker.sys_topics", "broker.engine"),
     ("broker.turn",),
     ("broker.listeners",),
     ("broker.server",),
@@ -46,6 +47,7 @@ BROKER_LAYERS = (
 """A module imports its own layer and those before it (for types alone, any)."""
 
 BRIDGE_MAY_IMPORT_OF_BROKER = (
+    "broker.__version__",
     "broker.sink",
     "broker.replay",
     "broker.server",

@@ -57,7 +57,9 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
         answer.topic_alias_maximum = engine.config.topic_alias_maximum
         answer.shared_subscription_available = 0
     connack = Connack(is_present, 0, answer if connection.is_v5 else None)
-    connection.outbox.append(encode_connack(connack, connection.protocol_level))
+    answer_bytes = encode_connack(connack, connection.protocol_level)
+    engine.metrics.answer_bytes_sent += len(answer_bytes)
+    connection.outbox.append(answer_bytes)
     if is_present:
         session.resend(PUBREL_STREAM, now_ms)
         session.send_queued(now_ms)

@@ -57,9 +57,11 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
         is_new = _add(connection, session, subscription)
         if subscription.retain_handling == 0 or (subscription.retain_handling == 1 and is_new):  # [MQTT-3.3.1-9..11]
             retained_for.append(subscription)
-    connection.outbox.append(encode_suback(Suback(packet.packet_id, reason_codes), connection.protocol_level))
+    answer = encode_suback(Suback(packet.packet_id, reason_codes), connection.protocol_level)
+    connection.engine.metrics.answer_bytes_sent += len(answer)
+    connection.outbox.append(answer)
     for subscription in retained_for:
-        for message in connection.engine.retained.match(subscription.topic_filter):
+        for message in connection.engine.retained_for(subscription.topic_filter):
             _send_retained(connection, session, subscription, message, now_ms)
     for replay in replays:
         replay.open()
@@ -218,4 +220,6 @@ def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int)
             if replays is None or replays.remove(session, topic_filter) is None:
                 connection.engine.router.unsubscribe(session, topic_filter)
             reason_codes.append(0)
-    connection.outbox.append(encode_unsuback(Unsuback(packet.packet_id, reason_codes), connection.protocol_level))
+    answer = encode_unsuback(Unsuback(packet.packet_id, reason_codes), connection.protocol_level)
+    connection.engine.metrics.answer_bytes_sent += len(answer)
+    connection.outbox.append(answer)
