@@ -16,6 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from bridge import __version__, errors
+from bridge.live.handover import WEBSOCKETS
 from bridge.metrics import registry_for
 from bridge.node import Node
 from bridge.routes import (
@@ -44,17 +45,17 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
     """The application for a configuration; its lifespan opens a node, unless it is given one that is open."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         if node is not None:
             _attach(app, node)
             try:
-                yield
+                yield {WEBSOCKETS: node.broker.websockets}
             finally:
                 node.hub.close_readers()
             return
         async with Node(config) as opened:
             _attach(app, opened)
-            yield
+            yield {WEBSOCKETS: opened.broker.websockets}
 
     app = FastAPI(
         title="Headrace",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from broker.codec.properties import Properties
     from broker.config import BrokerConfig
+    from broker.listeners.websocket import WebSocketListener
     from broker.metrics import Metrics
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
@@ -71,6 +72,8 @@ class Broker:
         self.turn: Turn
         self.refused_handshakes: dict[int, int] = {}
         """WebSocket handshakes that were refused, by HTTP status."""
+        self.websockets: WebSocketListener | None = None
+        """The WebSocket port, which can take over connections of other ports too."""
         self._servers: list[asyncio.AbstractServer] = []
         self._tick: asyncio.TimerHandle | None = None
 
@@ -99,7 +102,7 @@ class Broker:
                 # Only who listens on WebSocket needs its library.
                 from broker.listeners.websocket import start_websocket_server
 
-                websockets = await start_websocket_server(self.turn, self.config)
+                self.websockets = websockets = await start_websocket_server(self.turn, self.config)
                 self.refused_handshakes = websockets.refused_handshakes
                 self._opened("mqtt-ws", websockets)
         except OSError:

@@ -1,4 +1,5 @@
 """The transport of a live reader leaves uvicorn: after the head of the response our own protocol takes it over.
+That of an MQTT client leaves after the head of its request: `/mqtt` is a WebSocket on this port too.
 
 `Http` is uvicorn's httptools protocol with bounds on the request's head. It puts itself into `scope["extensions"]`, so
 that a response can ask it for its transport. What it touches of uvicorn's inside is not public; tests/integration/http
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any, cast
+import sys
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,9 +26,19 @@ if TYPE_CHECKING:
     from bridge.live.reader import Reader
 
 EXTENSION = "headrace.http"
+WEBSOCKETS = "headrace_websockets"
+"""In the state of the application's lifespan: who takes over the connections of MQTT clients."""
+MQTT_PATH = b"/mqtt"
 NOT_SENT_BYTES_MAX = 64 * 1024
 """What the kernel takes beyond what the peer's window lets it send: seconds of stale events otherwise."""
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if hasattr(socket, "TCP_INFO") else None)
+
+
+class WebSockets(Protocol):
+    """`broker.listeners.websocket.WebSocketListener`, as it is seen from here."""
+
+    def take_over(self, transport: Transport, request: bytes) -> None:
+        """Judge the request and serve the connection from now on."""
 
 
 class HeadTooLarge(Exception):
@@ -46,6 +58,7 @@ class Http(HttpToolsProtocol):
         self._refusal = 400
         self._head_timer: asyncio.TimerHandle | None = None
         self._on_end: Callable[[], None] | None = None
+        self._read = b""
 
     # Bounds of a request's head
 
@@ -59,7 +72,9 @@ class Http(HttpToolsProtocol):
         self._end()  # uvicorn tells only the last of several pipelined requests
 
     def data_received(self, data: bytes) -> None:
+        self._read = data
         super().data_received(data)
+        self._read = b""
         if not self._is_head_open or self.transport.is_closing() or self.parser is None:
             return
         # httptools gathers a header line until its end, so what has no end yet is counted here.
@@ -147,6 +162,43 @@ class Http(HttpToolsProtocol):
         self.cycle.message_event.set()
         self.server_state.total_requests += 1
         return self.transport
+
+    # MQTT over WebSocket
+
+    @property
+    def websockets(self) -> WebSockets | None:
+        """Who speaks MQTT over WebSocket; None: nobody does here."""
+        return cast("WebSockets | None", self.app_state.get(WEBSOCKETS))
+
+    def _should_upgrade(self) -> bool:
+        return (
+            self._get_upgrade() == b"websocket"
+            and self.url.partition(b"?")[0] == MQTT_PATH
+            and self.websockets is not None
+        )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """The request is answered as if it did not ask for an upgrade (RFC 9110 §7.8), and nobody need know."""
+
+    def handle_websocket_upgrade(self) -> None:
+        """uvicorn calls this when a head that `_should_upgrade` is complete, while the parser's exception is at hand.
+
+        picows wants the request itself, so it is put together again; what came behind it belongs to the WebSocket.
+        """
+        transport, websockets = self.transport, self.websockets
+        assert websockets is not None  # `_should_upgrade`
+        if self.cycle is not None and not self.cycle.response_complete:
+            transport.close()  # pipelined behind a request that is not answered yet
+            return
+        parsed = sys.exc_info()[1]
+        behind = self._read[parsed.args[0] :] if parsed is not None and parsed.args else b""
+        lines = [b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
+        lines += [b"%b: %b\r\n" % header for header in self.headers]
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        self.server_state.total_requests += 1
+        self.parser = None  # type: ignore[assignment]  # it knows us as we know it
+        websockets.take_over(transport, b"".join(lines) + b"\r\n" + behind)
 
     # The end
 

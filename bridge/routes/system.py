@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 
 from bridge import __version__
 from bridge.encoding import rfc3339
+from bridge.live.handover import EXTENSION
 from bridge.live.reader import Reader
 from bridge.node import Node
 from bridge.routes.figures import kafka_state, spool_state
@@ -60,6 +61,12 @@ def describe_reader(node: Node, reader: Reader) -> dict[str, Any]:
     }
 
 
+def offers_mqtt(request: Request) -> bool:
+    """Whether the port of a request is one for MQTT over WebSocket too: that needs our HTTP class below."""
+    http = request.scope.get("extensions", {}).get(EXTENSION)
+    return http is not None and http.websockets is not None
+
+
 @router.get("/system", summary="The server")
 async def system(request: Request) -> dict[str, Any]:
     """Version, node, time, addresses, limits and live readers."""
@@ -72,6 +79,9 @@ async def system(request: Request) -> dict[str, Any]:
     ]
     http_url = str(request.base_url).rstrip("/")
     listen.append({"kind": "http", "url": http_url, "device_urls": [http_url]})
+    if offers_mqtt(request):
+        url = f"ws{http_url.removeprefix('http')}/mqtt"
+        listen.append({"kind": "mqtt-ws", "url": url, "device_urls": [url]})
     limits = [
         {"name": "live.readers_max", "value": hub.limits.readers_max, "hits": hub.refused},
         {"name": "live.waiting_bytes_max", "value": hub.limits.waiting_bytes_max, "hits": hub.behind},

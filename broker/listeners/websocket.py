@@ -307,6 +307,26 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # not in picows' stu
             if not connection.accepts_bytes and not self.transport.underlying_transport.is_closing():
                 self.transport.underlying_transport.pause_reading()
 
+    def take_over(self, transport: asyncio.Transport, request: bytes) -> None:
+        """Go on with a connection on which another protocol has read `request`: a head, and what came behind it.
+
+        Reading is paused meanwhile: uvloop chooses between its two kinds of protocol when it begins to read.
+        """
+        transport.pause_reading()
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        for start in range(0, len(request), READ_BYTES_MAX):
+            piece = request[start : start + READ_BYTES_MAX]
+            while piece and not transport.is_closing():
+                buffer = self.get_buffer(len(piece))
+                size = min(len(piece), len(buffer))
+                buffer[:size] = piece[:size]
+                self.buffer_updated(size)
+                piece = piece[size:]
+        connection = self.listener
+        if not transport.is_closing() and not (connection is not None and connection.is_reading_paused):
+            transport.resume_reading()
+
     def _without_unmasked_pong(self, connection: WebSocketConnection, nbytes: int) -> int:
         """Take an unmasked, empty pong from the front of the read in hand; returns the bytes that are left.
 
@@ -466,6 +486,10 @@ class WebSocketListener(asyncio.AbstractServer):
             self._buckets[index].discard(connection)
 
     # Handshakes
+
+    def take_over(self, transport: asyncio.Transport, request: bytes) -> None:
+        """Serve a connection of another port, whose first request asks for an upgrade at `PATH`."""
+        WebSocketProtocol(self).take_over(transport, request)
 
     def judge(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Answer an upgrade request (RFC 6455 §4.2): 101 with the subprotocol, or a reason in words."""

@@ -20,9 +20,10 @@ from tests.support.websocket_client import (
 )
 
 
-@pytest.fixture
-def client(shared_server: ServerProcess) -> Iterator[WebSocketMqttClient]:
-    with WebSocketMqttClient(shared_server.ws_port) as opened:
+@pytest.fixture(params=["ws_port", "http_port"])
+def client(request: pytest.FixtureRequest, shared_server: ServerProcess) -> Iterator[WebSocketMqttClient]:
+    """Over each port that speaks it."""
+    with WebSocketMqttClient(getattr(shared_server, request.param)) as opened:
         yield opened
 
 

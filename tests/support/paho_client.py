@@ -19,7 +19,7 @@ TIMEOUT_S = 15.0
 
 
 class PahoClient:
-    """One client with its own network thread. `transport` is `tcp` or `websockets`."""
+    """One client with its own network thread. `transport` is `tcp`, `websockets`, or these on the HTTP port: `http`."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class PahoClient:
             CallbackAPIVersion.VERSION2,
             client_id,
             protocol=MQTTProtocolVersion(version),
-            transport="websockets" if transport == "websockets" else "tcp",
+            transport="tcp" if transport == "tcp" else "websockets",
             **arguments,
         )
         self.version = version
@@ -53,13 +53,13 @@ class PahoClient:
         self.client.on_unsubscribe = lambda client, data, mid, codes, properties: self._acknowledged.add(mid)
         if will is not None:
             self.client.will_set(*will)
-        if transport == "websockets":
+        if transport != "tcp":
             self.client.ws_set_options(path="/mqtt")
         properties = None
         if version == paho.MQTTv5 and not clean:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = 300
-        port = server.ws_port if transport == "websockets" else server.mqtt_port
+        port = {"tcp": server.mqtt_port, "websockets": server.ws_port, "http": server.http_port}[transport]
         if version == paho.MQTTv5:
             self.client.connect("127.0.0.1", port, keep_alive, clean_start=clean, properties=properties)
         else:
