@@ -18,6 +18,7 @@ from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.replays import LogReplays
 from bridge.stream_map import StreamMap
+from bridge.streams.broker_store import BrokerStore
 from bridge.streams.kafka.side import KafkaSide
 from bridge.streams.memory_log import BYTES_MAX, MemoryLog
 from bridge.streams.sqlite_store import SqliteStore
@@ -146,6 +147,7 @@ class Node:
         self.hub = Hub(self.streams.values(), self.node_run, self.latest, live_limits)
         self.hub.open()
         self.figures = Figures(self.streams.values(), time.monotonic)
+        broker_store = BrokerStore(store, self._on_committed)
         self.intake = Intake(
             self.stream_map.stream_for,
             list(self.streams.values()),
@@ -153,10 +155,11 @@ class Node:
             config.intake_limits(),
             time.monotonic,
             self.figures,
+            broker_store.when_durable,
         )
         self.replays = LogReplays(self.hub, self.streams_for, lambda: self.broker.turn.schedule())
         self.replays.open_feeders()
-        self.broker = Broker(config.broker_config(), self.intake, self.replays)
+        self.broker = Broker(config.broker_config(), self.intake, self.replays, broker_store)
         self.intake.connect(self.hub, self._on_committed)
         if self.kafka is not None:
             self.kafka.on_turn = self.hub.flush

@@ -15,12 +15,12 @@ from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
 from broker.protocol.connection import KEEP_ALIVE_TIMEOUT, SERVER_SHUTTING_DOWN, Connection
 from broker.protocol.handlers import acknowledge, connect, disconnect, publish, subscribe
-from broker.retained import RetainedMessage
+from broker.retained import Retained
 from broker.routing import Router
 from broker.sessions.registry import SessionRegistry
 from broker.sessions.replays import Replays, close_replays
+from broker.store import Durable
 from broker.sys_topics import SysTopics
-from broker.topics.retained import RetainedMessages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from broker.outbox import Outbox, Transport
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
+    from broker.retained import RetainedMessage
     from broker.sessions.session import Session
     from broker.sink import Origin, Sink, SinkTopic
+    from broker.store import Change, Store
 
 log = logging.getLogger("headrace.mqtt")
 
@@ -71,10 +73,15 @@ class Engine:
     """One broker's state."""
 
     def __init__(
-        self, config: BrokerConfig, sink: Sink | None = None, replay_source: ReplaySource | None = None
+        self,
+        config: BrokerConfig,
+        sink: Sink | None = None,
+        replay_source: ReplaySource | None = None,
+        store: Store | None = None,
     ) -> None:
         self.config = config
         self.sink = sink
+        self.store = store
         self.handlers = HANDLERS
         self.metrics = Metrics()
         self.replays = Replays(replay_source, config, self.metrics) if replay_source is not None else None
@@ -83,6 +90,8 @@ class Engine:
         """Outboxes that the next flush writes."""
         self.runs: list[PublishRun] = []
         """This turn's publishes for the sink."""
+        self.changes: list[Change] = []
+        """What this turn has changed of what the store keeps; empty without a store."""
         self.seconds = 0
         """Seconds since the start, counted by `tick`."""
         self.now_ms = 0
@@ -94,9 +103,7 @@ class Engine:
         """Called when the last connection's transport is gone."""
         self.router = Router(config, self._open_sink_topic)
         self.sessions = SessionRegistry(config, self.metrics)
-        self.retained: RetainedMessages[RetainedMessage] = RetainedMessages(
-            config.retained_messages_max, config.retained_bytes_max
-        )
+        self.retained = Retained(config, self._put_down if store is not None else None)
         self.sys_topics = SysTopics(self)
         self.clients_connected = 0
         """Sessions with a connection."""
@@ -106,6 +113,20 @@ class Engine:
 
     def _open_sink_topic(self, topic_name: str) -> SinkTopic | None:
         return self.sink.open_topic(topic_name) if self.sink is not None else None
+
+    def _put_down(self, change: Change) -> None:
+        self.changes.append(change)
+
+    def restore(self, now_ms: int) -> None:
+        """Take what the store has kept, before anyone connects."""
+        self.now_ms = now_ms
+        if self.store is None:
+            return
+        left_out = self.retained.restore(self.store.load_retained())
+        if left_out:
+            self.metrics.dropped_messages["retained_full"] += left_out
+            log.warning("%d retained messages are not shown: there are more than the limits allow", left_out)
+        self.retained.expire(now_ms)
 
     # Connections
 
@@ -200,10 +221,24 @@ class Engine:
         self.metrics.messages_received += len(run.routes)
         if run.qos < 2:
             self._deliver(run)
+        elif run.retain:
+            self.retained.storing(run)
         if run.stream is not None:
             self.runs.append(run)
         elif run.origin is not None and run.reliable:
-            run.origin.acknowledge(run)
+            self._acknowledge(run, run.origin)
+
+    def _acknowledge(self, run: PublishRun, origin: Origin) -> None:
+        """A run that no stream takes is safe when what it leaves in the store is."""
+        if self.changes and run.retain:
+            self.changes.append(Durable(lambda: origin.acknowledge(run)))
+        else:
+            origin.acknowledge(run)
+
+    def refused(self, run: PublishRun) -> None:
+        """A run will never be stored."""
+        if run.retain and run.qos == 2:
+            self.retained.refused(run)
 
     def stored(self, run: PublishRun) -> None:
         """A run is as durable as it will be."""
@@ -211,26 +246,17 @@ class Engine:
             self._deliver(run)
 
     def _deliver(self, run: PublishRun) -> int:
-        if run.retain:
-            self._retain(run)
+        if run.retain and not self.retained.put(run):
+            self.metrics.dropped_messages["retained_full"] += 1
         return self.router.route(run)
 
     def can_retain(self, packet: Publish) -> bool:
         """There is room for the message among the retained."""
         return not packet.payload or self.retained.has_room(packet.topic_name, len(packet.payload))
 
-    def retained_for(self, topic_filter: str) -> list[RetainedMessage]:
+    def retained_for(self, topic_filter: str, now_ms: int) -> list[RetainedMessage]:
         """What is retained for a new subscription, the server's own topics included."""
-        return self.retained.match(topic_filter) + self.sys_topics.match(topic_filter)
-
-    def _retain(self, run: PublishRun) -> None:
-        topic_name = run.routes[0].topic_name
-        if run.payload_starts[0] == run.ends[0]:  # [MQTT-3.3.1-6]
-            self.retained.remove(topic_name)
-            return
-        message = RetainedMessage(run)
-        if not self.retained.put(topic_name, message, message.size):
-            self.metrics.dropped_messages["retained_full"] += 1
+        return self.retained.match(topic_filter, now_ms) + self.sys_topics.match(topic_filter)
 
     def publish(self, packet: Publish, client_id: str, now_ms: int, origin: Origin | None) -> tuple[PublishRun, int]:
         """Publish from inside the server, as MQTT 5; returns the run and how many sessions it went to.
@@ -251,7 +277,7 @@ class Engine:
             run.qos = min(run.qos, 1)
             self.runs.append(run)
         elif origin is not None and run.reliable:
-            origin.acknowledge(run)
+            self._acknowledge(run, origin)
         return run, delivered_to
 
     def publish_will(self, client_id: str, will: Will, is_v5: bool) -> None:
@@ -277,6 +303,7 @@ class Engine:
         """A second has passed."""
         self.now_ms = now_ms
         self.seconds += 1
+        self.retained.expire(now_ms)
         for connection in self._timers.pop(self.seconds, ()):
             if connection.next_look_s == self.seconds:  # else another look was filed later
                 self._look_at(connection)

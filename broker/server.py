@@ -7,6 +7,7 @@ async with Broker(BrokerConfig(tcp_bind=("127.0.0.1", 0))) as broker:
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
     from broker.sink import Origin, Sink
+    from broker.store import Store
 
 log = logging.getLogger("headrace.mqtt")
 
@@ -64,10 +66,14 @@ class Broker:
     """The MQTT broker in the running event loop."""
 
     def __init__(
-        self, config: BrokerConfig, sink: Sink | None = None, replay_source: ReplaySource | None = None
+        self,
+        config: BrokerConfig,
+        sink: Sink | None = None,
+        replay_source: ReplaySource | None = None,
+        store: Store | None = None,
     ) -> None:
         self.config = config
-        self.engine = Engine(config, sink, replay_source)
+        self.engine = Engine(config, sink, replay_source, store)
         self.listening: list[Listening] = []
         self.turn: Turn
         self.refused_handshakes: dict[int, int] = {}
@@ -83,14 +89,14 @@ class Broker:
         return self.engine.metrics
 
     async def start(self) -> None:
-        """Open the listeners; `listening` then has their real ports.
+        """Take what the store has kept, and open the listeners; `listening` then has their real ports.
 
         Raises:
             OSError: an address cannot be listened on; what was opened is closed again.
         """
         loop = asyncio.get_running_loop()
         self.turn = Turn(self.engine, loop)
-        self.engine.now_ms = self.turn.now_ms()
+        self._restore()
         self.engine.heap_bytes = resident_bytes
         self.engine.sys_topics.publish()
         try:
@@ -109,6 +115,16 @@ class Broker:
             await self.stop()
             raise
         self._tick = loop.call_later(1, self._on_tick)
+
+    def _restore(self) -> None:
+        """Take what the store has. Nothing of it is garbage, and to look for some doubles the time."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            self.engine.restore(self.turn.now_ms())
+        finally:
+            if was_enabled:
+                gc.enable()
 
     def _opened(self, kind: str, server: asyncio.AbstractServer) -> None:
         self._servers.append(server)

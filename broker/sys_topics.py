@@ -90,7 +90,7 @@ class SysTopics:
         packet = Publish(topic_name, payload, 2, True, False, 1, None)
         run = make_run(packet, route, False, "", engine.now_ms, None)
         run.stream = None
-        message = RetainedMessage(run)
+        message = RetainedMessage.of(run)
         self.retained.put(topic_name, message, message.size)
         engine.router.route(run)
 

@@ -1,7 +1,8 @@
 """Turn: what happens once for each round of the event loop, however many connections spoke.
 
-A turn is read, apply, submit, flush: the listeners have read and applied when `run` hands the publishes to the sink
-and writes each touched connection once. It never waits for more work.
+A turn is read, apply, submit, flush: the listeners have read and applied when `run` hands the changes to the store and
+the publishes to the sink, in one transaction where both end in one file, and writes each touched connection once. It
+never waits for more work.
 """
 
 from __future__ import annotations
@@ -45,9 +46,15 @@ class Turn:
         """Submit what came in, then write what goes out."""
         self._is_scheduled = False
         engine = self.engine
+        changes = engine.changes
+        if changes and engine.store is not None:
+            engine.changes = []
+            engine.store.keep(changes)
         runs = engine.runs
         if runs and engine.sink is not None:
             engine.runs = []
             engine.sink.submit(runs)
+        if changes and engine.store is not None:
+            engine.store.flush()
         if engine.touched:
             engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)

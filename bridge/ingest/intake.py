@@ -92,8 +92,15 @@ class Intake:
         limits: IntakeLimits,
         clock: Callable[[], float],
         figures: CommitFigures | None = None,
+        when_durable: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self._figures = figures
+        self._when_durable = when_durable
+        """Calls back once what the broker has handed to its store is durable; None: it has no store."""
+        self._unkept: set[PublishRun] = set()
+        """Runs with RETAIN, on their way to a log elsewhere, whose message is not in the store yet."""
+        self._stored_first: set[PublishRun] = set()
+        """Those of them that the log has."""
         self._stream_for = stream_for
         self._logs = logs
         self._packet_ids = packet_ids
@@ -135,6 +142,8 @@ class Intake:
                 continue
             run.first_number = number
             number += len(run.ends)
+            if run.retain and stream.reads_back and not stream.acknowledges_on_receipt:
+                self._keep_first(run)
             stream.append(run)
             if stream.acknowledges_on_receipt and run.reliable and run.origin is not None:
                 run.origin.acknowledge(run)
@@ -169,6 +178,20 @@ class Intake:
         if self._packet_ids is not None:
             self._packet_ids.forget(client_id)
 
+    def _keep_first(self, run: PublishRun) -> None:
+        """A retained message whose record is kept elsewhere: who sent it is acknowledged when both are durable."""
+
+        def kept() -> None:
+            self._unkept.discard(run)
+            if run in self._stored_first:
+                self._stored_first.remove(run)
+                assert run.origin is not None
+                run.origin.acknowledge(run)
+
+        if self._when_durable is not None and run.reliable and run.origin is not None:
+            self._unkept.add(run)
+            self._when_durable(kept)
+
     # Commits
 
     def _committed_by(self, stream: StreamLog) -> Callable[[Sequence[PublishRun]], None]:
@@ -179,6 +202,9 @@ class Intake:
                 for run in runs:
                     origin = run.origin
                     if run.reliable and origin is not None:
+                        if self._unkept and run in self._unkept:
+                            self._stored_first.add(run)
+                            continue
                         try:
                             origin.acknowledge(run)
                         except Exception:  # one connection's failure must not hold back the others' acknowledgements

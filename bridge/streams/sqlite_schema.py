@@ -18,8 +18,9 @@ from bridge.streams.log import StreamLogError
 
 FILE_NAME = "headrace.sqlite"
 LOCK_NAME = "headrace.lock"
-FORMAT_VERSION = 2
-"""Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic."""
+FORMAT_VERSION = 3
+"""Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic. 3: retained
+messages."""
 SQLITE_VERSION_MIN = (3, 35, 0)
 PAGE_BYTES = 4096
 WAL_CHECKPOINT_BYTES = 32 * 1024 * 1024
@@ -39,6 +40,12 @@ CREATE TABLE stream(
     next_topic_id INTEGER NOT NULL DEFAULT 1,
     latest_offset INTEGER NOT NULL DEFAULT 0);  -- the latest_N table knows every record before it
 CREATE TABLE unreleased(client_id TEXT, packet_id INTEGER, PRIMARY KEY(client_id, packet_id)) WITHOUT ROWID;
+"""
+
+_RETAINED_TABLE = """
+CREATE TABLE retained(
+    topic TEXT PRIMARY KEY, frame BLOB NOT NULL, is_v5 INTEGER NOT NULL, client_id TEXT NOT NULL,
+    received_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;   -- expires_ms 0: never
 """
 
 _STREAM_TABLES = """
@@ -162,7 +169,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     if is_new:
         connection.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_TABLES}"
+            f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_TABLES}{_RETAINED_TABLE}"
             f"INSERT INTO meta VALUES ('format_version', {FORMAT_VERSION}), ('node_run', 0); COMMIT;"
         )
 
@@ -195,7 +202,14 @@ def _upgrade_to_2(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE meta SET value = 2 WHERE key = 'format_version'")
 
 
-UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {1: _upgrade_to_2}
+def _upgrade_to_3(connection: sqlite3.Connection) -> None:
+    """A table more; retained messages of before were in memory only."""
+    connection.executescript(
+        f"BEGIN; {_RETAINED_TABLE} UPDATE meta SET value = 3 WHERE key = 'format_version'; COMMIT;"
+    )
+
+
+UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {1: _upgrade_to_2, 2: _upgrade_to_3}
 """From a format version to the function that brings a file to the next one, in one transaction."""
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from bridge.records import Topic
 from bridge.streams.kafka.spool import SPOOL_PREFIX
@@ -57,6 +58,8 @@ class SqliteStore:
         self.touched: list[SqliteLog] = []
         """Logs with runs that were not handed over yet."""
         self.logs: dict[str, SqliteLog] = {}
+        self._queued: list[WriteItem] = []
+        """What commits with the next runs that are handed over."""
         self.is_closed = False
         self._lock = lock
         self._loop = loop
@@ -175,13 +178,22 @@ class SqliteStore:
         return bool(self._removals)
 
     def hand_over(self) -> None:
-        """Give the writer what all logs have queued."""
-        if self.touched:
-            items: list[WriteItem] = [
-                AppendItem(log.table, log.take_pending(), self._committing(log)) for log in self.touched
-            ]
+        """Give the writer what all logs have queued, behind whatever else is queued, as one group."""
+        if self.touched or self._queued:
+            items, self._queued = self._queued, []
+            items += [AppendItem(log.table, log.take_pending(), self._committing(log)) for log in self.touched]
             self.touched.clear()
             self.writer.submit(items)
+
+    def queue(self, item: WriteItem) -> None:
+        """Have something else commit in one transaction with what is handed over next, and not after it."""
+        self._queued.append(item)
+
+    def read_rows(self, sql: str, rows_max: int) -> Iterator[tuple[Any, ...]]:
+        """The rows of a SELECT, read in pieces of `rows_max`. It blocks: for start-up, while nothing is written."""
+        cursor = self.writer.call(lambda: self._connection.execute(sql))
+        while rows := self.writer.call(lambda: cursor.fetchmany(rows_max)):
+            yield from rows
 
     def submit(self, item: WriteItem) -> None:
         """Queue something else that commits in order with the records."""

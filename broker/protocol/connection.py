@@ -249,6 +249,7 @@ class Connection:
         self.engine.metrics.refused_publishes["log_stalled"] += len(run)
         if run.qos == 2 and self.session is not None and self.session.unreleased:
             self.session.unreleased.difference_update(run.packet_ids)
+        self.engine.refused(run)
         if not self.is_v5:
             return
         run.reason_code = reason_code

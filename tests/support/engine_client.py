@@ -12,6 +12,7 @@ from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.outbox import flush
 from broker.publish_run import PublishRun
+from broker.store import Change, RetainedChange, RetainedRow
 
 NOW_MS = 1_800_000_000_000
 
@@ -89,6 +90,36 @@ class HoldingSink:
         self.forgotten.append(client_id)
 
 
+class HoldingStore:
+    """A store whose changes are durable when it is told to make them so."""
+
+    def __init__(self, rows: Sequence[RetainedRow] = ()) -> None:
+        self.rows = rows
+        self.changes: list[Change] = []
+        """Those that are not durable yet."""
+        self.retained: dict[str, bytes | None] = {}
+        """The payload of the last durable change of each topic."""
+        self.flushes = 0
+
+    def load_retained(self) -> Sequence[RetainedRow]:
+        return self.rows
+
+    def keep(self, changes: Sequence[Change]) -> None:
+        self.changes.extend(changes)
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def commit(self) -> None:
+        changes, self.changes = self.changes, []
+        for change in changes:
+            if isinstance(change, RetainedChange):
+                message = change.message
+                self.retained[change.topic_name] = message.publish().payload if message is not None else None
+            else:
+                change.tell()
+
+
 class EngineClient:
     """One client of `engine`."""
 
@@ -158,13 +189,18 @@ def connect_packet(client_id: str, level: int, *, clean: bool = True, **more: ob
 
 def turn(engine: Engine) -> None:
     """What `broker.turn.Turn.run` does."""
+    changes, engine.changes = engine.changes, []
+    if changes and engine.store is not None:
+        engine.store.keep(changes)
     runs, engine.runs = engine.runs, []
     if runs and engine.sink is not None:
         engine.sink.submit(runs)
+    if changes and engine.store is not None:
+        engine.store.flush()
     engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
 
 
-def make_engine(sink: HoldingSink | None = None, **limits: int) -> Engine:
-    engine = Engine(BrokerConfig(**limits), sink)
-    engine.now_ms = NOW_MS
+def make_engine(sink: HoldingSink | None = None, store: HoldingStore | None = None, **limits: int) -> Engine:
+    engine = Engine(BrokerConfig(**limits), sink, store=store)
+    engine.restore(NOW_MS)
     return engine

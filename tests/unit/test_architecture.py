@@ -22,6 +22,8 @@ SANS_IO = (
     "broker/replay.py",
     "broker/routing.py",
     "broker/outbox.py",
+    "broker/retained.py",
+    "broker/store.py",
     "broker/sys_topics.py",
     "broker/engine.py",
 )
@@ -34,6 +36,7 @@ BROKER_LAYERS = (
         "broker.config",
         "broker.sink",
         "broker.replay",
+        "broker.store",
         "broker.publish_run",
         "broker.metrics",
     ),
@@ -49,6 +52,7 @@ BROKER_LAYERS = (
 BRIDGE_MAY_IMPORT_OF_BROKER = (
     "broker.__version__",
     "broker.sink",
+    "broker.store",
     "broker.replay",
     "broker.server",
     "broker.codec",

@@ -61,7 +61,7 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
     connection.engine.metrics.answer_bytes_sent += len(answer)
     connection.outbox.append(answer)
     for subscription in retained_for:
-        for message in connection.engine.retained_for(subscription.topic_filter):
+        for message in connection.engine.retained_for(subscription.topic_filter, now_ms):
             _send_retained(connection, session, subscription, message, now_ms)
     for replay in replays:
         replay.open()
@@ -189,9 +189,6 @@ def _send_retained(
     connection: Connection, session: Session, subscription: Subscription, message: RetainedMessage, now_ms: int
 ) -> None:
     """One retained message with RETAIN set. [MQTT-3.3.1-8]"""
-    if message.expires_at_ms and now_ms >= message.expires_at_ms:  # [MQTT-3.3.2-5]
-        connection.engine.retained.remove(message.topic_name)
-        return
     if subscription.no_local and message.client_id == session.client_id:
         return
     packet = message.publish()

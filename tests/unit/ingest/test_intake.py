@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.ingest.intake import Intake, IntakeLimits
 from bridge.records import Topic
@@ -162,3 +162,26 @@ def test_a_log_over_its_bytes_pauses_its_publishers_until_half() -> None:
     parts.log.held = False
     parts.log.flush()
     assert not parts.origin.is_paused
+
+
+def test_a_retained_message_on_kafka_is_acknowledged_when_record_and_row_are_durable() -> None:
+    """Whichever is the later: its record is kept elsewhere, so one transaction cannot cover both."""
+    durable: list[Callable[[], None]] = []
+    parts = Parts(SlowLog("s", acknowledges_on_receipt=False))
+    parts.log.reads_back = True
+    parts.intake._when_durable = durable.append
+    first, second = parts.run(1), parts.run(2)
+    first.retain = second.retain = True
+    parts.intake.submit([first])
+    parts.log.held = False
+    parts.log.flush()
+    assert parts.events == []
+    durable.pop()()
+    assert parts.events == ["ack [1]"]
+    parts.log.held = True
+    parts.intake.submit([second])
+    durable.pop()()
+    assert parts.events == ["ack [1]"]
+    parts.log.held = False
+    parts.log.flush()
+    assert parts.events == ["ack [1]", "ack [2]"]

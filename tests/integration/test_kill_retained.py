@@ -1,0 +1,121 @@
+"""kill -9 and retained messages: what was acknowledged with RETAIN is what a subscriber gets after the restart."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support import mqtt_wire as wire
+from tests.support.conditions import eventually
+from tests.support.mqtt_client import ConnectionEnded, RawClient
+from tests.support.server import ServerProcess
+
+NO_STREAM = 'default_stream = false\n[[streams]]\nname = "mem"\ntopics = ["mem/#"]\nstorage = "memory"\n'
+
+
+def retained_now(server: ServerProcess, topic_filter: str, count: int) -> dict[str, bytes]:
+    """What a new subscriber gets with RETAIN, up to `count` messages."""
+    with RawClient(server.mqtt_port) as client:
+        client.connect()
+        client.subscribe((topic_filter, 1))
+        found = [client.expect_publish() for _ in range(count)]
+        client.expect_nothing()
+        return {packet.topic: packet.payload for packet in found}
+
+
+def test_a_retained_message_survives_a_kill_and_a_stop(server: ServerProcess) -> None:
+    with RawClient(server.mqtt_port) as client:
+        client.connect()
+        client.publish_acknowledged("kept/1", b"one", retain=True)
+        client.publish_acknowledged("kept/2", b"two", 2, retain=True)
+        client.publish_acknowledged("kept/3", b"three", retain=True)
+        client.publish_acknowledged("kept/3", b"", retain=True)
+    server.kill()
+    server.start()
+    assert retained_now(server, "kept/#", 2) == {"kept/1": b"one", "kept/2": b"two"}
+    server.terminate()
+    server.start()
+    assert retained_now(server, "kept/#", 2) == {"kept/1": b"one", "kept/2": b"two"}
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_so_does_one_that_no_stream_takes(tmp_path: Path, qos: int) -> None:
+    with ServerProcess(tmp_path / "data", NO_STREAM) as server:
+        with RawClient(server.mqtt_port) as client:
+            client.connect()
+            client.publish_acknowledged("kept/1", b"one", qos, retain=True)
+        server.kill()
+        server.start()
+        assert retained_now(server, "kept/#", 1) == {"kept/1": b"one"}
+        server.terminate()
+
+
+def test_its_expiry_goes_on_over_a_restart(server: ServerProcess) -> None:
+    with RawClient(server.mqtt_port) as client:
+        client.connect()
+        client.publish("kept/short", b"x", 1, retain=True, properties={wire.MESSAGE_EXPIRY: 1})
+        client.publish("kept/long", b"x", 1, retain=True, properties={wire.MESSAGE_EXPIRY: 3_600})
+        client.expect(wire.PUBACK)
+        client.expect(wire.PUBACK)
+    server.kill()
+    server.start()
+
+    def left() -> set[str]:
+        with RawClient(server.mqtt_port) as client:
+            client.connect()
+            client.subscribe(("kept/#", 0))
+            client.send(wire.pingreq())
+            found = set()
+            while (packet := client.next_packet()).packet_type == wire.PUBLISH:
+                found.add(packet.topic)
+            return found
+
+    eventually(lambda: left() == {"kept/long"})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_twenty_kills_while_retained_messages_are_written(tmp_path: Path) -> None:
+    """One publisher sends rising numbers to ten topics: after each kill no topic is behind its last acknowledgement."""
+    chance = random.Random(11)
+    rounds_in_flight = 0
+    with ServerProcess(tmp_path / "data") as server:
+        acknowledged: dict[str, int] = {}
+        sent: dict[str, int] = {}
+        number = 0
+        for round_number in range(20):
+            qos = 1 + round_number % 2
+            enough = chance.randrange(50, 400)
+            client = RawClient(server.mqtt_port, wire.V311)
+            client.connect(f"p{round_number}")
+            waiting: dict[int, tuple[str, int]] = {}
+            answered = 0
+            try:
+                while True:
+                    while len(waiting) < 40:
+                        number += 1
+                        topic = f"kept/{number % 10}"
+                        packet_id = number % 60_000 + 1
+                        sent[topic] = number
+                        waiting[packet_id] = (topic, number)
+                        client.send(wire.publish(topic, b"%d" % number, qos, packet_id, version=wire.V311, retain=True))
+                    packet = client.next_packet()
+                    if packet.packet_type == wire.PUBREC:
+                        client.send(wire.acknowledgement(wire.PUBREL, packet.packet_id))
+                    if packet.packet_type in (wire.PUBACK, wire.PUBREC):
+                        topic, value = waiting.pop(packet.packet_id)
+                        acknowledged[topic] = max(acknowledged.get(topic, 0), value)
+                        answered += 1
+                        if answered == enough:
+                            server.kill()
+            except (ConnectionEnded, OSError):
+                client.close()
+            rounds_in_flight += bool(waiting)
+            server.start()
+            found = retained_now(server, "kept/#", 10)
+            for topic, value in acknowledged.items():
+                assert value <= int(found[topic]) <= sent[topic], f"round {round_number}, {topic}"
+        assert rounds_in_flight >= 15
+        server.terminate()
