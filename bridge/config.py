@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 
+from bridge.config_remote import IngestTable
+from bridge.config_section import Count, Seconds, Section, Size, WholeSeconds
 from bridge.ingest.intake import IntakeLimits
 from bridge.live.limits import LiveLimits
 from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, size_text
@@ -18,12 +20,6 @@ from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from broker.config import BrokerConfig
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-
-Size = Annotated[int, BeforeValidator(parse_size)]
-Seconds = Annotated[float, BeforeValidator(parse_age_s)]
-WholeSeconds = Annotated[int, BeforeValidator(parse_age_s)]
-Count = int
 
 
 def _parse_bind(value: object) -> Address | None:
@@ -40,12 +36,6 @@ def _listed(value: object) -> object:
 
 def _optional_seconds(value: object) -> int | None:
     return None if value is None else int(parse_age_s(value))
-
-
-class Section(BaseModel):
-    """A table of the configuration: frozen, and without keys that nobody knows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Log(Section):
@@ -394,6 +384,7 @@ class Config(Section):
     kafka: Kafka = Kafka()
     auth: Auth = Auth()
     stream_tables: tuple[StreamTable, ...] = Field((), alias="streams")
+    ingest_tables: tuple[IngestTable, ...] = Field((), alias="ingest", max_length=64)
 
     @property
     def streams(self) -> tuple[StreamConfig, ...]:

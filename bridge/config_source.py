@@ -16,7 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.config import Config, KafkaTopicTable, Retention, Section, StreamConfig, StreamTable
+from bridge.config import Config, KafkaTopicTable, Retention, StreamConfig, StreamTable
+from bridge.config_remote import IngestTable, faults_of
+from bridge.config_section import Section
 from bridge.config_text import KeyPath, key_lines, line_of, section_text, unknown_key_text
 from bridge.quantities import age_text
 from bridge.streams.kafka.keys import KeyTemplate, KeyTemplateInvalid
@@ -237,7 +239,7 @@ def key_names(section: type[Section]) -> list[str]:
 UNSTORED_LEVELS = ("$share", "$replay", "$SYS")
 """First levels that are no topics of devices."""
 
-INNER_TABLES: dict[str, type[Section]] = {"streams": StreamTable, "retention": Retention}
+INNER_TABLES: dict[str, type[Section]] = {"streams": StreamTable, "retention": Retention, "ingest": IngestTable}
 
 
 def _known_keys(path: KeyPath) -> list[str]:
@@ -270,6 +272,8 @@ def _inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield from _wrong_kafka(config, stream, path)
         if stream.deliver == "committed":
             yield (*path, "deliver"), '[[streams]] deliver = "committed" is not available in this version.'
+    for index, key, text in faults_of(config.ingest_tables, "ingest"):
+        yield ("ingest", index, key), text
     if sum(map(_cursor_bytes, config.streams)) > CURSOR_NAMES_BYTES_MAX:
         yield (
             ("streams",),

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bridge import __version__
+from bridge.remote.figures import remote_metrics
 
 if TYPE_CHECKING:
     from bridge.node import Node
@@ -34,6 +35,7 @@ class NodeCollector(Collector):
         yield from self._streams()
         yield from self._kafka()
         yield from self._live()
+        yield from remote_metrics(self._node)
 
     def _broker(self) -> Iterator[Metric]:
         metrics = self._node.broker.metrics

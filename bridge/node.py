@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from bridge.figures import Figures
 from bridge.history.export import Exports
 from bridge.ingest.intake import Intake
+from bridge.ingest.mqtt_source import MqttSource
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.replays import LogReplays
@@ -21,6 +22,7 @@ from bridge.stream_map import StreamMap
 from bridge.streams.broker_store import BrokerStore
 from bridge.streams.kafka.side import KafkaSide
 from bridge.streams.memory_log import BYTES_MAX, MemoryLog
+from bridge.streams.notes import Notes
 from bridge.streams.sqlite_store import SqliteStore
 from broker.server import Broker
 
@@ -105,6 +107,7 @@ class Node:
         self.replays: LogReplays
         self.broker: Broker
         self.kafka: KafkaSide | None = None
+        self.ingests: list[MqttSource] = []
         self._store: SqliteStore | None = None
         self._tick: asyncio.TimerHandle | None = None
 
@@ -168,7 +171,20 @@ class Node:
         if self.kafka is not None:
             self.kafka.on_turn = self._on_committed
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
+        self._open_remotes(store)
         self.is_ready = True
+
+    def _open_remotes(self, store: SqliteStore) -> None:
+        """Begin to connect to other brokers; nobody waits for them."""
+        config = self.config
+        if not config.ingest_tables:
+            return
+        notes = Notes(store)
+        for table in config.ingest_tables:
+            client_id = table.client_id or f"headrace-{notes.own_id()}-in-{table.name}"
+            source = MqttSource(table, client_id, self.broker, notes, packet_bytes_max=config.mqtt.packet_bytes_max)
+            self.ingests.append(source)
+            source.start()
 
     def _open_log(self, store: SqliteStore, stream: StreamConfig) -> StreamLog:
         on_receipt = stream.ack == "received"
@@ -195,6 +211,7 @@ class Node:
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
+        await asyncio.gather(*(each.close() for each in self.ingests))
         if hasattr(self, "broker") and hasattr(self.broker, "turn"):
             await self.broker.stop()
         if hasattr(self, "replays"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from broker.codec.packets import Publish
 from broker.engine import Engine
+from broker.inlet import Inlet
 from broker.listeners.tcp import TcpConnection
 from broker.turn import Turn
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from broker.codec.properties import Properties
     from broker.config import BrokerConfig
+    from broker.inlet import InletOwner
     from broker.listeners.websocket import WebSocketListener
     from broker.metrics import Metrics
     from broker.publish_run import PublishRun
@@ -163,6 +165,10 @@ class Broker:
         outcome = self.engine.publish(packet, client_id, self.turn.now_ms(), origin)
         self.turn.schedule()
         return outcome
+
+    def open_inlet(self, client_id: str, owner: InletOwner) -> Inlet:
+        """A way in for publishes that this process takes from another broker."""
+        return Inlet(self.engine, client_id, owner)
 
     async def stop_listening(self) -> None:
         """Take no new connections."""

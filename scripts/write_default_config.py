@@ -15,7 +15,9 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from bridge.cli.check_config import toml_value
-from bridge.config import Config, Section, StreamTable
+from bridge.config import Config, StreamTable
+from bridge.config_remote import IngestTable
+from bridge.config_section import Section
 
 FILE = Path(__file__).parent.parent / "config" / "headrace.toml"
 WIDTH = 110
@@ -34,12 +36,21 @@ STREAMS = """\
 # order, then `system` ($presence/#, $server/#; 30 d), then `default` (#; 24 h or 1 GiB). Repeat the table for each.
 """
 
+REMOTES: tuple[tuple[str, type[Section], str], ...] = (
+    (
+        "ingest",
+        IngestTable,
+        "# Another broker whose messages are taken into the streams, as if its devices were ours (docs/bridging.md).\n"
+        "# Repeat the table for each.\n",
+    ),
+)
+
 
 def lines() -> Iterator[str]:
     """The file, line by line."""
     yield from HEAD.splitlines()
     for name, field in Config.model_fields.items():
-        if not isinstance(field.default, Section) and name != "stream_tables":
+        if not isinstance(field.default, Section | tuple):
             yield from _key(field.alias or name, field)
     for name, field in Config.model_fields.items():
         if isinstance(field.default, Section):
@@ -53,6 +64,12 @@ def lines() -> Iterator[str]:
     yield "# [[streams]]"
     for key, inner in StreamTable.model_fields.items():
         yield from _key(key, inner)
+    for kind, table, head in REMOTES:
+        yield ""
+        yield from head.splitlines()
+        yield f"# [[{kind}]]"
+        for key, inner in table.model_fields.items():
+            yield from _key(key, inner)
 
 
 def _key(name: str, field: FieldInfo) -> Iterator[str]:

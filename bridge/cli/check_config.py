@@ -12,6 +12,7 @@ from bridge.cli.serve import say
 from bridge.config import Config, Retention
 from bridge.config_source import load_config
 from bridge.quantities import Address, age_text, size_text
+from bridge.remote.address import BrokerAddress
 from bridge.start_checks import addresses
 from bridge.streams.kafka.settings import KafkaTopicSettings
 
@@ -34,7 +35,7 @@ def config_lines(config: Config) -> Iterator[str]:
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             tables.append((name, value))
-        elif name != "stream_tables":
+        elif not isinstance(value, tuple):
             yield f"{field.alias or name} = {toml_value(value)}"
     for name, table in tables:
         if name == "kafka" and not config.uses_kafka:
@@ -61,6 +62,15 @@ def config_lines(config: Config) -> Iterator[str]:
         yield f"retention = {toml_value(stream.retention)}"
         if stream.kafka is not None:
             yield f"kafka = {_kafka_table(stream.kafka)}"
+    for kind, remotes in (("ingest", config.ingest_tables),):
+        for remote in remotes:
+            yield ""
+            yield f"[[{kind}]]"
+            yield from (
+                f"{key} = {toml_value(value, is_size='bytes' in key)}"
+                for key in type(remote).model_fields
+                if (value := getattr(remote, key)) is not None
+            )
 
 
 def _kafka_table(kafka: KafkaTopicSettings) -> str:
@@ -98,6 +108,6 @@ def toml_value(value: object, *, is_size: bool = False) -> str:
         return f"[{', '.join(toml_value(each) for each in value)}]"
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(value, str | Path | Address):
+    if isinstance(value, str | Path | Address | BrokerAddress):
         return json.dumps(str(value), ensure_ascii=False)
     raise TypeError(f"no way to write {value!r}")

@@ -97,6 +97,7 @@ async def system(request: Request) -> dict[str, Any]:
         "limits": [each | {"last": None} for each in limits],
         "kafka": kafka_state(node),
         "spool": spool_state(node),
+        "ingest": [each.describe() for each in node.ingests],
         "readers": [describe_reader(node, reader) for reader in readers[:READERS_SHOWN]],
         "readers_total": len(readers),
         "polls": hub.polls,

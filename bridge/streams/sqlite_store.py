@@ -246,6 +246,11 @@ class SqliteStore:
 
         return self.writer.call(load)
 
+    def all_notes(self) -> list[tuple[str, str]]:
+        """Keys and texts of `Notes`, for the writer's thread."""
+        found = self._connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, 5) = 'note.'")
+        return found.fetchall()
+
     def tell_address(self, http_url: str) -> None:
         """Say in the data directory where this server answers."""
         self._lock.tell_address(http_url)

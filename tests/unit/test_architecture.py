@@ -26,6 +26,7 @@ SANS_IO = (
     "broker/store.py",
     "broker/sys_topics.py",
     "broker/engine.py",
+    "broker/inlet.py",
 )
 """No coroutine, no socket and no clock: time is an argument."""
 
@@ -43,7 +44,7 @@ BROKER_LAYERS = (
     ("broker.delivery", "broker.outbox", "broker.sessions", "broker.routing", "broker.retained"),
     ("broker.protocol",),
     ("broker.sys_topics", "broker.engine"),
-    ("broker.turn",),
+    ("broker.turn", "broker.inlet"),
     ("broker.listeners",),
     ("broker.server",),
 )
@@ -162,6 +163,10 @@ def test_broker_layers_look_down_only() -> None:
         ("bridge/streams", ("bridge.live", "bridge.ingest", "bridge.routes", "bridge.node", "bridge.app")),
         ("bridge/history", ("bridge.live", "bridge.ingest", "bridge.routes", "bridge.node", "bridge.app")),
         ("bridge/live", ("bridge.ingest", "bridge.routes", "bridge.node", "bridge.app")),
+        (
+            "bridge/remote",
+            ("bridge.streams", "bridge.live", "bridge.ingest", "bridge.routes", "bridge.node", "bridge.app"),
+        ),
         ("bridge/ingest", ("bridge.routes", "bridge.node", "bridge.app")),
     ],
 )

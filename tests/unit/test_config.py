@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bridge.cli.check_config import config_lines, remarks
-from bridge.config import Config, Section
+from bridge.config import Config
+from bridge.config_section import Section
 from bridge.config_source import ConfigError, key_names, load_config
 from bridge.config_text import key_lines
 from bridge.ingest.intake import IntakeLimits
@@ -325,3 +326,45 @@ def test_what_is_no_address(text: object) -> None:
 def test_addresses_are_written_as_they_are_read() -> None:
     for text in ("127.0.0.1:1883", "[::1]:0", "localhost:65535"):
         assert str(Address.parse(text)) == text
+
+
+def test_an_ingest_needs_little_and_has_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path, '[[ingest]]\nname = "p"\nbroker = "broker.example"\ntopics = ["a/#"]\nshare = "g"\n')
+    table = config.ingest_tables[0]
+    assert (str(table.broker), table.subscribed, table.qos) == ("mqtt://broker.example:1883", ("$share/g/a/#",), 1)
+    printed = tomllib.loads("\n".join(config_lines(config)))
+    assert printed["ingest"][0]["broker"] == "mqtt://broker.example:1883"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('name = "a b"', 'name: "a b": use letters'),
+        ('broker = "http://x"', "is not a broker's address"),
+        ('broker = "mqtt://u:p@x"', "has no user in it"),
+        ('topics = ["a/#/b"]', "is not a topic filter"),
+        ('topics = ["$share/g/a"]', "the name of the group as share"),
+        ('topics = ["$SYS/#"]', "only the server itself publishes"),
+        ('remove_prefix = "x/"', 'does not begin with "x/"'),
+        ('prefix = "a/+/"', "cannot begin a topic"),
+        ('prefix = "$SYS/"', "only the server itself publishes"),
+        ('share = "a/b"', "is no share name"),
+        ('password_file = "f"', "a password needs a user name"),
+        ('username = "u"\npassword_file = "f"\npassword_env = "E"', "not both"),
+        ('ca_file = "f"', "is not encrypted"),
+        ('broker = "mqtts://x"\nkey_file = "f"', "belong together"),
+        ("qos = 3", "qos: must be 0, 1 or 2"),
+        ('topic = "x"', 'Did you mean "topics"?'),
+    ],
+)
+def test_mistakes_in_an_ingest_are_named(tmp_path: Path, line: str, text: str) -> None:
+    keys = {"name": '"p"', "broker": '"mqtt://x"', "topics": '["a/#"]'}
+    rest = [f"{key} = {value}" for key, value in keys.items() if not line.startswith(f"{key} ")]
+    found = problems(tmp_path, "\n".join(["[[ingest]]", *rest, line]))
+    assert text in found[0], found
+    assert "headrace.toml line " in found[0]
+
+
+def test_two_ingests_have_two_names(tmp_path: Path) -> None:
+    table = '[[ingest]]\nname = "p"\nbroker = "x"\ntopics = ["a"]\n'
+    assert 'name "p" is used twice' in problems(tmp_path, table + table)[0]

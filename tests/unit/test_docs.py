@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import main
-from bridge.config import Config, Kafka, Section, StreamTable
+from bridge.config import Config, Kafka, StreamTable
+from bridge.config_remote import IngestTable
+from bridge.config_section import Section
 from bridge.config_source import key_names, load_config
 from bridge.quantities import size_text
 
@@ -51,6 +53,11 @@ def test_every_limit_is_documented_with_its_default() -> None:
         if isinstance(getattr(Config(), name), Section)
         for key in key_names(type(getattr(Config(), name)))
         if key not in NO_LIMITS
+    }
+    keys |= {
+        f"ingest.{key}": field.default
+        for key, field in IngestTable.model_fields.items()
+        if type(field.default) in (int, float) and key != "qos"
     }
     assert set(documented) == {*keys, "streams.retention.age", "streams.retention.bytes"}
     for key, value in keys.items():
