@@ -98,6 +98,8 @@ class PlainReader:
                 if place != index << 1 or (key_size | size | delta) & 1 or length | key_size | size >= 0x4000:
                     return None  # records are missing, null, before the first one's time, or very long
                 size >>= 1
+                if position + size > end:
+                    return None  # a length that lies
                 payload = data[position : position + size]
                 headers = data[position + size : end]
                 position = end

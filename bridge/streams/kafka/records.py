@@ -78,7 +78,7 @@ class Decoder:
             head = encoded_topic + (b"\0\0" if qos else b"") + properties
             length = encode_variable_byte_integer(len(head) + len(payload))
             rows.turn_to(
-                offset, record.timestamp, client_id, node_run, is_v5=bool(properties), is_null=record.value is None
+                offset, record.timestamp or 0, client_id, node_run, is_v5=bool(properties), is_null=record.value is None
             )
             rows.add(topic, bytes((0x30 | qos << 1 | is_retained,)) + length + head, payload, number)
         return rows.end()
