@@ -11,7 +11,7 @@ KAFKA_DIRECTORY ?= build/kafka
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench chaos dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
+.PHONY: help setup run test test-compiled check compiled bench chaos dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
 
 help: ## list the targets
 	@echo "Headrace. Start here: make run"
@@ -22,6 +22,7 @@ setup: .venv/.stamp dashboard ## make .venv with the console script `headrace`, 
 run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server with a simulated fleet
 	@scripts/environment.sh --say
 	@$(MAKE) --no-print-directory dashboard
+	@scripts/compiled.sh --beside
 	@exec .venv/bin/headrace demo
 
 test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests (under 20 min)
@@ -30,6 +31,15 @@ test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, t
 	@scripts/dashboard.sh test
 	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
 	@scripts/pytest.sh tests
+	@scripts/compiled.sh --test
+	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance -n auto
+
+test-compiled: system .venv/.stamp-dev ## all tests on the compiled modules
+	@scripts/compiled.sh
+	@HEADRACE_COMPILED=1 scripts/pytest.sh tests
+
+compiled: .venv/.stamp ## compile the hot modules by mypyc into build/compiled/ (needs a C compiler; a minute or two)
+	@scripts/compiled.sh
 
 check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (under 60 s)
 	@$(MAKE) --no-print-directory lint types

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from bridge import __version__
 from bridge.remote.figures import remote_metrics
+from broker.compiled import how_it_runs
 
 if TYPE_CHECKING:
     from bridge.node import Node
@@ -27,7 +28,8 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read every counter once."""
         node = self._node
-        yield _gauge("headrace_info", "Version and run of the node", 1, version=__version__, node=node.node_run)
+        about = {"version": __version__, "node": node.node_run, "modules": how_it_runs()}
+        yield _gauge("headrace_info", "Version and run of the node, and whether it runs compiled", 1, **about)
         yield _gauge("headrace_ready", "1 while the node takes and stores messages", int(node.is_ready))
         yield _gauge("headrace_uptime_seconds", "Since the start", time.time() - node.started_at_ms / 1000)
         yield from self._broker()

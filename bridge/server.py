@@ -36,6 +36,7 @@ from bridge.start_checks import (
 )
 from bridge.streams.log import StreamLogError
 from bridge.streams.sqlite_schema import DataDirectoryInUse
+from broker.compiled import how_it_runs
 
 log = logging.getLogger("headrace.server")
 
@@ -185,6 +186,7 @@ async def serve(
         gc.freeze()  # what is there now stays until the end, so no collection need look at it
         gc.set_threshold(*GC_THRESHOLDS)
         announce(running)
+        log.info("ready", extra={"fields": {"modules": how_it_runs()}})
         companions = [tasks.create_task(_count_repeats(writer))] if writer is not None else []
         if beside is not None:
             companions.append(tasks.create_task(_run(beside, running)))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.compiled import use_compiled_modules
+
 if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.server import Broker
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Broker", "BrokerConfig", "__version__"]
 
 __version__ = "0.1.0"
+
+use_compiled_modules()
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the tests need beside Python: Chromium (the page), Mosquitto and its clients (a broker and clients not ours), Java
-# and Maven (real Kafka: its jars come from Maven Central).
+# and Maven (real Kafka: its jars come from Maven Central), a C compiler (the compiled modules).
 # Installs what is missing by apt when it may; otherwise says what is missing.
 set -euo pipefail
 
@@ -9,6 +9,7 @@ command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>
     command -v google-chrome >/dev/null 2>&1 || missing+=(chromium)
 PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null 2>&1 || missing+=(mosquitto)
 { command -v mosquitto_pub && command -v mosquitto_sub; } >/dev/null 2>&1 || missing+=(mosquitto-clients)
+command -v "${CC:-cc}" >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 command -v java >/dev/null 2>&1 || missing+=(default-jre-headless)
 command -v mvn >/dev/null 2>&1 || missing+=(maven)
 if [ ${#missing[@]} -eq 0 ]; then

@@ -237,6 +237,7 @@ def _run(
 
     from rich.console import Console
 
+    from broker.compiled import how_it_runs
     from devices.bench.peers import data_root, file_system, find_peers
     from devices.bench.report import print_report
     from devices.bench.results import Report
@@ -247,6 +248,7 @@ def _run(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.release()}, "
         f"load average {os.getloadavg()[0]:.1f}, data on {file_system(data_root())}"
     )
+    report.facts["modules"] = f"Headrace is {how_it_runs()}"
     report.facts["runs"] = f"{plan.rounds} rounds of {plan.seconds:g} s, {plan.payload_bytes}-byte payloads, loopback"
     started = time.monotonic()
     bench(plan, report)

@@ -20,9 +20,12 @@ from pathlib import Path
 
 import psutil
 
+from broker.compiled import SWITCH, compiled_files
 from devices.bench.wire import PeerFailed, free_ports, wait_for_port
 
 HEADRACE = "headrace"
+PLAIN = "headrace-plain"
+"""The same without its compiled modules, where there are any."""
 MOSQUITTO = "mosquitto"
 STREAM = "bench"
 """The stream of Headrace that takes what the bench publishes."""
@@ -48,6 +51,11 @@ class Peer:
     """Its version; None when it is not installed."""
     command: Callable[[Path, Ports, str], list[str]]
     """Arguments to start it: (directory for its files, ports, storage of the topics, of use to Headrace alone)."""
+
+    @property
+    def is_ours(self) -> bool:
+        """It is Headrace, whose HTTP port says when it is ready."""
+        return self.name in (HEADRACE, PLAIN)
 
 
 class Server:
@@ -117,7 +125,7 @@ def running(peer: Peer, *, storage: str = "memory", directory: Path | None = Non
             server = Server(peer, process, ports, place)
             try:
                 wait_for_port(ports.mqtt, server.is_running)
-                if peer.name == HEADRACE:
+                if peer.is_ours:
                     _wait_until_ready(server)
                 yield server
             except PeerFailed as error:
@@ -240,6 +248,14 @@ def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     return headrace_command(directory, ports, storage, kept)
 
 
+def _plain_headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
+    return ["env", f"{SWITCH}=0", *_headrace(directory, ports, storage)]
+
+
+def _plain_version() -> str | None:
+    return PEERS[HEADRACE].version() if compiled_files() else None
+
+
 def headrace_command(
     directory: Path, ports: Ports, storage: str, more: str, start: tuple[str, ...] = ("-m", "bridge.cli")
 ) -> list[str]:
@@ -261,6 +277,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         Peer(HEADRACE, _distribution_version("headrace"), _headrace),
+        Peer(PLAIN, _plain_version, _plain_headrace),
         Peer(MOSQUITTO, _program_version(MOSQUITTO, ["-h"], 2), _mosquitto),
         Peer("amqtt", _distribution_version("amqtt"), _amqtt),
     )

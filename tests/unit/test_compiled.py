@@ -1,0 +1,77 @@
+"""Compiled modules are loaded while they belong to the sources, and not otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import compiled
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Of one module in a tree of its own."""
+    (tmp_path / "part.py").write_text("NUMBER = 1\n")
+    monkeypatch.setattr(compiled, "ROOT", tmp_path)
+    monkeypatch.setattr(compiled, "DIRECTORY", tmp_path)
+    return {
+        "python": EXTENSION_SUFFIXES[0],
+        "sources": {"part.py": compiled.source_hash(tmp_path / "part.py")},
+        "modules": {"part": "part.so"},
+    }
+
+
+def write(manifest: dict[str, Any]) -> None:
+    (compiled.DIRECTORY / compiled.MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_extensions_of_these_sources_are_found(manifest: dict[str, Any]) -> None:
+    write(manifest)
+    files = compiled.compiled_files()
+    assert files == {"part": compiled.DIRECTORY / "part.so"}
+    finder = compiled.CompiledModules(files)
+    spec = finder.find_spec("part", None)
+    assert spec is not None
+    assert spec.origin == str(compiled.DIRECTORY / "part.so")
+    assert finder.find_spec("other", None) is None
+
+
+def test_a_changed_source_runs_as_it_is(manifest: dict[str, Any]) -> None:
+    write(manifest)
+    (compiled.ROOT / "part.py").write_text("NUMBER = 2\n")
+    assert compiled.compiled_files() == {}
+    (compiled.ROOT / "part.py").unlink()
+    assert compiled.compiled_files() == {}
+
+
+def test_extensions_of_another_python_are_left(manifest: dict[str, Any]) -> None:
+    write({**manifest, "python": ".cpython-399-somewhere.so"})
+    assert compiled.compiled_files() == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"python": 1'])
+def test_an_unfinished_manifest_is_none(manifest: dict[str, Any], text: str) -> None:
+    (compiled.DIRECTORY / compiled.MANIFEST).write_text(text)
+    assert compiled.compiled_files() == {}
+
+
+@pytest.mark.parametrize(("switch", "expected"), [("0", "plain Python"), ("1", None)])
+def test_the_switch_is_heard_and_it_is_said_how_it_runs(switch: str, expected: str | None) -> None:
+    """With `1` it is what there is."""
+    script = "from broker.compiled import compiled_files, how_it_runs; print(how_it_runs(), bool(compiled_files()))"
+    shown = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, compiled.SWITCH: switch},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    runs, are_there = shown.stdout.rsplit(maxsplit=1)
+    assert runs == (expected or ("compiled" if are_there == "True" else "plain Python"))
