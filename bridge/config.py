@@ -91,7 +91,7 @@ class Mqtt(Section):
     )
     sessions_max: Count = Field(200_000, ge=1, description="Sessions, connected or kept.")
     subscriptions_per_client_max: Count = Field(10_000, ge=1, description="Subscriptions of one session.")
-    subscription_topic_levels_max: Count = Field(128, ge=1, le=32_768, description="Levels of one topic filter.")
+    subscription_topic_levels_max: Count = Field(201, ge=1, le=32_768, description="Levels of one topic filter.")
     unreleased_per_client_max: Count = Field(
         10_000, ge=1, le=65_535, description="QoS 2 packet ids of one client that wait for its PUBREL."
     )

@@ -48,7 +48,7 @@ class BrokerConfig:
     retained_messages_max: int = 1_000_000
     retained_bytes_max: int = 256 * MIB
     subscriptions_per_client_max: int = 10_000
-    subscription_topic_levels_max: int = 128
+    subscription_topic_levels_max: int = 201
     replays_max: int = 10_000
     """Replay subscriptions, of kept sessions too."""
     replays_per_client_max: int = 16

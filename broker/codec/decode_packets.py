@@ -10,7 +10,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from broker.codec import constants
-from broker.codec.errors import MalformedPacket, ProtocolError, TopicNameInvalid, UnsupportedProtocolVersion
+from broker.codec.errors import (
+    MalformedPacket,
+    ProtocolError,
+    TopicNameInvalid,
+    UnknownProtocol,
+    UnsupportedProtocolVersion,
+)
 from broker.codec.packets import (
     Auth,
     Connack,
@@ -66,7 +72,9 @@ def decode_packet(first_byte: int, body: bytes, protocol_level: int) -> Any:
 
 
 def _check_flags(packet_type: int, flags: int, protocol_level: int) -> None:
-    """[MQTT-2.1.3-1]"""
+    """[MQTT-2.1.3-1]; of CONNECT they are looked at when its level is known, and 3.1 has no rule for them."""
+    if packet_type == constants.CONNECT:
+        return
     if packet_type in (constants.PUBREL, constants.SUBSCRIBE, constants.UNSUBSCRIBE):
         if protocol_level == constants.LEVEL_3_1:
             flags &= ~constants.DUP_BIT  # 3.1 §2.1 lets these three be sent again, with DUP
@@ -93,13 +101,19 @@ def _check_reason(reason_code: int, packet_type: int) -> None:
 
 
 def _decode_connect(first_byte: int, body: bytes, protocol_level: int) -> Packet:
-    del first_byte, protocol_level
-    protocol_name, position = decode_string(body, 0)
+    del protocol_level
+    name, position = decode_binary(body, 0)
     level = body[position]
     is_bridge = level & constants.BRIDGE_BIT != 0
     level &= ~constants.BRIDGE_BIT
-    if _PROTOCOL_NAMES.get(level) != protocol_name or (is_bridge and level == constants.LEVEL_5):
+    if name not in (b"MQTT", b"MQIsdp"):
+        raise UnknownProtocol(f"protocol {name[:20]!r}")  # [MQTT-3.1.2-1]
+    protocol_name = name.decode()
+    if _PROTOCOL_NAMES.get(level) != protocol_name:
         raise UnsupportedProtocolVersion(f"protocol {protocol_name!r} level {body[position]}")  # [MQTT-3.1.2-2]
+    is_bridge = is_bridge and level != constants.LEVEL_5  # 5.0 has subscription options for what a bridge wants
+    if first_byte & 0x0F and level != constants.LEVEL_3_1:
+        raise MalformedPacket("CONNECT with flags that are reserved")  # [MQTT-2.1.3-1]
     flags = body[position + 1]
     _check_connect_flags(flags, level)
     packet = Connect(protocol_level=level, protocol_name=protocol_name, is_bridge=is_bridge)
@@ -114,6 +128,7 @@ def _decode_connect(first_byte: int, body: bytes, protocol_level: int) -> Packet
             will_properties, position = decode_properties(body, position, constants.WILL)
         topic_name, position = decode_string(body, position)
         payload, position = decode_binary(body, position)
+        validate_topic_name(topic_name.encode())  # [MQTT-3.1.3-11]
         will_qos = flags >> constants.WILL_QOS_SHIFT & 3
         packet.will = Will(topic_name, payload, will_qos, flags & constants.WILL_RETAIN_BIT != 0, will_properties)
     if level == constants.LEVEL_3_1 and position == len(body):
@@ -134,7 +149,8 @@ def _check_connect_flags(flags: int, level: int) -> None:
     will_qos = flags >> constants.WILL_QOS_SHIFT & 3
     if will_qos == 3:
         raise MalformedPacket("will QoS 3")  # [MQTT-3.1.2-12]
-    if not flags & constants.WILL_BIT and (will_qos or flags & constants.WILL_RETAIN_BIT):
+    has_will_options = will_qos or flags & constants.WILL_RETAIN_BIT
+    if has_will_options and not flags & constants.WILL_BIT and level != constants.LEVEL_3_1:
         raise MalformedPacket("will QoS or retain without a will")  # [MQTT-3.1.2-11] [MQTT-3.1.2-13]
     if flags & constants.PASSWORD_BIT and not flags & constants.USERNAME_BIT and level != constants.LEVEL_5:
         raise MalformedPacket("password without a user name")  # 3.1.1 [MQTT-3.1.2-22]
@@ -230,7 +246,7 @@ def _decode_pubcomp(first_byte: int, body: bytes, protocol_level: int) -> Packet
 
 
 def _decode_topic_filter(body: bytes, position: int) -> tuple[str, int]:
-    """The filter as text; whether it is a valid one is answered for each filter, in SUBACK."""
+    """The filter as text; whether it is one is for those who know what texts of their own they take."""
     topic_filter, position = decode_string(body, position)
     if not topic_filter:
         raise MalformedPacket("empty topic filter")  # [MQTT-4.7.3-1]

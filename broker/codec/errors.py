@@ -27,21 +27,21 @@ class ProtocolError(MqttError):
 
 
 class UnsupportedProtocolVersion(MqttError):
-    """CONNECT names a protocol or level that is not 3.1, 3.1.1 or 5.0."""
+    """CONNECT of a protocol level that is not 3.1, 3.1.1 or 5.0, or that does not go with its protocol name."""
 
     reason_code: ClassVar[int] = 0x84
 
 
-class TopicFilterInvalid(ProtocolError):
-    """A text that is no topic filter (§4.7)."""
-
-    reason_code: ClassVar[int] = 0x8F
+class UnknownProtocol(UnsupportedProtocolVersion):
+    """CONNECT with a protocol name that is not MQTT's: nobody knows in which form to answer."""
 
 
-class TopicNameInvalid(ProtocolError):
-    """A text that is no topic name (§4.7)."""
+class TopicFilterInvalid(MalformedPacket):
+    """A text that is no topic filter (§4.7). 0x8F is for one that is, and is not granted (§3.9.3)."""
 
-    reason_code: ClassVar[int] = 0x90
+
+class TopicNameInvalid(MalformedPacket):
+    """A text that is no topic name (§4.7). 0x90 is for one that is, and is not accepted (§3.4.2.1)."""
 
 
 class ReceiveMaximumExceeded(MqttError):

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING
 from broker.codec import constants
 from broker.codec.decode import PublishColumns, decode_packet, decode_publishes, next_frame
 from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_connack, encode_disconnect, encode_puback, encode_pubrec
-from broker.codec.errors import MqttError, ProtocolError, ReceiveMaximumExceeded, UnsupportedProtocolVersion
+from broker.codec.errors import (
+    MqttError,
+    ProtocolError,
+    ReceiveMaximumExceeded,
+    UnknownProtocol,
+    UnsupportedProtocolVersion,
+)
 from broker.codec.packets import Connack, Disconnect, Puback, Pubrec
+from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
 from broker.outbox import Outbox
 from broker.protocol import state as states
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
 
 PARTS_MAX = 64
 """Reads of an unfinished packet kept apart; a peer that sends byte by byte must not cost an object for each."""
+
+REASON_CHARACTERS_MAX = 200
+"""Of a reason string; what a peer sent may be part of it."""
 
 SERVER_SHUTTING_DOWN = 0x8B
 KEEP_ALIVE_TIMEOUT = 0x8D
@@ -47,6 +57,7 @@ class Connection:
         "close_reason",
         "engine",
         "inbound_aliases",
+        "is_bridge",
         "is_paused",
         "is_v5",
         "keep_alive_s",
@@ -61,6 +72,7 @@ class Connection:
         "state",
         "transport_kind",
         "username",
+        "wants_reasons",
         "will",
     )
 
@@ -74,6 +86,10 @@ class Connection:
         self.state = states.AWAITING_CONNECT
         self.protocol_level = 0
         self.is_v5 = False
+        self.is_bridge = False
+        """The peer is a broker that speaks 3.1 or 3.1.1: it wants RETAIN as published, and nothing back of its own."""
+        self.wants_reasons = False
+        """The client asked for reason strings (Request Problem Information of 1, MQTT 5 §3.1.2.11.7)."""
         self.client_id = ""
         self.username: str | None = None
         self.session: Session | None = None
@@ -336,21 +352,44 @@ class Connection:
         self.engine.on_protocol_error(self, error, data)
         if self.state == states.AWAITING_CONNECT:
             self._answer_bad_connect(error)
-        self.close(reason, error.reason_code)
+        self.close(reason, error.reason_code, str(error))
 
     def _answer_bad_connect(self, error: MqttError) -> None:
-        """A CONNECT that cannot be taken: 3.1.1 has an answer for a wrong version only. [MQTT-3.1.2-2]"""
+        """A CONNECT that cannot be taken: 3.1.1 has an answer for a wrong version only. [MQTT-3.1.2-2]
+
+        A level that nobody has yet is answered in the newest form, one that belongs to another name in the oldest.
+        """
+        if isinstance(error, UnknownProtocol):
+            return
         if isinstance(error, UnsupportedProtocolVersion):
-            self.outbox.append(encode_connack(Connack(False, connack_code_3_1_1(error.reason_code)), 4))
+            if self.protocol_level in (constants.LEVEL_3_1, constants.LEVEL_3_1_1, constants.LEVEL_5):
+                self.outbox.append(encode_connack(Connack(False, connack_code_3_1_1(error.reason_code)), 4))
+            else:
+                self.outbox.append(encode_connack(Connack(False, error.reason_code), 5))
         elif self.protocol_level == constants.LEVEL_5:
             self.outbox.append(encode_connack(Connack(False, error.reason_code), 5))
 
-    def close(self, reason: CloseReason, reason_code: int = 0) -> None:
-        """End the connection from our side, with DISCONNECT in MQTT 5 after CONNACK. [MQTT-3.14.0-1]"""
+    def reason(self, text: str) -> Properties | None:
+        """`text` as a reason string for a client that asked for such, None for others. [MQTT-3.1.2-29]"""
+        if not self.wants_reasons or not text:
+            return None
+        properties = Properties()
+        properties.reason_string = text[:REASON_CHARACTERS_MAX].replace("\0", "")
+        return properties
+
+    def close(self, reason: CloseReason, reason_code: int = 0, text: str = "") -> None:
+        """End the connection from our side, with DISCONNECT in MQTT 5 after CONNACK. [MQTT-3.14.0-1]
+
+        `text` is for people; it is sent when the client asked for it and takes it. [MQTT-3.14.2-3]
+        """
         if self.state == states.CLOSED:
             return
         if self.state == states.CONNECTED and self.is_v5 and reason_code:
-            self.outbox.append(encode_disconnect(Disconnect(reason_code), 5))
+            farewell = encode_disconnect(Disconnect(reason_code, self.reason(text)), 5)
+            bytes_max = self.session.packet_bytes_max if self.session is not None else 0
+            if bytes_max and len(farewell) > bytes_max:
+                farewell = encode_disconnect(Disconnect(reason_code), 5)
+            self.outbox.append(farewell)
         self._end(reason)
         self.outbox.close()
         self.engine.file_timer(self, self.engine.config.close_timeout_s)
@@ -397,9 +436,12 @@ def acknowledgements(run: PublishRun) -> bytes:
 
 
 def connect_level(data: bytes, body_start: int, end: int) -> int:
-    """The protocol level of a CONNECT that may be wrong in every other way; 0: it does not come so far."""
+    """The protocol level of a CONNECT that may be wrong in every other way; 0: it does not come so far.
+
+    Without the bit of a bridge, which changes nothing of the form.
+    """
     at = body_start + 2 + int.from_bytes(data[body_start : body_start + 2], "big")
-    return data[at] if at < end else 0
+    return data[at] & ~constants.BRIDGE_BIT if at < end else 0
 
 
 def frame_bytes(tail: bytes) -> int:

@@ -12,6 +12,8 @@ from tests.support.mqtt_client import ConnectionEnded, RawClient
 
 Open = Callable[..., RawClient]
 
+REQUEST_PROBLEM_INFORMATION = 0x17
+
 
 def corrupt_flags(packet: bytes, flags: int, version: int) -> bytes:
     """The CONNECT with another connect flags byte."""
@@ -53,20 +55,55 @@ def test_mqtt_3_1_is_spoken(opened: Open, name: str) -> None:
     assert received == {wire.PUBACK, wire.PUBLISH}
 
 
-@pytest.mark.parametrize("level", [0, 6])
+@pytest.mark.parametrize("level", [0, 1, 6, 0x7F, 0x80, 0x86])
 def test_unknown_protocol_level_is_refused(opened: Open, name: str, level: int) -> None:
-    """[MQTT-3.1.2-2]"""
-    client = opened(wire.V311)
+    """[MQTT-3.1.2-2], in the form of 5.0: nobody knows what a client of such a level reads"""
+    client = opened(wire.V5)
     client.send(wire.connect(name, wire.V311).replace(b"MQTT\x04", b"MQTT" + bytes((level,))))
-    assert client.expect(wire.CONNACK).reason_code in (0x01, 0x84)
+    assert client.expect(wire.CONNACK).reason_code == 0x84
     client.expect_closed()
 
 
-def test_wrong_protocol_name_is_closed(opened: Open, name: str, version: int) -> None:
-    """[MQTT-3.1.2-1]"""
+@pytest.mark.parametrize(("protocol_name", "level"), [("MQTT", 3), ("MQIsdp", 4), ("MQIsdp", 5), ("MQIsdp", 0x84)])
+def test_level_of_another_name_is_refused(opened: Open, name: str, protocol_name: str, level: int) -> None:
+    """[MQTT-3.1.2-2]"""
+    client = opened(wire.V311)
+    body = wire.string(protocol_name) + bytes((level, 2, 0, 0)) + wire.string(name)
+    client.send(wire.packet(wire.CONNECT, body))
+    assert client.expect(wire.CONNACK).reason_code == 0x01
+    client.expect_closed()
+
+
+@pytest.mark.parametrize("protocol_name", [b"MQTX", b"mqtt", b"MQT", b"MQTTT", b"", b"MQIsdq", b"\xff\xff\xff\xff"])
+def test_wrong_protocol_name_is_closed_without_a_word(
+    opened: Open, name: str, version: int, protocol_name: bytes
+) -> None:
+    """[MQTT-3.1.2-1] and [MQTT-3.1.4-1]"""
     client = opened(version)
-    client.send(wire.connect(name, version).replace(b"MQTT", b"MQTX"))
-    expect_refused(client)
+    body = wire.string(protocol_name) + bytes((version, 2, 0, 0)) + wire.string(name)
+    client.send(wire.packet(wire.CONNECT, body))
+    client.expect_closed()
+
+
+def test_3_1_1_says_nothing_to_a_malformed_connect(opened: Open, name: str) -> None:
+    """[MQTT-3.1.4-1] of 3.1.1: closed without a CONNACK"""
+    for broken in (
+        corrupt_flags(wire.connect(name, wire.V311), 0x03, wire.V311),
+        wire.connect(name, wire.V311, will=wire.Will("a/#", b"")),
+        wire.connect(name, wire.V311, will=wire.Will("", b"")),
+        wire.connect(name, wire.V311, password=b"x"),  # without a user name [MQTT-3.1.2-22] of 3.1.1
+        b"\x11" + wire.connect(name, wire.V311)[1:],
+    ):
+        client = opened(wire.V311)
+        client.send(broken)
+        client.expect_closed()
+
+
+def test_connack_that_is_too_large_for_the_client_is_not_sent(opened: Open, name: str) -> None:
+    """[MQTT-3.1.2-24]"""
+    client = opened(wire.V5)
+    client.send(wire.connect(name, connect_properties={wire.MAXIMUM_PACKET_SIZE: 8}))
+    client.expect_closed()
 
 
 def test_reserved_flag_must_be_zero(opened: Open, name: str, version: int) -> None:
@@ -118,6 +155,44 @@ def test_client_id_must_be_utf_8(opened: Open, name: str, version: int) -> None:
     client = opened(version)
     client.send(wire.connect("aa", version).replace(b"aa", b"\xff\xfe"))
     expect_refused(client)
+
+
+def test_mqtt_3_1_knows_no_session_present(opened: Open, name: str) -> None:
+    """The byte is reserved in 3.1, as in Mosquitto's answer"""
+    first = opened(wire.V31)
+    first.connect(name, clean=False)
+    first.disconnect()
+    second = opened(wire.V31)
+    assert not second.connect(name, clean=False).session_present
+    assert not opened(wire.V5).connect(name).session_present
+
+
+@pytest.mark.parametrize(("asked", "is_told"), [(None, False), (0, False), (1, True)])
+def test_reason_strings_only_for_those_who_ask(
+    connected: Connect, opened: Open, name: str, asked: int | None, is_told: bool
+) -> None:
+    """[MQTT-3.1.2-29]"""
+    properties: wire.Properties = {} if asked is None else {REQUEST_PROBLEM_INFORMATION: asked}
+    client = connected(name, properties=properties)
+    client.publish("$server/x", b"", 1)
+    assert (wire.REASON_STRING in client.expect(wire.PUBACK).properties) == is_told
+    client.publish("$server/x", b"", 2)
+    assert (wire.REASON_STRING in client.expect(wire.PUBREC).properties) == is_told
+    client.publish("a", b"", 1, properties={wire.TOPIC_ALIAS: 65_535})
+    farewell = client.expect(wire.DISCONNECT)
+    assert (farewell.reason_code, wire.REASON_STRING in farewell.properties) == (0x94, is_told)
+    refused = opened()
+    refused.send(wire.connect(name, connect_properties={**properties, wire.AUTHENTICATION_METHOD: "SCRAM-X"}))
+    connack = refused.expect(wire.CONNACK)
+    assert (connack.reason_code, wire.REASON_STRING in connack.properties) == (0x8C, is_told)
+
+
+def test_a_reason_string_that_does_not_fit_is_left_out(connected: Connect, name: str) -> None:
+    """[MQTT-3.14.2-3]"""
+    client = connected(name, properties={REQUEST_PROBLEM_INFORMATION: 1, wire.MAXIMUM_PACKET_SIZE: 40})
+    client.publish("a", b"", 1, properties={wire.TOPIC_ALIAS: 65_535})
+    farewell = client.expect(wire.DISCONNECT)
+    assert (farewell.reason_code, farewell.properties) == (0x94, {})
 
 
 def test_empty_client_id_with_clean_start_gets_one(opened: Open) -> None:

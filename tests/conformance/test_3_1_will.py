@@ -32,6 +32,17 @@ def test_disconnect_discards_the_will(connected: Connect, name: str, version: in
     watcher.expect_nothing()
 
 
+@pytest.mark.parametrize("reason_code", [0x80, 0x81, 0x95])
+def test_disconnect_with_an_error_publishes_the_will(connected: Connect, name: str, reason_code: int) -> None:
+    """[MQTT-3.1.2-8] [MQTT-3.14.4-3]: 0x00 alone discards it"""
+    watcher = connected()
+    watcher.subscribe((f"{name}/will", 1))
+    client = connected(name, will=wire.Will(f"{name}/will", b"gone", 1))
+    client.send(wire.disconnect(reason_code))
+    client.expect_closed()
+    watcher.expect_publish(f"{name}/will", b"gone")
+
+
 def test_protocol_error_publishes_the_will(connected: Connect, name: str, version: int) -> None:
     """§3.1.2.5"""
     watcher = connected(version=version)

@@ -12,6 +12,7 @@ from broker.codec.errors import (
     ProtocolError,
     TopicAliasInvalid,
     TopicNameInvalid,
+    UnknownProtocol,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import (
@@ -115,6 +116,20 @@ LEGAL: list[WireCase] = [
         4,
         frame("10", "0004 4d515454 84 00 0000 000161"),
         Connect("a", 4, is_bridge=True, clean_start=False),
+    ),
+    WireCase(
+        "CONNECT of 5.0 with the bit of a bridge, which means nothing there",
+        5,
+        frame("10", "0004 4d515454 85 02 0000 00 000161"),
+        Connect("a", 5),
+        is_canonical=False,
+    ),
+    WireCase(
+        "CONNECT of 3.1 with flags in its first byte and a will QoS without a will",
+        3,
+        frame("1f", V3_CONNECT + "0a 000a 000161"),
+        Connect("a", 3, protocol_name="MQIsdp", keep_alive_s=10),
+        is_canonical=False,
     ),
     WireCase(
         "CONNECT with everything",
@@ -258,9 +273,9 @@ ILLEGAL: list[WireCase] = [
         "CONNECT named otherwise [MQTT-3.1.2-1]",
         4,
         frame("10", "0004 48545450 04 02 0000 0000"),
-        UnsupportedProtocolVersion,
+        UnknownProtocol,
     ),
-    _bad("bridge bit in 5.0", 5, frame("10", "0004 4d515454 85 02 0000 00 0000"), UnsupportedProtocolVersion),
+    _bad("3.1's name with level 4", 4, frame("10", "0006 4d5149736470 04 02 0000 0000"), UnsupportedProtocolVersion),
     _bad("reserved CONNECT flag [MQTT-3.1.2-3]", 4, frame("10", V4_CONNECT + "03 0000 0000"), MalformedPacket),
     _bad("will QoS 3 [MQTT-3.1.2-12]", 4, frame("10", V4_CONNECT + "1e 0000 0000 000174 0000"), MalformedPacket),
     _bad("will QoS without a will [MQTT-3.1.2-11]", 4, frame("10", V4_CONNECT + "0a 0000 0000"), MalformedPacket),
@@ -269,6 +284,12 @@ ILLEGAL: list[WireCase] = [
     _bad("CONNECT without its client id", 4, frame("10", V4_CONNECT + "02 0000"), MalformedPacket),
     _bad("CONNECT without its password", 4, frame("10", V4_CONNECT + "c2 0000 0000 000175"), MalformedPacket),
     _bad("CONNECT with more behind it", 4, frame("10", V4_CONNECT + "02 0000 0000 00"), MalformedPacket),
+    _bad(
+        "will topic with a wildcard [MQTT-3.1.3-11]",
+        4,
+        frame("10", V4_CONNECT + "06 0000 0000 000123 0000"),
+        TopicNameInvalid,
+    ),
     _bad("client id cut short", 4, frame("10", V4_CONNECT + "02 0000 0005 61"), MalformedPacket),
     _bad("client id with U+0000 [MQTT-1.5.4-2]", 4, frame("10", V4_CONNECT + "02 0000 0001 00"), MalformedPacket),
     _bad(

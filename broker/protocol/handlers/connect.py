@@ -5,15 +5,14 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from broker.codec import constants
 from broker.codec.encode import PUBREL_STREAM, encode_connack
-from broker.codec.errors import ProtocolError
 from broker.codec.packets import Connack
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
 from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
 from broker.sessions.replays import open_replays
-from broker.topics.names import validate_topic_name
 
 if TYPE_CHECKING:
     from broker.codec.packets import Connect
@@ -24,19 +23,22 @@ CLIENT_IDENTIFIER_NOT_VALID = 0x85
 QUOTA_EXCEEDED = 0x97
 NOT_AUTHORIZED = 0x87
 EXPIRY_NEVER = 0xFFFF_FFFF
+KEEP_ALIVE_S_MAX = 65_535
 
 
 def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None:
     """Open or resume the session, answer, then send what the session still owes. [MQTT-3.2.0-1]"""
     engine = connection.engine
     connection.protocol_level = packet.protocol_level
-    connection.is_v5 = packet.protocol_level == 5
+    connection.is_v5 = packet.protocol_level == constants.LEVEL_5
+    connection.is_bridge = packet.is_bridge
     connection.username = packet.username
-    refusal = _refusal(connection, packet)
-    if refusal:
-        refuse_connect(connection, refusal)
-        return
     properties = packet.properties if packet.properties is not None else Properties()
+    connection.wants_reasons = properties.request_problem_information == 1
+    refusal = _refusal(connection, packet)
+    if refusal is not None:
+        refuse_connect(connection, *refusal)
+        return
     answer = Properties()
     client_id = packet.client_id
     if not client_id:
@@ -45,54 +47,56 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     connection.client_id = client_id
     expiry_s = _session_expiry_s(connection, packet, properties, answer)
     session, is_present = engine.attach(connection, client_id, packet.clean_start, expiry_s)
-    connection.will = packet.will
     receive_maximum = properties.receive_maximum or 65_535
     session.quota = min(receive_maximum, engine.config.inflight_messages_max)
     session.packet_bytes_max = properties.maximum_packet_size or 0
     _set_keep_alive(connection, packet, answer)
-    connection.state = states.CONNECTED
     if connection.is_v5:
         answer.receive_maximum = engine.config.receive_maximum
         answer.maximum_packet_size = engine.config.packet_bytes_max
         answer.topic_alias_maximum = engine.config.topic_alias_maximum
         answer.shared_subscription_available = 0
-    connack = Connack(is_present, 0, answer if connection.is_v5 else None)
-    answer_bytes = encode_connack(connack, connection.protocol_level)
-    engine.metrics.answer_bytes_sent += len(answer_bytes)
-    connection.outbox.append(answer_bytes)
+    # 3.1 has no session present flag: the byte is reserved there.
+    session_present = is_present and connection.protocol_level != constants.LEVEL_3_1
+    connack = Connack(session_present, 0, answer if connection.is_v5 else None)
+    encoded = encode_connack(connack, connection.protocol_level)
+    if session.packet_bytes_max and len(encoded) > session.packet_bytes_max:  # [MQTT-3.1.2-24]
+        connection.close(CloseReason.REFUSED)
+        return
+    connection.will = packet.will
+    connection.state = states.CONNECTED
+    engine.metrics.answer_bytes_sent += len(encoded)
+    connection.outbox.append(encoded)
     if is_present:
         session.resend(PUBREL_STREAM, now_ms)
         session.send_queued(now_ms)
         open_replays(session)
 
 
-def _refusal(connection: Connection, packet: Connect) -> int:
-    """The reason code with which the CONNECT is refused; 0: it is not."""
+def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
+    """The reason code with which the CONNECT is refused, and its words; None: it is not."""
     engine = connection.engine
     properties = packet.properties
     if properties is not None and properties.authentication_method is not None:
-        return BAD_AUTHENTICATION_METHOD
+        return BAD_AUTHENTICATION_METHOD, "no authentication method is configured"  # [MQTT-4.12.0-1]
     if len(engine.connections) > engine.config.connections_max:
-        return QUOTA_EXCEEDED
+        return QUOTA_EXCEEDED, "connections_max is reached"
     if packet.client_id not in engine.sessions.session_by_client_id and engine.sessions.is_full:
-        return QUOTA_EXCEEDED
+        return QUOTA_EXCEEDED, "sessions_max is reached"
     if not packet.client_id and (packet.protocol_level == 3 or (packet.protocol_level == 4 and not packet.clean_start)):
-        return CLIENT_IDENTIFIER_NOT_VALID  # [MQTT-3.1.3-8]
-    if packet.will is not None:
-        try:
-            validate_topic_name(packet.will.topic_name.encode())
-        except ProtocolError as error:
-            return error.reason_code
-        if engine.router.open_route(packet.will.topic_name.encode()) is None:
-            return NOT_AUTHORIZED
-    return 0
+        return CLIENT_IDENTIFIER_NOT_VALID, "an empty client identifier"  # [MQTT-3.1.3-8]
+    # Bridges of Mosquitto tell of their end below $SYS: they are let in, their will is not published.
+    topic_name = packet.will.topic_name if packet.will is not None else ""
+    if topic_name and not topic_name.startswith("$SYS/") and engine.router.open_route(topic_name.encode()) is None:
+        return NOT_AUTHORIZED, f"only the server publishes to {topic_name}"
+    return None
 
 
-def refuse_connect(connection: Connection, reason_code: int) -> None:
+def refuse_connect(connection: Connection, reason_code: int, text: str = "") -> None:
     """CONNACK with a reason, then the close. [MQTT-3.2.2-7]"""
-    if connection.protocol_level != 5:
+    if connection.protocol_level != constants.LEVEL_5:
         reason_code = connack_code_3_1_1(reason_code)
-    properties = Properties() if connection.protocol_level == 5 else None
+    properties = connection.reason(text)
     level = connection.protocol_level or 4
     connection.outbox.append(encode_connack(Connack(False, reason_code, properties), level))
     connection.close(CloseReason.REFUSED)
@@ -112,7 +116,8 @@ def _session_expiry_s(connection: Connection, packet: Connect, properties: Prope
 def _set_keep_alive(connection: Connection, packet: Connect, answer: Properties) -> None:
     keep_alive_s = packet.keep_alive_s
     longest_s = connection.engine.config.keep_alive_s_max
-    if connection.is_v5 and keep_alive_s > longest_s:
+    is_endless = keep_alive_s == 0 and longest_s < KEEP_ALIVE_S_MAX  # 0 is no limit at all
+    if connection.is_v5 and (keep_alive_s > longest_s or is_endless):
         keep_alive_s = answer.server_keep_alive = longest_s  # [MQTT-3.2.2-21]
     connection.keep_alive_s = keep_alive_s
     if keep_alive_s:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from broker.codec.packets import Auth, Disconnect, Pingreq
     from broker.protocol.connection import Connection
 
-DISCONNECT_WITH_WILL = 0x04
+NORMAL_DISCONNECTION = 0x00
 
 
 def handle_pingreq(connection: Connection, packet: Pingreq, now_ms: int) -> None:
@@ -22,7 +22,7 @@ def handle_pingreq(connection: Connection, packet: Pingreq, now_ms: int) -> None
 
 
 def handle_disconnect(connection: Connection, packet: Disconnect, now_ms: int) -> None:
-    """The client says goodbye; its will is dropped unless it asks for it. [MQTT-3.14.4-3]
+    """The client says goodbye; with any other reason than 0x00 its will is published. [MQTT-3.14.4-3]
 
     Raises:
         ProtocolError: a session expiry interval after one of 0 in CONNECT (§3.14.2.2.2).
@@ -35,7 +35,7 @@ def handle_disconnect(connection: Connection, packet: Disconnect, now_ms: int) -
         if session.expiry_s == 0 and properties.session_expiry_interval:
             raise ProtocolError("session expiry interval in DISCONNECT after 0 in CONNECT")
         session.expiry_s = min(properties.session_expiry_interval, connection.engine.config.session_expiry_s_max)
-    if packet.reason_code != DISCONNECT_WITH_WILL:
+    if packet.reason_code == NORMAL_DISCONNECTION:
         connection.will = None
     connection.close(CloseReason.CLIENT_DISCONNECTED)
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 NOT_AUTHORIZED = 0x87
 QUOTA_EXCEEDED = 0x97
 
+REFUSALS = {
+    "reserved_topic": "only the server publishes to this topic",
+    "retained_full": "no room for another retained message",
+}
+"""What a client that asked for reasons is told, by the reason of the metric."""
+
 
 def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None:
     """Validate, resolve the alias, and hand the publish on as a run of one row.
@@ -141,10 +147,11 @@ def _refuse(connection: Connection, packet: Publish, reason_code: int, reason: s
     if not connection.is_v5:
         reason_code = 0
     level = connection.protocol_level
+    properties = connection.reason(REFUSALS[reason])
     if packet.qos == 1:
-        connection.answer_in_order(encode_puback(Puback(packet.packet_id, reason_code), level))
+        connection.answer_in_order(encode_puback(Puback(packet.packet_id, reason_code, properties), level))
         return
-    connection.answer_in_order(encode_pubrec(Pubrec(packet.packet_id, reason_code), level))
+    connection.answer_in_order(encode_pubrec(Pubrec(packet.packet_id, reason_code, properties), level))
     if reason_code == 0 and connection.session is not None:  # PUBREL will come
         if connection.session.unreleased is None:
             connection.session.unreleased = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.codec.encode import encode_suback, encode_unsuback
-from broker.codec.errors import MqttError
+from broker.codec.errors import TopicFilterInvalid
 from broker.codec.packets import Suback, Unsuback
 from broker.delivery import Delivery
 from broker.protocol.handlers.publish import make_run
@@ -36,6 +36,7 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
     """Add the subscriptions, answer with one code each, then send what is retained or stored. [MQTT-3.8.4-5]"""
     session = connection.session
     assert session is not None
+    _check_filters([subscription.topic_filter for subscription in packet.subscriptions])
     identifiers = packet.properties.subscription_identifiers if packet.properties is not None else None
     sinces = _sinces(connection, packet)
     reason_codes: list[int] = []
@@ -44,6 +45,9 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
     for subscription in packet.subscriptions:
         if identifiers:
             subscription.subscription_identifier = identifiers[0]
+        if connection.is_bridge:  # two brokers must not send one message to and fro, and keep what is retained so
+            subscription.retain_as_published = True
+            subscription.no_local = not subscription.topic_filter.startswith(SHARE_PREFIX)
         try:
             wanted = _judge(connection, session, subscription.topic_filter, sinces)
             state = _replay_state(connection, session, subscription, wanted, now_ms) if wanted is not None else None
@@ -65,6 +69,17 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
             _send_retained(connection, session, subscription, message, now_ms)
     for replay in replays:
         replay.open()
+
+
+def _check_filters(topic_filters: list[str]) -> None:
+    """All of them, before any has an effect; `$replay` has words of its own for what is wrong with one.
+
+    Raises:
+        TopicFilterInvalid: one is no topic filter: the packet is malformed, and none of it is granted.
+    """
+    for topic_filter in topic_filters:
+        if not topic_filter.startswith(REPLAY_PREFIX):
+            validate_topic_filter(topic_filter)
 
 
 class Refused(Exception):
@@ -98,9 +113,9 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
     config = connection.engine.config
     try:
         validate_topic_filter(name)
-        shared_filter = split_shared(name)[1] if name.startswith(SHARE_PREFIX) else ""
-    except MqttError as error:
-        raise Refused(error.reason_code) from error
+    except TopicFilterInvalid as error:
+        raise Refused(TOPIC_FILTER_INVALID) from error
+    shared_filter = split_shared(name)[1] if name.startswith(SHARE_PREFIX) else ""
     if shared_filter:
         is_replay = bool(sinces) or shared_filter.startswith(REPLAY_PREFIX)
         raise Refused(TOPIC_FILTER_INVALID if is_replay else SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
@@ -208,6 +223,7 @@ def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int)
     del now_ms
     session = connection.session
     assert session is not None
+    _check_filters(packet.topic_filters)
     reason_codes: list[int] = []
     for topic_filter in packet.topic_filters:
         if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:

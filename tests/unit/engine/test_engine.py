@@ -685,18 +685,20 @@ def test_packets_of_any_split() -> None:
 @pytest.mark.parametrize(
     ("data", "answer"),
     [
-        (b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x00\x00\x01a", [Connack(False, 1)]),
+        (b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x00\x00\x01a", [Connack(False, 0x84)]),
+        (b"\x10\x0d\x00\x04MQTT\x03\x02\x00\x00\x00\x01a", [Connack(False, 1)]),
+        (b"\x10\x0f\x00\x06MQIsdp\x04\x02\x00\x00\x00\x01a", [Connack(False, 1)]),
         (b"\x10\x0e\x00\x04MQTT\x05\x03\x00\x00\x00\x00\x01a", [Connack(False, 0x81)]),
         (b"\x10\x0d\x00\x04MQTT\x04\x03\x00\x00\x00\x01a", []),
-        (b"\x10\x0d\x00\x05MQTTX\x04\x02\x00\x00\x00\x00", None),
+        (b"\x10\x0d\x00\x05MQTTX\x04\x02\x00\x00\x00\x00", []),
     ],
 )
-def test_bad_connect_is_answered_where_its_version_has_an_answer(data: bytes, answer: list[object] | None) -> None:
+def test_bad_connect_is_answered_where_its_version_has_an_answer(data: bytes, answer: list[Connack]) -> None:
     """[MQTT-3.1.2-2], [MQTT-3.1.2-3]"""
     client = EngineClient(make_engine(), 5 if answer and answer[0].reason_code > 0x80 else 4)
     client.send_bytes(data)
     assert client.transport.is_closed
-    assert answer is None or client.received() == answer
+    assert client.received() == answer
 
 
 @pytest.mark.parametrize(
