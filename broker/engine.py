@@ -248,7 +248,10 @@ class Engine:
     def _deliver(self, run: PublishRun) -> int:
         if run.retain and not self.retained.put(run):
             self.metrics.dropped_messages["retained_full"] += 1
-        return self.router.route(run)
+        delivered_to = self.router.route(run)
+        if run.unmatched is not None and self.replays is not None and self.replays.count:
+            run.unmatched = None  # a replay may take them, later: nobody knows yet
+        return delivered_to
 
     def can_retain(self, packet: Publish) -> bool:
         """There is room for the message among the retained."""

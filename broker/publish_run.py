@@ -47,6 +47,7 @@ class PublishRun:
         "routes",
         "start",
         "stream",
+        "unmatched",
     )
 
     def __init__(
@@ -95,6 +96,8 @@ class PublishRun:
         """The acknowledgements of this run may leave (they still wait for those before them)."""
         self.reason_code = 0
         """What they say; not 0: refused."""
+        self.unmatched: list[tuple[int, int]] | None = None
+        """(First row, row after the last) of what nobody subscribes to, in runs with `is_v5`: their PUBACKs say so."""
         self.stream = routes[0].stream
         """`SinkTopic.stream` of the rows, None when no stream takes them."""
         # Filled in by the log that takes the run.

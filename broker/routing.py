@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.delivery import Delivery
-from broker.topics.names import validate_topic_name
+from broker.topics.names import refuse_control_characters, validate_topic_name
 from broker.topics.subscriptions import RouteTree, SubscriptionTree
 
 if TYPE_CHECKING:
@@ -101,9 +101,10 @@ class Router:
         """The route of a topic that a client published to; None when clients may not publish there.
 
         Raises:
-            MqttError: `topic` is not a topic name (MQTT 5 §4.7).
+            MqttError: `topic` is not a topic name (MQTT 5 §4.7), or holds control characters.
         """
         topic_name = validate_topic_name(topic)
+        refuse_control_characters(topic_name)
         if topic_name.startswith("$") and topic_name.startswith(RESERVED_PREFIXES):
             return None
         return self.add_route(topic_name, topic)
@@ -179,6 +180,8 @@ class Router:
         Rows that follow one another, go to the same targets and have the same kind of QoS are delivered as one piece.
         """
         if not self.subscriptions.count:  # devices and live readers alone: nothing to look for
+            if run.is_v5 and run.reliable:
+                run.unmatched = [(0, len(run.routes))]
             return 0
         routes = run.routes
         packet_ids = run.packet_ids
@@ -203,6 +206,10 @@ class Router:
                     next_row += 1
             if targets.key:
                 targets.deliver(Delivery(run, row, next_row, is_reliable), run.received_at_ms)
+            elif is_reliable and run.is_v5:
+                if run.unmatched is None:
+                    run.unmatched = []
+                run.unmatched.append((row, next_row))
             row = next_row
         return len(targets) if targets is not None else 0
 
@@ -213,9 +220,12 @@ def _merge(session: Session, subscriptions: list[Subscription]) -> Target:
         only = subscriptions[0]
         identifier = only.subscription_identifier
         return session.target(only.qos, only.no_local, only.retain_as_published, (identifier,) if identifier else ())
+    not_no_local = [subscription for subscription in subscriptions if not subscription.no_local]
+    is_mixed = 0 < len(not_no_local) < len(subscriptions)
     return session.target(
         max(subscription.qos for subscription in subscriptions),
-        all(subscription.no_local for subscription in subscriptions),
+        not not_no_local,
         any(subscription.retain_as_published for subscription in subscriptions),
         tuple(s.subscription_identifier for s in subscriptions if s.subscription_identifier),
+        _merge(session, not_no_local) if is_mixed else None,
     )

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from broker.codec import constants
 from broker.codec.decode import PublishColumns, decode_packet, decode_publishes, next_frame
-from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_connack, encode_disconnect, encode_puback, encode_pubrec
+from broker.codec.encode import (
+    PACKET_IDS,
+    PUBACKS,
+    PUBREC_STREAM,
+    encode_connack,
+    encode_disconnect,
+    encode_puback,
+    encode_pubrec,
+)
 from broker.codec.errors import (
     MqttError,
     ProtocolError,
@@ -432,7 +440,20 @@ def acknowledgements(run: PublishRun) -> bytes:
         return b"".join([encode_puback(Puback(packet_id, run.reason_code), 5) for packet_id in ids])
     if run.qos == 2:
         return b"".join([PUBREC_STREAM[4 * packet_id : 4 * packet_id + 4] for packet_id in ids])
+    if run.unmatched is not None:
+        return b"".join(_pubacks_of_unmatched(run))
     return b"".join([PUBACKS[packet_id] for packet_id in ids])
+
+
+def _pubacks_of_unmatched(run: PublishRun) -> list[bytes]:
+    """One for each row, 0x10 where there was no subscriber, as Mosquitto says it (§3.4.2.1); QoS 0 has none."""
+    ids = run.packet_ids
+    pubacks = [PUBACKS[packet_id] if packet_id else b"" for packet_id in ids]
+    for row, end_row in run.unmatched or ():
+        pubacks[row:end_row] = [
+            b"\x40\x03" + PACKET_IDS[packet_id] + b"\x10" if packet_id else b"" for packet_id in ids[row:end_row]
+        ]
+    return pubacks
 
 
 def connect_level(data: bytes, body_start: int, end: int) -> int:

@@ -20,13 +20,24 @@ PACKET_ID_MAX = 65_535
 class Flight:
     """Rows `row` to `end_row - 1` of `run` (or of a piece of a replay), sent with the packet ids from `first_id` on."""
 
-    __slots__ = ("end_row", "first_id", "row", "run")
+    __slots__ = ("end_row", "first_id", "identifiers", "retain", "row", "run")
 
-    def __init__(self, first_id: int, run: PublishRun | ReplayPiece, row: int, end_row: int) -> None:
+    def __init__(
+        self,
+        first_id: int,
+        run: PublishRun | ReplayPiece,
+        row: int,
+        end_row: int,
+        retain: bool = False,
+        identifiers: tuple[int, ...] = (),
+    ) -> None:
         self.first_id = first_id
         self.run = run
         self.row = row
         self.end_row = end_row
+        self.retain = retain
+        self.identifiers = identifiers
+        """The subscription identifiers that the rows name; they and RETAIN are the same when they are sent again."""
 
 
 class Inflight:
@@ -62,11 +73,19 @@ class Inflight:
         flights = [(1, flight) for flight in self.unacknowledged] + [(2, flight) for flight in self.unreceived]
         return sorted(flights, key=lambda each: (latest_id - each[1].first_id) % PACKET_ID_MAX, reverse=True)
 
-    def add(self, run: PublishRun | ReplayPiece, row: int, end_row: int, qos: int) -> Flight:
+    def add(
+        self,
+        run: PublishRun | ReplayPiece,
+        row: int,
+        end_row: int,
+        qos: int,
+        retain: bool = False,
+        identifiers: tuple[int, ...] = (),
+    ) -> Flight:
         """Hand out packet ids for as many of the rows as fit before the ids begin again at 1."""
         first_id = self.next_id
         end_row = min(end_row, row + PACKET_ID_MAX - first_id + 1)
-        flight = Flight(first_id, run, row, end_row)
+        flight = Flight(first_id, run, row, end_row, retain, identifiers)
         (self.unacknowledged if qos == 1 else self.unreceived).append(flight)
         count = end_row - row
         self.count += count
@@ -90,7 +109,7 @@ def take(flights: deque[Flight], packet_id: int) -> Flight | None:
         position = packet_id - flight.first_id
         if 0 <= position < flight.end_row - flight.row:
             row = flight.row + position
-            taken = Flight(packet_id, flight.run, row, row + 1)
+            taken = Flight(packet_id, flight.run, row, row + 1, flight.retain, flight.identifiers)
             if position == 0:
                 flight.row += 1
                 flight.first_id += 1
@@ -99,8 +118,13 @@ def take(flights: deque[Flight], packet_id: int) -> Flight | None:
             elif row + 1 == flight.end_row:
                 flight.end_row = row
             else:
-                rest = Flight(packet_id + 1, flight.run, row + 1, flight.end_row)
+                rest = Flight(packet_id + 1, flight.run, row + 1, flight.end_row, flight.retain, flight.identifiers)
                 flight.end_row = row
                 flights.insert(index + 1, rest)
             return taken
     return None
+
+
+def holds(flights: deque[Flight], packet_id: int) -> bool:
+    """Whether `packet_id` is one of theirs."""
+    return any(0 <= packet_id - flight.first_id < flight.end_row - flight.row for flight in flights)

@@ -37,21 +37,29 @@ class Attached(Protocol):
 class Target:
     """How one session takes one topic: its subscriptions that match, merged. [MQTT-3.3.4-2]"""
 
-    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "session")
+    __slots__ = ("identifiers", "no_local", "own", "qos", "retain_as_published", "session")
 
     def __init__(
-        self, session: Session, qos: int, no_local: bool, retain_as_published: bool, identifiers: tuple[int, ...]
+        self,
+        session: Session,
+        qos: int,
+        no_local: bool,
+        retain_as_published: bool,
+        identifiers: tuple[int, ...],
+        own: Target | None = None,
     ) -> None:
         self.session = session
         self.qos = qos
         self.no_local = no_local
         self.retain_as_published = retain_as_published
         self.identifiers = identifiers
+        self.own = own
+        """What the client gets of its own publishes, when some of the subscriptions are No Local and some are not."""
 
     @property
     def is_simple(self) -> bool:
         """The same bytes as for every other subscriber will do."""
-        return not (self.no_local or self.retain_as_published or self.identifiers)
+        return not (self.no_local or self.retain_as_published or self.identifiers or self.own is not None)
 
 
 class Queued:
@@ -108,7 +116,7 @@ class Session:
         """The client's Maximum Packet Size; 0: none. [MQTT-3.1.2-24]"""
         # The rest is made when it is first needed: most sessions are idle.
         self.subscriptions: dict[str, Subscription] | None = None
-        self.targets: dict[tuple[int, bool, bool, tuple[int, ...]], Target] | None = None
+        self.targets: dict[tuple[int, bool, bool, tuple[int, ...], Target | None], Target] | None = None
         self.replays: dict[str, Replay] | None = None
         """Those of the subscriptions that are replays, by topic filter as subscribed."""
         self.inflight: Inflight | None = None
@@ -122,14 +130,21 @@ class Session:
         self.restored_unreleased: set[int] | None = None
         """Those from before a restart: only a publish with DUP is a repeat of one."""
 
-    def target(self, qos: int, no_local: bool, retain_as_published: bool, identifiers: tuple[int, ...]) -> Target:
+    def target(
+        self,
+        qos: int,
+        no_local: bool,
+        retain_as_published: bool,
+        identifiers: tuple[int, ...],
+        own: Target | None = None,
+    ) -> Target:
         """The session's one Target with these options."""
         if self.targets is None:
             self.targets = {}
-        key = (qos, no_local, retain_as_published, identifiers)
+        key = (qos, no_local, retain_as_published, identifiers, own)
         target = self.targets.get(key)
         if target is None:
-            target = self.targets[key] = Target(self, qos, no_local, retain_as_published, identifiers)
+            target = self.targets[key] = Target(self, qos, no_local, retain_as_published, identifiers, own)
         return target
 
     # Delivery
@@ -162,13 +177,21 @@ class Session:
                 self._metrics.messages_delivered += 1
 
     def deliver_reliably(
-        self, delivery: Delivery, qos: int, retain: bool = False, identifiers: tuple[int, ...] = ()
+        self,
+        delivery: Delivery,
+        qos: int,
+        retain: bool = False,
+        identifiers: tuple[int, ...] = (),
+        now_ms: int = 0,
     ) -> None:
-        """Send the rows with QoS 1 or 2, or queue what cannot leave now."""
+        """Send the rows with QoS 1 or 2, or queue what cannot leave now.
+
+        `now_ms` is for messages that have waited, retained ones: their message expiry interval is reduced by that.
+        """
         if self.queue or self.outbox is None:
             self._enqueue(delivery, qos, retain, identifiers)
             return
-        sent_row = self._send(delivery, qos, retain, identifiers)
+        sent_row = self._send(delivery, qos, retain, identifiers, now_ms)
         if sent_row < delivery.end_row:
             rest = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable)
             self._enqueue(rest, qos, retain, identifiers)
@@ -176,8 +199,10 @@ class Session:
     def deliver_special(self, delivery: Delivery, target: Target, now_ms: int) -> None:
         """Rows for a subscription whose options make its frames its own."""
         run = delivery.run
-        if target.no_local and run.client_id == self.client_id:  # [MQTT-3.8.3-3]
-            return
+        if run.client_id == self.client_id:  # [MQTT-3.8.3-3]
+            if target.no_local:
+                return
+            target = target.own or target
         retain = run.retain and target.retain_as_published  # [MQTT-3.3.1-12], [MQTT-3.3.1-13]
         qos = min(target.qos, run.qos) if delivery.is_reliable else 0
         if not retain and not target.identifiers:
@@ -255,7 +280,7 @@ class Session:
         if self.packet_bytes_max and len(front) + len(back) + 2 > self.packet_bytes_max:
             self._metrics.dropped_messages["packet_too_large"] += 1
             return 1
-        flight = self.inflight.add(*compact(run, row, row + 1), qos)
+        flight = self.inflight.add(*compact(run, row, row + 1), qos, retain, identifiers)
         self.outbox.append(front + PACKET_IDS[flight.first_id] + back)
         self._metrics.messages_delivered += 1
         return 1
@@ -327,7 +352,15 @@ class Session:
             if isinstance(flight.run, ReplayPiece):
                 front, back = flight.run.split(row, self.is_v5)
             else:
-                front, back = split_frame(flight.run, row, self.is_v5, qos, now_ms=now_ms)
+                front, back = split_frame(
+                    flight.run,
+                    row,
+                    self.is_v5,
+                    qos,
+                    retain=flight.retain,
+                    identifiers=flight.identifiers,
+                    now_ms=now_ms,
+                )
             front = bytes((front[0] | 0x08,)) + front[1:]  # DUP [MQTT-3.3.1-1]
             self.outbox.append(front + PACKET_IDS[flight.first_id + row - flight.row] + back)
 

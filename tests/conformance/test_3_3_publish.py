@@ -184,6 +184,39 @@ def test_unknown_pubrel_is_answered(connected: Connect, version: int) -> None:
         assert found.reason_code == 0x92
 
 
+@pytest.mark.parametrize(
+    ("qos", "answers"),
+    [
+        (1, [wire.PUBREC]),
+        (1, [wire.PUBCOMP]),
+        (2, [wire.PUBACK]),
+        (2, [wire.PUBCOMP]),
+        (2, [wire.PUBREC, wire.PUBACK]),
+    ],
+)
+def test_answers_of_another_qos_are_protocol_errors(
+    connected: Connect, name: str, version: int, qos: int, answers: list[int]
+) -> None:
+    """[MQTT-4.3.2-3] [MQTT-4.3.3-4] [MQTT-4.3.3-5]: as Mosquitto takes them"""
+    subscriber, publisher = connected(version=version), connected()
+    subscriber.subscribe((name, 2))
+    publisher.publish_acknowledged(name, b"x", qos)
+    packet_id = subscriber.expect(wire.PUBLISH).packet_id
+    for kind in answers:
+        subscriber.send(wire.acknowledgement(kind, packet_id))
+    if len(answers) > 1:
+        assert subscriber.expect(wire.PUBREL).packet_id == packet_id
+    subscriber.expect_closed(0x82)
+
+
+@pytest.mark.parametrize("kind", [wire.PUBACK, wire.PUBCOMP])
+def test_answers_to_nothing_are_taken(connected: Connect, version: int, kind: int) -> None:
+    """§4.3: they may belong to what was answered before"""
+    client = connected(version=version)
+    client.send(wire.acknowledgement(kind, 77))
+    client.expect_nothing()
+
+
 @pytest.mark.parametrize("flags", [0, 1, 3, 10])
 def test_pubrel_flags_are_fixed(connected: Connect, version: int, flags: int) -> None:
     """[MQTT-3.6.1-1]"""
@@ -298,10 +331,23 @@ class TestVersion5:
         subscriber.expect_publish(name, b"small")
 
     def test_puback_says_when_nobody_subscribes(self, connected: Connect, name: str) -> None:
-        """§3.4.2.1: 0x10 is optional, an error is not"""
-        publisher = connected()
+        """§3.4.2.1: 0x10, each publish for itself; QoS 2 is answered before anybody knows"""
+        publisher, subscriber = connected(), connected()
         publisher.publish(name, b"x", 1)
-        assert publisher.expect(wire.PUBACK).reason_code in (0x00, 0x10)
+        assert publisher.expect(wire.PUBACK).reason_code == 0x10
+        subscriber.subscribe((f"{name}/+", 0))
+        topics = [f"{name}/a", name, f"{name}/b", f"{name}/b/c"]
+        publisher.send(b"".join(wire.publish(topic, b"x", 1, at + 10) for at, topic in enumerate(topics)))
+        answers = [publisher.expect(wire.PUBACK) for _ in topics]
+        assert [(one.packet_id, one.reason_code) for one in answers] == [(10, 0), (11, 0x10), (12, 0), (13, 0x10)]
+        publisher.publish(name, b"x", 1, properties={wire.CONTENT_TYPE: "a"})
+        assert publisher.expect(wire.PUBACK).reason_code == 0x10
+        publisher.publish(name, b"x", 2)
+        assert publisher.expect(wire.PUBREC).reason_code == 0
+
+    def test_3_1_1_has_no_word_for_it(self, connected: Connect, name: str) -> None:
+        publisher = connected(version=wire.V311)
+        publisher.publish_acknowledged(name, b"x")
 
     def test_payload_format_that_is_not_0_or_1_is_wrong(self, connected: Connect, name: str) -> None:
         client = connected()

@@ -123,6 +123,20 @@ class TestVersion5:
         subscriber.expect_nothing()
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("qos", [0, 1, 2])
+    def test_expiry_of_a_retained_message_is_reduced_by_the_wait(self, connected: Connect, name: str, qos: int) -> None:
+        """[MQTT-3.3.2-6]"""
+        publisher = connected()
+        publisher.publish(name, b"x", 1, retain=True, properties={wire.MESSAGE_EXPIRY: 100})
+        publisher.expect(wire.PUBACK)
+        with pytest.raises(TimeoutError):
+            publisher.next_packet(timeout_s=1.2)
+        subscriber = connected()
+        subscriber.subscribe((name, qos))
+        assert 90 <= subscriber.expect_publish(name, b"x").properties[wire.MESSAGE_EXPIRY] <= 99
+        publisher.publish_acknowledged(name, b"", retain=True)
+
+    @pytest.mark.slow
     def test_expired_retained_message_is_gone(self, connected: Connect, name: str) -> None:
         """[MQTT-3.3.2-5]"""
         publisher = connected()

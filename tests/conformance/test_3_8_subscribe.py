@@ -215,6 +215,19 @@ class TestVersion5:
         other.publish_acknowledged(name, b"other")
         client.expect_publish(name, b"other")
 
+    def test_no_local_beside_a_subscription_without_it(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.8.3-3]: each subscription by its own options; one's own come by the second alone"""
+        client, other = connected(), connected()
+        client.subscribe((f"{name}/#", 2 | NO_LOCAL), properties={wire.SUBSCRIPTION_IDENTIFIER: 1})
+        client.subscribe((f"{name}/+", 0), properties={wire.SUBSCRIPTION_IDENTIFIER: 2})
+        other.publish_acknowledged(f"{name}/a", b"other")
+        found = client.expect_publish(f"{name}/a", b"other")
+        assert (found.qos, found.properties[wire.SUBSCRIPTION_IDENTIFIER]) == (1, [1, 2])
+        client.publish(f"{name}/a", b"own", 1)
+        found = client.expect(wire.PUBLISH)
+        assert (found.payload, found.qos, found.properties[wire.SUBSCRIPTION_IDENTIFIER]) == (b"own", 0, [2])
+        client.expect(wire.PUBACK)
+
     def test_retain_as_published_keeps_the_flag(self, connected: Connect, name: str) -> None:
         """[MQTT-3.3.1-12] [MQTT-3.3.1-13]"""
         keeps, clears, publisher = connected(), connected(), connected()

@@ -163,6 +163,30 @@ def test_take_over_keeps_the_session(
     end_session(opened, name)
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_is_sent_again_is_what_was_sent(
+    opened: Callable[..., RawClient], connected: Connect, name: str, qos: int
+) -> None:
+    """[MQTT-4.4.0-1]: RETAIN, properties and subscription identifiers too"""
+    publisher = connected(f"{name}-publisher")
+    publisher.publish(name, b"kept", qos, retain=True, properties={wire.CONTENT_TYPE: "a/b"})
+    publisher.next_packet()
+    subscriber = opened(wire.V5)
+    keep(subscriber, name)
+    subscriber.subscribe((name, 2), properties={wire.SUBSCRIPTION_IDENTIFIER: 5})
+    before = subscriber.expect(wire.PUBLISH)
+    assert before.retain
+    subscriber.close()
+    again = opened(wire.V5)
+    keep(again, name)
+    found = again.expect(wire.PUBLISH)
+    assert (found.flags, found.packet_id, found.properties) == (before.flags | 8, before.packet_id, before.properties)
+    assert found.properties == {wire.CONTENT_TYPE: "a/b", wire.SUBSCRIPTION_IDENTIFIER: [5]}
+    again.disconnect()
+    end_session(opened, name)
+    publisher.publish_acknowledged(name, b"", retain=True) if qos == 1 else publisher.publish(name, b"", retain=True)
+
+
 class TestVersion5:
     """Session Expiry Interval."""
 

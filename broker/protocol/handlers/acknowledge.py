@@ -16,8 +16,9 @@ from broker.codec.encode import (
     encode_pubcomp,
     encode_pubrel,
 )
+from broker.codec.errors import ProtocolError
 from broker.codec.packets import Pubcomp, Pubrel
-from broker.sessions.inflight import Flight, Inflight, take, take_first
+from broker.sessions.inflight import Flight, Inflight, holds, take, take_first
 
 if TYPE_CHECKING:
     from collections import deque
@@ -85,16 +86,29 @@ def _take_pubrecs(connection: Connection, inflight: Inflight, data: bytes, posit
 
 
 def handle_puback(connection: Connection, packet: Puback, now_ms: int) -> None:
-    """One PUBACK, in whatever order; a reason code of 0x80 or more ends the message too."""
+    """One PUBACK, in whatever order; a reason code of 0x80 or more ends the message too.
+
+    Raises:
+        ProtocolError: it answers a message of QoS 2. [MQTT-4.3.3-1]
+    """
     session = connection.session
     assert session is not None
-    if session.inflight is not None and take(session.inflight.unacknowledged, packet.packet_id) is not None:
-        session.inflight.count -= 1
+    inflight = session.inflight
+    if inflight is None:
+        return
+    if take(inflight.unacknowledged, packet.packet_id) is not None:
+        inflight.count -= 1
         session.send_queued(now_ms)
+    elif holds(inflight.unreceived, packet.packet_id) or holds(inflight.uncompleted, packet.packet_id):
+        raise ProtocolError("PUBACK for a message of QoS 2")
 
 
 def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
-    """One PUBREC; 0x80 or more ends the message, an unknown id is told so in PUBREL. [MQTT-4.3.3-4]"""
+    """One PUBREC; 0x80 or more ends the message, an unknown id is told so in PUBREL. [MQTT-4.3.3-4]
+
+    Raises:
+        ProtocolError: it answers a message of QoS 1.
+    """
     session = connection.session
     assert session is not None
     inflight = session.inflight
@@ -105,27 +119,32 @@ def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
             session.send_queued(now_ms)
             return
         inflight.uncompleted.append(flight)
+    elif inflight is not None and holds(inflight.unacknowledged, packet.packet_id):
+        raise ProtocolError("PUBREC for a message of QoS 1")
     elif packet.reason_code >= 0x80:
         return
-    is_known = flight is not None or _is_uncompleted(inflight, packet.packet_id)
+    # Known without being here: its PUBREL was lost with the connection.
+    is_known = flight is not None or (inflight is not None and holds(inflight.uncompleted, packet.packet_id))
     reason_code = 0 if is_known else PACKET_ID_NOT_FOUND
     connection.outbox.append(encode_pubrel(Pubrel(packet.packet_id, reason_code), connection.protocol_level))
 
 
-def _is_uncompleted(inflight: Inflight | None, packet_id: int) -> bool:
-    """A PUBREC that comes again because its PUBREL was lost with the connection."""
-    return inflight is not None and any(
-        0 <= packet_id - flight.first_id < flight.end_row - flight.row for flight in inflight.uncompleted
-    )
-
-
 def handle_pubcomp(connection: Connection, packet: Pubcomp, now_ms: int) -> None:
-    """One PUBCOMP."""
+    """One PUBCOMP.
+
+    Raises:
+        ProtocolError: it answers a message of QoS 1, or one that has not been released. [MQTT-4.3.3-5]
+    """
     session = connection.session
     assert session is not None
-    if session.inflight is not None and take(session.inflight.uncompleted, packet.packet_id) is not None:
-        session.inflight.count -= 1
+    inflight = session.inflight
+    if inflight is None:
+        return
+    if take(inflight.uncompleted, packet.packet_id) is not None:
+        inflight.count -= 1
         session.send_queued(now_ms)
+    elif holds(inflight.unacknowledged, packet.packet_id) or holds(inflight.unreceived, packet.packet_id):
+        raise ProtocolError("PUBCOMP for a message that was not released")
 
 
 def handle_pubrel(connection: Connection, packet: Pubrel, now_ms: int) -> None:

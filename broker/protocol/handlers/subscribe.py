@@ -11,7 +11,7 @@ from broker.delivery import Delivery
 from broker.protocol.handlers.publish import make_run
 from broker.replay import REPLAY_PREFIX, ReplayRefused
 from broker.sessions.replays import replay_state
-from broker.topics.names import SHARE_PREFIX, split_shared, validate_topic_filter
+from broker.topics.names import SHARE_PREFIX, refuse_control_characters, split_shared, validate_topic_filter
 
 if TYPE_CHECKING:
     from broker.codec.packets import Subscribe, Subscription, Unsubscribe
@@ -75,9 +75,10 @@ def _check_filters(topic_filters: list[str]) -> None:
     """All of them, before any has an effect; `$replay` has words of its own for what is wrong with one.
 
     Raises:
-        TopicFilterInvalid: one is no topic filter: the packet is malformed, and none of it is granted.
+        MalformedPacket: one is no topic filter; none of the packet is granted.
     """
     for topic_filter in topic_filters:
+        refuse_control_characters(topic_filter)
         if not topic_filter.startswith(REPLAY_PREFIX):
             validate_topic_filter(topic_filter)
 
@@ -213,7 +214,7 @@ def _send_retained(
     identifiers = (subscription.subscription_identifier,) if subscription.subscription_identifier else ()
     qos = min(packet.qos, subscription.qos)
     if qos:
-        session.deliver_reliably(delivery, qos, True, identifiers)
+        session.deliver_reliably(delivery, qos, True, identifiers, now_ms)
     else:
         session.send_qos0_rows(delivery, True, identifiers, now_ms)
 
