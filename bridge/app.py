@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from bridge import __version__, errors
-from bridge.live.handover import WEBSOCKETS
+from bridge.live.handover import LIMIT_HITS, WEBSOCKETS
 from bridge.metrics import registry_for
 from bridge.node import Node
 from bridge.routes import (
@@ -49,13 +49,13 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
         if node is not None:
             _attach(app, node)
             try:
-                yield {WEBSOCKETS: node.broker.websockets}
+                yield _state(node)
             finally:
                 node.hub.close_readers()
             return
         async with Node(config) as opened:
             _attach(app, opened)
-            yield {WEBSOCKETS: opened.broker.websockets}
+            yield _state(opened)
 
     app = FastAPI(
         title="Headrace",
@@ -88,6 +88,11 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
         body_bytes_max=config.live_limits().body_bytes_max,
     )
     return app
+
+
+def _state(node: Node) -> dict[str, Any]:
+    """What our HTTP class needs to know of the node."""
+    return {WEBSOCKETS: node.broker.websockets, LIMIT_HITS: node.limits.hits}
 
 
 def _attach(app: FastAPI, node: Node) -> None:

@@ -55,6 +55,16 @@ class Mqtt(Section):
         MIB, ge=KIB, le=256 * MIB, description="Largest inbound packet, announced as Maximum Packet Size; over it 0x95."
     )
     connections_max: Count = Field(50_000, ge=1, description="Connections at a time, WebSocket included; over it 0x97.")
+    connects_per_s_max: Count = Field(
+        0, ge=0, description="CONNECTs taken in a second; over it 0x9F (3.1.1: 3, server unavailable). 0: no limit."
+    )
+    loop_delay_ms_max: Count = Field(
+        1_000, ge=50, le=60_000, description="While the event loop is later than this, new connections are refused."
+    )
+    client_bytes_per_s_max: Size = Field(
+        0, ge=0, description="What one client may send in a second; over it it is read from more slowly. 0: no limit."
+    )
+    client_messages_per_s_max: Count = Field(0, ge=0, description="The same in publishes.")
     connect_timeout_s: WholeSeconds = Field(
         10, ge=1, le=600, description="A connection without a complete CONNECT is closed after this."
     )
@@ -91,6 +101,7 @@ class Mqtt(Section):
     )
     sessions_max: Count = Field(200_000, ge=1, description="Sessions, connected or kept.")
     subscriptions_per_client_max: Count = Field(10_000, ge=1, description="Subscriptions of one session.")
+    topic_levels_max: Count = Field(201, ge=1, le=201, description="Levels of one topic name; over it 0x90.")
     subscription_topic_levels_max: Count = Field(201, ge=1, le=32_768, description="Levels of one topic filter.")
     unreleased_per_client_max: Count = Field(
         10_000, ge=1, le=65_535, description="QoS 2 packet ids of one client that wait for its PUBREL."

@@ -47,6 +47,11 @@ class BridgeError(Exception):
     status: ClassVar[int] = 500
     headers: ClassVar[Mapping[str, str]] = {}
 
+    def __init__(self, detail: str, *, limit: str | None = None) -> None:
+        super().__init__(detail)
+        self.limit = limit
+        """The key of the limit that was reached, if it was one."""
+
     def members(self) -> dict[str, Any]:
         """Further members of the problem."""
         return {}
@@ -57,8 +62,8 @@ class ParameterInvalid(BridgeError):
 
     status = 400
 
-    def __init__(self, parameter: str, detail: str) -> None:
-        super().__init__(detail)
+    def __init__(self, parameter: str, detail: str, *, limit: str | None = None) -> None:
+        super().__init__(detail, limit=limit)
         self.parameter = parameter
 
     def members(self) -> dict[str, Any]:
@@ -135,6 +140,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(BridgeError)
     async def told(request: Request, error: BridgeError) -> Response:
+        if error.limit is not None:
+            request.app.state.node.limits.hits.hit(error.limit)
         return problem(error.status, str(error), request.url.path, error.headers, **error.members())
 
     @app.exception_handler(RequestValidationError)
@@ -157,6 +164,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(TooManyExports)
     async def busy(request: Request, error: TooManyExports) -> Response:
+        request.app.state.node.limits.hits.hit("history.exports_max")
         return problem(503, f"{error}; try again when one has ended.", request.url.path, {"Retry-After": "10"})
 
     @app.exception_handler(StreamLogError)

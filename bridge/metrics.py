@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bridge import __version__
+from bridge.limits import COUNTED
 from bridge.remote.figures import remote_metrics
 from broker.compiled import how_it_runs
 
@@ -51,6 +52,7 @@ class NodeCollector(Collector):
         )
         for name, text, value in plain:
             yield CounterMetricFamily(name, text, value=value)
+        yield from self._present()
         yield _counter_by("headrace_connections_closed", "By reason", metrics.connections_closed)
         intake = self._node.intake
         dropped = {**metrics.dropped_messages, "log_failing": intake.dropped_qos0}
@@ -61,6 +63,29 @@ class NodeCollector(Collector):
         yield CounterMetricFamily(
             "headrace_reading_pauses", "Connections not read from because a log could not follow", value=intake.pauses
         )
+
+    def _present(self) -> Iterator[Metric]:
+        """What there is of each thing, and how hard it is."""
+        engine, delay = self._node.broker.engine, self._node.broker.loop_delay
+        gauges = (
+            ("headrace_connections", "MQTT connections now, unfinished ones included", len(engine.connections)),
+            ("headrace_clients_connected", "Sessions with a connection", engine.clients_connected),
+            ("headrace_sessions", "Sessions, connected or kept", len(engine.sessions)),
+            ("headrace_subscriptions", "Subscriptions of all sessions", engine.router.subscriptions.count),
+            ("headrace_retained_messages", "Retained messages", len(engine.retained)),
+            ("headrace_retained_bytes", "What these take", engine.retained.bytes),
+            ("headrace_queued_messages", "Messages in the queues of sessions", engine.metrics.queued_messages),
+            ("headrace_queued_bytes", "What these take", engine.metrics.queued_bytes),
+            ("headrace_loop_delay_seconds", "How late the event loop is", delay.now_s),
+            ("headrace_loop_delay_seconds_max", "The same at its worst, since the start", delay.most_s),
+        )
+        for name, text, value in gauges:
+            yield _gauge(name, text, value)
+        hits = CounterMetricFamily("headrace_limit_hits", "How often a limit was reached, by its key", labels=["limit"])
+        counts = self._node.limits.counts()
+        for key in sorted(COUNTED):
+            hits.add_metric([key], counts.get(key, 0))
+        yield hits
 
     def _replays(self) -> Iterator[Metric]:
         source, replays = self._node.replays, self._node.broker.engine.replays

@@ -15,6 +15,7 @@ from bridge.figures import Figures
 from bridge.history.export import Exports
 from bridge.ingest.intake import Intake
 from bridge.ingest.mqtt_source import MqttSource
+from bridge.limits import Limits
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.replays import LogReplays
@@ -101,6 +102,7 @@ class Node:
         self.stream_map: StreamMap
         self.latest: LatestValues
         self.hub: Hub
+        self.limits = Limits(config)
         self.exports = Exports(config.history.exports_max)
         self.figures: Figures
         self.intake: Intake
@@ -148,6 +150,7 @@ class Node:
         )
         await self.latest.open(self.streams.values())
         self.hub = Hub(self.streams.values(), self.node_run, self.latest, live_limits)
+        self.hub.limit_hits = self.latest.limit_hits = self.limits.hits
         self.hub.open()
         self.figures = Figures(self.streams.values(), time.monotonic)
         broker_store = BrokerStore(store, self._on_committed)
@@ -160,9 +163,12 @@ class Node:
             self.figures,
             broker_store.when_durable,
         )
+        self.intake.limit_hits = self.limits.hits
         self.replays = LogReplays(self.hub, self.streams_for, lambda: self.broker.turn.schedule())
         self.replays.open_feeders()
         self.broker = Broker(config.broker_config(), self.intake, self.replays, broker_store)
+        self.limits.of_broker = self.broker.metrics.limits
+        self.hub.is_late = lambda: self.broker.engine.is_late()
         self.intake.connect(self.hub, self._on_committed)
         if self.kafka is not None:
             self.kafka.on_turn = self.hub.flush

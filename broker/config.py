@@ -21,6 +21,14 @@ class BrokerConfig:
     packet_bytes_max: int = MIB
     """Largest inbound packet, announced as Maximum Packet Size (MQTT 5 §3.2.2.3.6)."""
     connections_max: int = 50_000
+    connects_per_s_max: int = 0
+    """CONNECTs taken in a second; 0: no limit. Above it they are refused."""
+    loop_delay_ms_max: int = 1_000
+    """While the event loop is later than this, new connections are refused, so that those there are served."""
+    client_bytes_per_s_max: int = 0
+    """Bytes that one client may send in a second, with a burst of one second; 0: no limit. Above it reading pauses."""
+    client_messages_per_s_max: int = 0
+    """The same in publishes."""
     connect_timeout_s: int = 10
     """A connection without a complete CONNECT is closed after this."""
     close_timeout_s: int = 5
@@ -48,6 +56,8 @@ class BrokerConfig:
     retained_messages_max: int = 1_000_000
     retained_bytes_max: int = 256 * MIB
     subscriptions_per_client_max: int = 10_000
+    topic_levels_max: int = 201
+    """Levels of a topic name."""
     subscription_topic_levels_max: int = 201
     replays_max: int = 10_000
     """Replay subscriptions, of kept sessions too."""

@@ -54,6 +54,15 @@ HANDLERS: dict[int, Callable[[Connection, Any, int], None]] = {
 }
 
 
+QUOTA_EXCEEDED = 0x97
+CONNECTION_RATE_EXCEEDED = 0x9F
+LIMIT_BY_REASON_CODE = {
+    0x93: "receive_maximum",
+    0x94: "topic_alias_maximum",
+    0x95: "packet_bytes_max",
+}
+"""The limit that a peer broke, for errors that are nothing else."""
+
 HINTS = {
     "TLS": "TLS is not available in this version: connect without it, or put a TLS proxy in front.",
     "HTTP": "The dashboard has a port of its own, which the server prints when it starts.",
@@ -84,6 +93,7 @@ class Engine:
         self.store = store
         self.handlers = HANDLERS
         self.metrics = Metrics()
+        self.metrics.limits.clock = lambda: self.now_ms
         self.replays = Replays(replay_source, config, self.metrics) if replay_source is not None else None
         """None: nothing is stored, and `$replay` subscriptions are refused."""
         self.touched: list[Outbox] = []
@@ -101,7 +111,7 @@ class Engine:
         self.connections: set[Connection] = set()
         self.on_last_lost: Callable[[], None] = lambda: None
         """Called when the last connection's transport is gone."""
-        self.router = Router(config, self._open_sink_topic)
+        self.router = Router(config, self._open_sink_topic, self.metrics.limits)
         self.sessions = SessionRegistry(config, self.metrics)
         self.retained = Retained(config, self._put_down if store is not None else None)
         self.sys_topics = SysTopics(self)
@@ -109,6 +119,11 @@ class Engine:
         """Sessions with a connection."""
         self.heap_bytes: Callable[[], int] = lambda: 0
         """What the process has in memory; 0: not known."""
+        self.is_late: Callable[[], bool] = lambda: False
+        """Whether the event loop is later than `loop_delay_ms_max`."""
+        self.held: list[tuple[Connection, int]] = []
+        """Connections that have just overdrawn their allowance, with the milliseconds that each has to wait."""
+        self._connects_in_second = 0
         self._timers: dict[int, list[Connection]] = {}
 
     def _open_sink_topic(self, topic_name: str) -> SinkTopic | None:
@@ -137,6 +152,30 @@ class Engine:
         self.metrics.connections_accepted += 1
         self.file_timer(connection, self.config.connect_timeout_s)
         return connection
+
+    def is_full(self) -> bool:
+        """Whether one more connection is one too many, or the loop is late already; who asks is about to refuse it."""
+        if len(self.connections) >= self.config.connections_max:
+            self.metrics.limits.hit("connections_max")
+            return True
+        if self.is_late():
+            self.metrics.limits.hit("loop_delay_ms_max")
+            return True
+        return False
+
+    def connect_refusal(self) -> tuple[int, str] | None:
+        """Reason code and text for a CONNECT at a bad time; None: it may be taken. Its connection counts already."""
+        if len(self.connections) > self.config.connections_max:
+            self.metrics.limits.hit("connections_max")
+            return QUOTA_EXCEEDED, "connections_max is reached"
+        if self.is_late():
+            self.metrics.limits.hit("loop_delay_ms_max")
+            return QUOTA_EXCEEDED, "the server is overloaded"
+        self._connects_in_second += 1
+        if 0 < self.config.connects_per_s_max < self._connects_in_second:
+            self.metrics.limits.hit("connects_per_s_max")
+            return CONNECTION_RATE_EXCEEDED, "connects_per_s_max is reached"
+        return None
 
     def lost(self, connection: Connection) -> None:
         """A connection's transport is gone."""
@@ -248,6 +287,7 @@ class Engine:
     def _deliver(self, run: PublishRun) -> int:
         if run.retain and not self.retained.put(run):
             self.metrics.dropped_messages["retained_full"] += 1
+            self._retained_full()
         delivered_to = self.router.route(run)
         if run.unmatched is not None and self.replays is not None and self.replays.count:
             run.unmatched = None  # a replay may take them, later: nobody knows yet
@@ -255,7 +295,14 @@ class Engine:
 
     def can_retain(self, packet: Publish) -> bool:
         """There is room for the message among the retained."""
-        return not packet.payload or self.retained.has_room(packet.topic_name, len(packet.payload))
+        if not packet.payload or self.retained.has_room(packet.topic_name, len(packet.payload)):
+            return True
+        self._retained_full()
+        return False
+
+    def _retained_full(self) -> None:
+        is_by_count = len(self.retained) >= self.config.retained_messages_max
+        self.metrics.limits.hit("retained_messages_max" if is_by_count else "retained_bytes_max")
 
     def retained_for(self, topic_filter: str, now_ms: int) -> list[RetainedMessage]:
         """What is retained for a new subscription, the server's own topics included."""
@@ -307,6 +354,7 @@ class Engine:
         self.now_ms = now_ms
         self.seconds += 1
         self.retained.expire(now_ms)
+        self._connects_in_second = 0
         for connection in self._timers.pop(self.seconds, ()):
             if connection.next_look_s == self.seconds:  # else another look was filed later
                 self._look_at(connection)
@@ -323,9 +371,11 @@ class Engine:
     def _look_at(self, connection: Connection) -> None:
         if connection.state == states.CLOSED:
             if connection in self.connections:
+                self.metrics.limits.hit("close_timeout_s")
                 connection.cut()
             return
         if connection.state == states.AWAITING_CONNECT:
+            self.metrics.limits.hit("connect_timeout_s")
             connection.close(CloseReason.CONNECT_TIMEOUT)
             return
         longest_s = connection.silence_s_max
@@ -346,6 +396,8 @@ class Engine:
 
     def on_protocol_error(self, connection: Connection, error: MqttError, data: bytes) -> None:
         """Say once, for people, why a connection is closed; `data` is the read with the mistake in it."""
+        if error.reason_code in LIMIT_BY_REASON_CODE:
+            self.metrics.limits.hit(LIMIT_BY_REASON_CODE[error.reason_code])
         if connection.state == states.AWAITING_CONNECT and (other := other_protocol(data)):
             port = self.port_by_transport.get(connection.transport_kind, 0)
             host = connection.peer.rpartition(":")[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from broker.limit_hits import LimitHits
+
 
 class Metrics:
     """Plain numbers since the start."""
@@ -16,6 +18,7 @@ class Metrics:
         "connections_closed",
         "control_bytes_received",
         "dropped_messages",
+        "limits",
         "messages_delivered",
         "messages_received",
         "messages_replayed",
@@ -28,6 +31,8 @@ class Metrics:
     )
 
     def __init__(self) -> None:
+        self.limits = LimitHits()
+        """By the names of `BrokerConfig`."""
         self.connections_accepted = 0
         self.connections_closed: Counter[str] = Counter()
         """By `CloseReason`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.codec.errors import TopicNameNotAccepted
 from broker.delivery import Delivery
 from broker.topics.names import refuse_control_characters, validate_topic_name
 from broker.topics.subscriptions import RouteTree, SubscriptionTree
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from broker.codec.packets import Subscription
     from broker.config import BrokerConfig
+    from broker.limit_hits import LimitHits
     from broker.publish_run import PublishRun
     from broker.sessions.session import Session, Target
     from broker.sink import SinkTopic
@@ -87,7 +89,10 @@ class Route:
 class Router:
     """All subscriptions, the cached routes and the way from one to the other."""
 
-    def __init__(self, config: BrokerConfig, open_sink_topic: Callable[[str], SinkTopic | None]) -> None:
+    def __init__(
+        self, config: BrokerConfig, open_sink_topic: Callable[[str], SinkTopic | None], limits: LimitHits
+    ) -> None:
+        self._limits = limits
         self._config = config
         self._open_sink_topic = open_sink_topic
         self.routes: dict[bytes, Route] = {}
@@ -105,6 +110,9 @@ class Router:
         """
         topic_name = validate_topic_name(topic)
         refuse_control_characters(topic_name)
+        if topic_name.count("/") >= self._config.topic_levels_max:
+            self._limits.hit("topic_levels_max")
+            raise TopicNameNotAccepted(f"topic name of more than {self._config.topic_levels_max} levels")
         if topic_name.startswith("$") and topic_name.startswith(RESERVED_PREFIXES):
             return None
         return self.add_route(topic_name, topic)
@@ -115,6 +123,7 @@ class Router:
         if route is not None:
             return route
         while len(self.routes) >= self._config.routes_max or self._route_tree.node_count > self._nodes_max:
+            self._limits.hit("routes_max")
             oldest = next(iter(self.routes))
             dropped = self.routes.pop(oldest)
             self._route_tree.discard(dropped.topic_name)

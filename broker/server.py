@@ -18,6 +18,7 @@ from broker.codec.packets import Publish
 from broker.engine import Engine
 from broker.inlet import Inlet
 from broker.listeners.tcp import TcpConnection
+from broker.loop_delay import LoopDelay
 from broker.turn import Turn
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Broker:
         self.engine = Engine(config, sink, replay_source, store)
         self.listening: list[Listening] = []
         self.turn: Turn
+        self.loop_delay: LoopDelay
+        """How late the event loop is."""
         self.refused_handshakes: dict[int, int] = {}
         """WebSocket handshakes that were refused, by HTTP status."""
         self.websockets: WebSocketListener | None = None
@@ -101,6 +104,10 @@ class Broker:
         self._restore()
         self.engine.heap_bytes = resident_bytes
         self.engine.sys_topics.publish()
+        self.loop_delay = delay = LoopDelay(loop)
+        late_s = self.config.loop_delay_ms_max / 1000
+        self.engine.is_late = lambda: delay.now_s > late_s
+        delay.start()
         try:
             if self.config.tcp_bind is not None:
                 host, port = self.config.tcp_bind
@@ -179,6 +186,7 @@ class Broker:
     async def stop(self) -> None:
         """Close every connection (MQTT 5 clients are told), then the listeners."""
         await self.stop_listening()
+        self.loop_delay.stop()
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None

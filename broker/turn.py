@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.outbox import flush
+from broker.protocol.connection import PAUSED_BY_RATE
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,3 +59,7 @@ class Turn:
             engine.store.flush()
         if engine.touched:
             engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
+        if engine.held:
+            for connection, wait_ms in engine.held:
+                self._loop.call_later(wait_ms / 1000, connection.resume_reading, PAUSED_BY_RATE)
+            engine.held.clear()

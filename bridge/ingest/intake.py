@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.records import Topic
+from broker.limit_hits import LimitHits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,6 +116,7 @@ class Intake:
         self._held_runs: deque[tuple[float, PublishRun]] = deque()
         self.dropped_qos0 = 0
         """QoS 0 publishes that a failing log did not take."""
+        self.limit_hits = LimitHits()
         self.pauses = 0
         """How often reading from a connection was paused."""
         for each in logs:
@@ -230,12 +232,15 @@ class Intake:
             held = self._held_by_origin.setdefault(origin, Held())
             held.bytes += run.ends[-1] - run.start
             held.publishes += run.reliable
-            if held.bytes > self._limits.held_bytes_max or held.publishes >= self._limits.held_publishes_max:
-                self._pause(origin)
+            if held.bytes > self._limits.held_bytes_max:
+                self._pause(origin, "store.held_bytes_max")
+            elif held.publishes >= self._limits.held_publishes_max:
+                self._pause(origin, "store.held_publishes_max")
         return True
 
-    def _pause(self, origin: Origin) -> None:
+    def _pause(self, origin: Origin, limit: str) -> None:
         if origin not in self._paused:
+            self.limit_hits.hit(limit)
             self._paused.add(origin)
             self.pauses += 1
             origin.pause_reading()
@@ -244,7 +249,7 @@ class Intake:
         """The log is over its bytes: stop reading from those who sent now. [no peer is asked to wait in vain]"""
         for run in runs:
             if run.stream is stream and run.origin is not None:
-                self._pause(run.origin)
+                self._pause(run.origin, "store.pending_bytes_max")
 
     def _resume_publishers(self) -> None:
         """Read again from everyone once no log fails and all are below half their bytes."""
@@ -266,6 +271,7 @@ class Intake:
             stream: StreamLog = run.stream  # type: ignore[assignment]
             if origin is None or not run.is_v5 or run.is_done or not stream.withdraw(run):
                 continue
+            self.limit_hits.hit("store.hold_s")
             origin.refuse(run, QUOTA_EXCEEDED)
             held = self._held_by_origin.get(origin)
             if held is not None:

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.live.reader import Reader
+    from broker.limit_hits import LimitHits
 
 EXTENSION = "headrace.http"
 WEBSOCKETS = "headrace_websockets"
 """In the state of the application's lifespan: who takes over the connections of MQTT clients."""
+LIMIT_HITS = "headrace_limit_hits"
+"""In the same state: who counts."""
+LIMIT_BY_STATUS = {408: "http.head_timeout_s", 431: "http.head_bytes_max"}
 MQTT_PATH = b"/mqtt"
 NOT_SENT_BYTES_MAX = 64 * 1024
 """What the kernel takes beyond what the peer's window lets it send: seconds of stale events otherwise."""
@@ -128,6 +132,9 @@ class Http(HttpToolsProtocol):
         """Refuse what cannot be answered by the application, as problem+json; then close."""
         self._head_is_complete()
         status = self._refusal
+        hits: LimitHits | None = self.app_state.get(LIMIT_HITS)
+        if hits is not None and status in LIMIT_BY_STATUS:
+            hits.hit(LIMIT_BY_STATUS[status])
         title, detail = _REFUSALS[status]
         body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
         self.transport.write(

@@ -26,6 +26,7 @@ from bridge.live.limits import LiveLimits
 from bridge.live.pieces import Pieces
 from bridge.live.reader import Outlet, Overflow, Place, Reader
 from bridge.records import RecordRun, Topic, as_record_run
+from broker.limit_hits import LimitHits
 from broker.topics.subscriptions import SubscriptionTree
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _READERS_A_STEP = 500
 
 
 class TooManyReaders(Exception):
-    """`readers_max` is reached."""
+    """`readers_max` is reached, or the loop cannot follow."""
 
 
 class Hub:
@@ -60,6 +61,9 @@ class Hub:
         """By stream: one past the last record that the groups were given, in each partition."""
         self.readers: dict[Reader, None] = {}
         self.polls = 0
+        self.limit_hits = LimitHits()
+        self.is_late: Callable[[], bool] = lambda: False
+        """Whether the loop cannot follow, so that no further reader is taken."""
         self.refused = 0
         """Readers that were one too many."""
         self.events = 0
@@ -295,13 +299,22 @@ class Hub:
 
     # Readers
 
+    def check_room(self, count: int, what: str) -> None:
+        """See that there may be one more than `count` readers. Raises: TooManyReaders."""
+        if self.is_late():
+            self.refused += 1
+            self.limit_hits.hit("mqtt.loop_delay_ms_max")
+            raise TooManyReaders("the server has more to do than it can")
+        if self.is_closed or count >= self.limits.readers_max:
+            self.refused += 1
+            self.limit_hits.hit("live.readers_max")
+            raise TooManyReaders(f"{count} {what}")
+
     def open_reader(
         self, filters: tuple[str, ...], streams: tuple[str, ...], overflow: Overflow, outlet: Outlet
     ) -> Reader:
         """Register a reader; `Reader.start` sets it going. Raises: TooManyReaders."""
-        if self.is_closed or len(self.readers) >= self.limits.readers_max:
-            self.refused += 1
-            raise TooManyReaders(f"{len(self.readers)} live readers are connected")
+        self.check_room(len(self.readers), "live readers are connected")
         key = (filters, streams)
         group = self._group_by_key.get(key)
         if group is None:
@@ -361,6 +374,7 @@ class Hub:
         group.members.pop(reader, None)
         reader.offsets = self.offsets_of(group.streams)
         self.behind += 1
+        self.limit_hits.hit("live.waiting_bytes_max")
         if reader.overflow == "conflate":
             reader.place = Place.HOLDING
             reader.held = HeldValues(self.limits.waiting_bytes_max)

@@ -23,6 +23,7 @@ from bridge.history.state import PastRecord
 from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import decode_body, encode_record
 from bridge.streams.upkeep import LatestEntry
+from broker.limit_hits import LimitHits
 from broker.topics.names import matches
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class LatestValues:
     """Bounded: at most `topics_max` topics and `bytes_max` bytes; the one that was silent longest goes first."""
 
     def __init__(self, node_run: str, *, topics_max: int = 200_000, bytes_max: int = 128 * 1024 * 1024) -> None:
+        self.limit_hits = LimitHits()
         self.evicted = 0
         """How many topics were forgotten; their records are still in the log."""
         self.records = 0
@@ -277,6 +279,8 @@ class LatestValues:
         if log.name in self._logs:
             self._unsaved.setdefault(log.name, {})[topic] = entry
         while len(entries) > self._topics_max or self.bytes > self._bytes_max:
+            is_by_count = len(entries) > self._topics_max
+            self.limit_hits.hit("live.latest_topics_max" if is_by_count else "live.latest_bytes_max")
             evicted = entries.pop(next(iter(entries)))
             self.bytes -= len(evicted.segment) + ENTRY_BYTES
             self.evicted += 1

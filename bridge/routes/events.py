@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from bridge.cursors import CursorTooLong, Offsets, distance
-from bridge.errors import ParameterInvalid, Unavailable
+from bridge.errors import ParameterInvalid
 from bridge.history.overview import state
 from bridge.history.scan import Scan, StreamScan
 from bridge.live.events import gap_data
@@ -154,12 +154,19 @@ async def poll(
     for name in ("cursor", "wait", "limit"):
         single_value(request, name)
     filters = parse_filters("topic", topic or (), limits)
-    wait_s = parse_number("wait", wait, 0, int(limits.poll_wait_s_max)) if wait is not None else POLL_WAIT_S
-    count = parse_number("limit", limit, 1, limits.poll_events_max) if limit is not None else POLL_LIMIT
+    wait_s = (
+        parse_number("wait", wait, 0, int(limits.poll_wait_s_max), "live.poll_wait_s_max")
+        if wait is not None
+        else POLL_WAIT_S
+    )
+    count = (
+        parse_number("limit", limit, 1, limits.poll_events_max, "live.poll_events_max")
+        if limit is not None
+        else POLL_LIMIT
+    )
     logs = node.streams_for(filters)
     start = start_live(hub, logs) if cursor is None else start_at_cursor(hub, logs, parse_cursor(cursor))
-    if hub.is_closed or hub.polls >= limits.readers_max:
-        raise Unavailable(f"{hub.polls} polls are waiting; no more are taken.")
+    hub.check_room(hub.polls, "polls are waiting")
     hub.polls += 1
     try:
         lines = await _Poll(hub, filters, start, count).run(wait_s, request)

@@ -62,6 +62,7 @@ class Guard:
         async def refuse_body() -> None:
             """Answer behind the body, of which a little more is read: a client that still sends hears nothing."""
             nonlocal received
+            scope["app"].state.node.limits.hits.hit("http.body_bytes_max")
             while received <= 4 * self._body_bytes_max:
                 message = await receive()
                 received += len(message.get("body", b""))

@@ -52,7 +52,9 @@ async def histogram_route(
         single_value(request, name)
     filters = parse_filters("topic", topic or ["#"], limits)
     most = node.config.history.buckets_max
-    count = parse_number("buckets", buckets, 1, most) if buckets is not None else min(BUCKETS, most)
+    count = (
+        parse_number("buckets", buckets, 1, most, "history.buckets_max") if buckets is not None else min(BUCKETS, most)
+    )
     now_ms = time.time_ns() // 1_000_000
     parts = Buckets.over(*_range(from_, to, now_ms), count)
     logs = node.streams_for(filters)
@@ -97,7 +99,7 @@ async def series_route(
     except PointerInvalid as error:
         raise ParameterInvalid("field", f"field: {field!r} is no JSON Pointer: {error}.") from error
     most = node.config.history.points_max
-    count = parse_number("points", points, 1, most) if points is not None else min(POINTS, most)
+    count = parse_number("points", points, 1, most, "history.points_max") if points is not None else min(POINTS, most)
     parts = Buckets.over(*_range(from_, to, time.time_ns() // 1_000_000), count)
     seconds_max = node.config.history.search_s
     found, columns, reach = await series(node.streams_for(filters), filters, pointer, parts, seconds_max)

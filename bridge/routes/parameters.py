@@ -59,7 +59,11 @@ def parse_filters(parameter: str, filters: Iterable[str], limits: LiveLimits) ->
     if not unique:
         raise ParameterInvalid(parameter, f"{parameter}: at least one topic filter is needed, like {parameter}=%23.")
     if len(unique) > limits.filters_per_reader_max:
-        raise ParameterInvalid(parameter, f"{parameter}: at most {limits.filters_per_reader_max} filters are taken.")
+        raise ParameterInvalid(
+            parameter,
+            f"{parameter}: at most {limits.filters_per_reader_max} filters are taken.",
+            limit="live.filters_per_reader_max",
+        )
     for topic_filter in unique:
         try:
             validate_topic_filter(topic_filter)
@@ -101,13 +105,14 @@ def parse_flag(parameter: str, text: str) -> bool:
     return parse_choice(parameter, text.lower(), ("1", "0", "true", "false")) in ("1", "true")
 
 
-def parse_number(parameter: str, text: str, least: int, most: int) -> int:
-    """A whole number within bounds. Raises: ParameterInvalid."""
+def parse_number(parameter: str, text: str, least: int, most: int, limit: str | None = None) -> int:
+    """A whole number within bounds; `limit` is the key that `most` comes from. Raises: ParameterInvalid."""
     if re.fullmatch(r"-?[0-9]{1,18}", text) is None:
         raise ParameterInvalid(parameter, f"{parameter}: {text!r} is no whole number.")
     number = int(text)
     if not least <= number <= most:
-        raise ParameterInvalid(parameter, f"{parameter}: {number} is not between {least} and {most}.")
+        over = limit if number > most else None
+        raise ParameterInvalid(parameter, f"{parameter}: {number} is not between {least} and {most}.", limit=over)
     return number
 
 
@@ -120,7 +125,8 @@ def refuse_later(request: Request, names: Iterable[str], limits: LiveLimits) -> 
         if name in request.query_params:
             raise NotAvailable(name)
     if len(request.scope["query_string"]) > limits.query_bytes_max:
-        raise ParameterInvalid("topic", f"The query is longer than {limits.query_bytes_max} bytes.")
+        text = f"The query is longer than {limits.query_bytes_max} bytes."
+        raise ParameterInvalid("topic", text, limit="live.query_bytes_max")
 
 
 def single_value(request: Request, name: str) -> str | None:

@@ -75,7 +75,10 @@ async def publish(request: Request) -> Response:
     topic_name = _topic_name(body.topic)
     payload = encode_payload(body)
     if len(payload) > node.config.mqtt.packet_bytes_max:
-        raise BodyTooLarge(f"The payload has {len(payload)} bytes; {node.config.mqtt.packet_bytes_max} are taken.")
+        raise BodyTooLarge(
+            f"The payload has {len(payload)} bytes; {node.config.mqtt.packet_bytes_max} are taken.",
+            limit="mqtt.packet_bytes_max",
+        )
     try:
         outcome = await node.publish(
             topic_name, payload, qos=body.qos, retain=body.retain, properties=_properties(body)

@@ -100,7 +100,11 @@ async def records(
     wanted = Wanted(parse_filters("topic", topic, limits) if topic else (), client_id, (contains or "").encode())
     from_ms, to_ms = parse_range(from_, to, time.time_ns() // 1_000_000)
     most = limits.records_max if form == "json" else EVERYTHING
-    count = parse_number("limit", limit, 1, most) if limit is not None else (LIMIT if form == "json" else most)
+    count = (
+        parse_number("limit", limit, 1, most, "live.records_max")
+        if limit is not None
+        else (LIMIT if form == "json" else most)
+    )
     start, end = kept(log)
     if from_ms is not None:
         start = {**start, **await log.offsets_at(from_ms)}

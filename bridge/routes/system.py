@@ -71,7 +71,7 @@ def offers_mqtt(request: Request) -> bool:
 async def system(request: Request) -> dict[str, Any]:
     """Version, node, time, addresses, limits and live readers."""
     node: Node = request.app.state.node
-    hub, latest, config = node.hub, node.latest, node.config
+    hub = node.hub
     readers = list(hub.readers)
     listen = [
         {"kind": each.kind, "url": each.url, "device_urls": device_urls(each.url, each.host)}
@@ -82,19 +82,13 @@ async def system(request: Request) -> dict[str, Any]:
     if offers_mqtt(request):
         url = f"ws{http_url.removeprefix('http')}/mqtt"
         listen.append({"kind": "mqtt-ws", "url": url, "device_urls": [url]})
-    limits = [
-        {"name": "live.readers_max", "value": hub.limits.readers_max, "hits": hub.refused},
-        {"name": "live.waiting_bytes_max", "value": hub.limits.waiting_bytes_max, "hits": hub.behind},
-        {"name": "live.latest_topics_max", "value": hub.limits.latest_topics_max, "hits": latest.evicted},
-        {"name": "mqtt.packet_bytes_max", "value": config.mqtt.packet_bytes_max, "hits": None},
-    ]
     return {
         "version": __version__,
         "node": node.node_run,
         "time": rfc3339(time.time_ns() // 1_000_000),
         "listen": listen,
         "auth": "anonymous",
-        "limits": [each | {"last": None} for each in limits],
+        "limits": node.limits.rows(),
         "kafka": kafka_state(node),
         "spool": spool_state(node),
         "ingest": [each.describe() for each in node.ingests],

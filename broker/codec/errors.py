@@ -44,6 +44,12 @@ class TopicNameInvalid(MalformedPacket):
     """A text that is no topic name (§4.7). 0x90 is for one that is, and is not accepted (§3.4.2.1)."""
 
 
+class TopicNameNotAccepted(MqttError):
+    """A topic name that is one, and is not accepted (§3.4.2.1)."""
+
+    reason_code: ClassVar[int] = 0x90
+
+
 class ReceiveMaximumExceeded(MqttError):
     """More QoS 1 and 2 publishes unacknowledged than the receiver said it takes (§4.9)."""
 

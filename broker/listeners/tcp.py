@@ -15,6 +15,10 @@ WRITE_BUFFER_BYTES_HIGH = 256 * 1024
 """A transport with more bytes than this waiting is full: from there on they gather in the outbox, where limits act."""
 
 
+REFUSALS_MAX = 1_000
+"""Connections beyond `connections_max` that are kept to be told why they are refused; further ones are cut."""
+
+
 class TcpConnection(asyncio.Protocol):
     """One accepted socket."""
 
@@ -27,6 +31,11 @@ class TcpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the socket's options and open the MQTT side."""
         transport = cast("asyncio.Transport", transport)
+        engine = self._turn.engine
+        if len(engine.connections) >= engine.config.connections_max + REFUSALS_MAX:
+            engine.metrics.limits.hit("connections_max")
+            transport.abort()
+            return
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
         raw_socket = transport.get_extra_info("socket")
         if raw_socket is not None:

@@ -450,6 +450,7 @@ class WebSocketListener(asyncio.AbstractServer):
             if begun > overdue:
                 break
             del self._handshakes[protocol]
+            self.turn.engine.metrics.limits.hit("connect_timeout_s")
             protocol.time_out()
         for connection in list(self._buckets[self._seconds % len(self._buckets)]):
             connection.visit()
@@ -518,7 +519,7 @@ class WebSocketListener(asyncio.AbstractServer):
             return 403, "Pages of this origin may not connect: name it in allowed_origins.", {}
         if not any(name in offered(request) for name in SUBPROTOCOLS):
             return 400, "Ask for the subprotocol mqtt.", {}
-        if len(self.turn.engine.connections) >= self._connections_max:
+        if self.turn.engine.is_full():
             return 503, "No further connection is taken now.", {"Retry-After": "10"}
         return None
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from broker.codec.packets import Will
     from broker.engine import Engine
     from broker.outbox import Transport
+    from broker.protocol.allowance import Allowance
     from broker.sessions.session import Session
 
 PARTS_MAX = 64
@@ -48,6 +49,10 @@ PARTS_MAX = 64
 
 REASON_CHARACTERS_MAX = 200
 """Of a reason string; what a peer sent may be part of it."""
+PAUSED_BY_LOG = 1
+"""A log cannot follow."""
+PAUSED_BY_RATE = 2
+"""The client has sent more than its allowance."""
 
 SERVER_SHUTTING_DOWN = 0x8B
 KEEP_ALIVE_TIMEOUT = 0x8D
@@ -61,17 +66,18 @@ class Connection:
         "_needed_bytes",
         "_parts",
         "_parts_bytes",
+        "allowance",
         "client_id",
         "close_reason",
         "engine",
         "inbound_aliases",
         "is_bridge",
-        "is_paused",
         "is_v5",
         "keep_alive_s",
         "last_in_s",
         "next_look_s",
         "outbox",
+        "paused_by",
         "peer",
         "pending_acks",
         "pending_publishes",
@@ -107,7 +113,10 @@ class Connection:
         """`Engine.seconds` at the latest read."""
         self.next_look_s = 0
         """When the engine looks at the connection again: CONNECT overdue, silence, or a close that hangs."""
-        self.is_paused = False
+        self.paused_by = 0
+        """`PAUSED_BY_…` bits: who has stopped reading from it, and has to let it go on."""
+        self.allowance: Allowance | None = None
+        """None: it may send as much as it can."""
         self.close_reason: CloseReason | None = None
         self.inbound_aliases: dict[int, str] | None = None
         self.pending_acks: deque[PublishRun | bytes] | None = None
@@ -118,6 +127,11 @@ class Connection:
         """Reads of an unfinished packet."""
         self._parts_bytes = 0
         self._needed_bytes = 0
+
+    @property
+    def is_paused(self) -> bool:
+        """It is not read from, so its silence says nothing."""
+        return self.paused_by != 0
 
     @property
     def silence_s_max(self) -> int:
@@ -137,7 +151,8 @@ class Connection:
         engine = self.engine
         engine.now_ms = now_ms
         self.last_in_s = engine.seconds
-        engine.metrics.bytes_received += len(data)
+        size = len(data)
+        engine.metrics.bytes_received += size
         if self._parts is not None:
             self._parts.append(data)
             self._parts_bytes += len(data)
@@ -147,13 +162,25 @@ class Connection:
                 return
             data = b"".join(self._parts)
             self._parts = None
+        messages_before = engine.metrics.messages_received
         try:
             self._receive(data, now_ms)
+            if self.allowance is not None:
+                self._spend(size, engine.metrics.messages_received - messages_before, now_ms)
         except MqttError as error:
             self.fail(error, data)
         except Exception:  # ours, not the peer's: said once in the log, nothing about it to the peer
             engine.on_internal_error(self)
             self.close(CloseReason.INTERNAL_ERROR, 0x83)
+
+    def _spend(self, size: int, messages: int, now_ms: int) -> None:
+        """Count a read against the client's allowance; the engine has it wait when that is overdrawn."""
+        assert self.allowance is not None
+        wait_ms, limit = self.allowance.spend(size, messages, now_ms)
+        if wait_ms and self.state == states.CONNECTED:
+            self.engine.metrics.limits.hit(limit)
+            self.engine.held.append((self, wait_ms))
+            self.pause_reading(PAUSED_BY_RATE)
 
     def _receive(self, data: bytes, now_ms: int) -> None:
         position = 0
@@ -325,18 +352,22 @@ class Connection:
                     self.pending_publishes -= first.reliable
             pending.popleft()
 
-    def pause_reading(self) -> None:
+    def pause_reading(self, by: int = PAUSED_BY_LOG) -> None:
         """Stop reading; the keep alive does not run meanwhile."""
         transport = self.outbox.transport
-        if not self.is_paused and transport is not None and self.state != states.CLOSED:
-            self.is_paused = True
+        if transport is None or self.state == states.CLOSED:
+            return
+        if not self.paused_by:
             transport.pause_reading()
+        self.paused_by |= by
 
-    def resume_reading(self) -> None:
-        """Read again."""
+    def resume_reading(self, by: int = PAUSED_BY_LOG) -> None:
+        """Read again, unless somebody else has stopped it too."""
         transport = self.outbox.transport
-        if self.is_paused:
-            self.is_paused = False
+        if self.paused_by & by:
+            self.paused_by &= ~by
+            if self.paused_by:
+                return
             self.last_in_s = self.engine.seconds
             if transport is not None and self.state != states.CLOSED:
                 transport.resume_reading()

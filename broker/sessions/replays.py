@@ -35,7 +35,13 @@ class Replays:
     def has_room(self, session: Session) -> bool:
         """Whether the session may have one more."""
         own = len(session.replays) if session.replays is not None else 0
-        return self.count < self.config.replays_max and own < self.config.replays_per_client_max
+        if self.count >= self.config.replays_max:
+            self.metrics.limits.hit("replays_max")
+            return False
+        if own >= self.config.replays_per_client_max:
+            self.metrics.limits.hit("replays_per_client_max")
+            return False
+        return True
 
     def add(self, session: Session, state: ReplayState) -> Replay:
         """A replay for the session; `Replay.open` sets it going."""

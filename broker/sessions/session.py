@@ -157,6 +157,7 @@ class Session:
         count = delivery.end_row - delivery.row
         if outbox.is_blocked and outbox.pending_bytes > self._config.outbox_bytes_max:
             self._metrics.dropped_messages["outbox_full"] += count
+            self._metrics.limits.hit("outbox_bytes_max")
             return
         chunk = delivery.qos0(self.is_v5)
         if self.packet_bytes_max and len(chunk) > self.packet_bytes_max:
@@ -223,6 +224,7 @@ class Session:
         for row in range(delivery.row, delivery.end_row):
             if outbox.is_blocked and outbox.pending_bytes > self._config.outbox_bytes_max:
                 self._metrics.dropped_messages["outbox_full"] += 1
+                self._metrics.limits.hit("outbox_bytes_max")
                 continue
             front, back = split_frame(
                 delivery.run, row, self.is_v5, 0, retain=retain, identifiers=identifiers, now_ms=now_ms
@@ -291,6 +293,9 @@ class Session:
         config = self._config
         run, row, end_row = delivery.run, delivery.row, delivery.end_row
         count = min(end_row - row, config.queued_messages_max - self.queued_messages)
+        if count < end_row - row or self.queued_bytes >= config.queued_bytes_max:
+            is_by_count = count < end_row - row
+            self._metrics.limits.hit("queued_messages_max" if is_by_count else "queued_bytes_max")
         if count <= 0 or self.queued_bytes >= config.queued_bytes_max:
             self._metrics.dropped_messages["queue_full"] += end_row - row
             return

@@ -40,12 +40,13 @@ BROKER_LAYERS = (
         "broker.replay",
         "broker.store",
         "broker.publish_run",
+        "broker.limit_hits",
         "broker.metrics",
     ),
     ("broker.delivery", "broker.outbox", "broker.sessions", "broker.routing", "broker.retained"),
     ("broker.protocol",),
     ("broker.sys_topics", "broker.engine"),
-    ("broker.turn", "broker.inlet"),
+    ("broker.loop_delay", "broker.turn", "broker.inlet"),
     ("broker.listeners",),
     ("broker.server",),
 )
@@ -63,6 +64,7 @@ BRIDGE_MAY_IMPORT_OF_BROKER = (
     "broker.config",
     "broker.publish_run",
     "broker.metrics",
+    "broker.limit_hits",
     "broker.routing.RESERVED_PREFIXES",
 )
 COMPOSITION = ("bridge.cli",)

@@ -11,6 +11,7 @@ from broker.codec.packets import Connack
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
 from broker.protocol import state as states
+from broker.protocol.allowance import Allowance
 from broker.protocol.close_reason import CloseReason
 from broker.sessions.replays import open_replays
 
@@ -51,6 +52,9 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     session.quota = min(receive_maximum, engine.config.inflight_messages_max)
     session.packet_bytes_max = properties.maximum_packet_size or 0
     _set_keep_alive(connection, packet, answer)
+    config = engine.config
+    if config.client_bytes_per_s_max or config.client_messages_per_s_max:
+        connection.allowance = Allowance(config.client_bytes_per_s_max, config.client_messages_per_s_max, now_ms)
     if connection.is_v5:
         answer.receive_maximum = engine.config.receive_maximum
         answer.maximum_packet_size = engine.config.packet_bytes_max
@@ -79,9 +83,10 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
     properties = packet.properties
     if properties is not None and properties.authentication_method is not None:
         return BAD_AUTHENTICATION_METHOD, "no authentication method is configured"  # [MQTT-4.12.0-1]
-    if len(engine.connections) > engine.config.connections_max:
-        return QUOTA_EXCEEDED, "connections_max is reached"
+    if refusal := engine.connect_refusal():
+        return refusal
     if packet.client_id not in engine.sessions.session_by_client_id and engine.sessions.is_full:
+        engine.metrics.limits.hit("sessions_max")
         return QUOTA_EXCEEDED, "sessions_max is reached"
     if not packet.client_id and (packet.protocol_level == 3 or (packet.protocol_level == 4 and not packet.clean_start)):
         return CLIENT_IDENTIFIER_NOT_VALID, "an empty client identifier"  # [MQTT-3.1.3-8]
@@ -108,6 +113,7 @@ def _session_expiry_s(connection: Connection, packet: Connect, properties: Prope
         return 0 if packet.clean_start else longest_s
     asked_s = properties.session_expiry_interval or 0
     if asked_s > longest_s:
+        connection.engine.metrics.limits.hit("session_expiry_s_max")
         answer.session_expiry_interval = longest_s
         return longest_s
     return asked_s
@@ -118,6 +124,8 @@ def _set_keep_alive(connection: Connection, packet: Connect, answer: Properties)
     longest_s = connection.engine.config.keep_alive_s_max
     is_endless = keep_alive_s == 0 and longest_s < KEEP_ALIVE_S_MAX  # 0 is no limit at all
     if connection.is_v5 and (keep_alive_s > longest_s or is_endless):
+        if not is_endless:
+            connection.engine.metrics.limits.hit("keep_alive_s_max")
         keep_alive_s = answer.server_keep_alive = longest_s  # [MQTT-3.2.2-21]
     connection.keep_alive_s = keep_alive_s
     if keep_alive_s:

@@ -136,6 +136,7 @@ def _check_unreleased(connection: Connection, session: Session) -> None:
     if connection.is_v5 and connection.outstanding >= config.receive_maximum:  # [MQTT-3.3.4-9]
         raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than Receive Maximum")
     if len(session.unreleased or ()) >= config.unreleased_per_client_max:
+        connection.engine.metrics.limits.hit("unreleased_per_client_max")
         raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than unreleased_per_client_max")
 
 

@@ -124,7 +124,9 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
     if replays is None and name.startswith(REPLAY_PREFIX):
         raise Refused(IMPLEMENTATION_SPECIFIC_ERROR)
     wanted = _wanted(name, sinces)
+    limits = connection.engine.metrics.limits
     if name.count("/") >= config.subscription_topic_levels_max:
+        limits.hit("subscription_topic_levels_max")
         raise Refused(TOPIC_FILTER_INVALID)
     subscriptions = session.subscriptions
     if (
@@ -132,6 +134,7 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
         and name not in subscriptions
         and len(subscriptions) >= config.subscriptions_per_client_max
     ):
+        limits.hit("subscriptions_per_client_max")
         raise Refused(QUOTA_EXCEEDED)
     is_one_more = session.replays is None or name not in session.replays
     if wanted is not None and replays is not None and is_one_more and not replays.has_room(session):

@@ -17,6 +17,7 @@ import uvloop
 
 from broker.config import BrokerConfig
 from broker.listeners.websocket import READ_BYTES_MAX, WebSocketListener
+from broker.metrics import Metrics
 from broker.outbox import Transport
 from tests.support.conditions import eventually
 from tests.support.websocket_client import (
@@ -71,7 +72,9 @@ class Port:
     def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop], **config: Any) -> None:
         self.opened: list[Recorder] = []
         self.loop = loop_factory()
-        engine = SimpleNamespace(config=BrokerConfig(**config), connections=set(), open=self._open)
+        engine = SimpleNamespace(
+            config=BrokerConfig(**config), connections=set(), open=self._open, metrics=Metrics(), is_full=self._is_full
+        )
         turn: Any = SimpleNamespace(engine=engine, now_ms=lambda: 1, schedule=lambda: None)
         self.engine = engine
         self.listener = WebSocketListener(turn, visit_interval_s=1)
@@ -85,6 +88,9 @@ class Port:
     def _stop_beats(self) -> None:
         assert self.listener._timer is not None
         self.listener._timer.cancel()
+
+    def _is_full(self) -> bool:
+        return len(self.engine.connections) >= self.engine.config.connections_max
 
     def _open(self, transport: Transport, peer: str, transport_kind: str) -> Recorder:
         recorder = Recorder(transport, peer, transport_kind)
