@@ -63,7 +63,8 @@ class Drain:
         if self._log.mode in (Mode.DRAINING, Mode.CLOSING):
             self._log.mode = Mode.SPOOLING
             self._log.release_held()
-        self.must_recover = self._is_new_epoch = True
+        spool = self._log.spool
+        self.must_recover = self._is_new_epoch = spool.log.first_offset < spool.next_offset
 
     async def _run(self) -> None:
         """Until the spool is empty, or Kafka is away again."""

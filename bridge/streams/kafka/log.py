@@ -506,7 +506,7 @@ class KafkaLog:
 
     def go_on(self) -> None:
         """Kafka answers and the topic is there: go direct, or drain."""
-        if self.mode is Mode.STARTING and self.spool.is_empty:
+        if self.mode is Mode.STARTING and self.spool.is_empty and not self.drain.must_recover:
             self.go_direct()
         elif self.mode in (Mode.STARTING, Mode.SPOOLING) and not self.drain.is_running:
             if self.mode is Mode.STARTING:
