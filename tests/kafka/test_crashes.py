@@ -171,6 +171,32 @@ def test_topic_made_anew_with_fewer_partitions_under_load(kafka_broker: KafkaBro
         assert "Traceback" not in server.stderr_text
 
 
+def test_topic_made_anew_behind_a_drain_while_the_server_was_down(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    """The spool still has what it moved into the old topic: none of that is in the new one, which is read at once."""
+    stream = ", create = false"
+    server = KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1, stream=stream)
+    client = kafka_broker.client
+    blocking(client.create_topic(server.topic, partitions=1))
+    with server:
+        with SseReader(server.http_url, [("topic", "sensors/#")]) as reader, RawClient(server.mqtt_port) as device:
+            device.connect()
+            kafka_broker.kill()
+            for number in range(3):
+                device.publish_acknowledged("sensors/a", b"%d" % number)
+            kafka_broker.start()
+            eventually(lambda: "directly again" in server.stderr_text, 30, "the spool to be empty")
+            eventually(lambda: len(reader.messages) == 3, what=reader)
+        server.terminate()
+        blocking(client.delete_topic(server.topic))
+        blocking(client.create_topic(server.topic, partitions=1))
+        blocking(client.produce(server.topic, [KafkaRecord(b"10", headers=(("mqtt.topic", b"sensors/b"),))]))
+        server.start()
+        with SseReader(server.http_url, [("topic", "sensors/#"), ("cursor", reader.last_event_id)]) as resumed:
+            eventually(lambda: resumed.messages, 20, resumed)
+            names = [event.name for event in resumed.events if event.name in ("message", "gap")]
+        assert (names, resumed.messages[0]["payload"]) == (["gap", "message"], 10)
+
+
 def test_partitions_that_are_added_are_read_from_their_start(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     with (
         KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1) as server,
