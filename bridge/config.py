@@ -103,6 +103,12 @@ class Mqtt(Section):
     subscriptions_per_client_max: Count = Field(10_000, ge=1, description="Subscriptions of one session.")
     topic_levels_max: Count = Field(201, ge=1, le=201, description="Levels of one topic name; over it 0x90.")
     subscription_topic_levels_max: Count = Field(201, ge=1, le=32_768, description="Levels of one topic filter.")
+    shared_choice: Literal["round_robin", "least_outstanding"] = Field(
+        "round_robin",
+        description="Who of a shared subscription gets a message: the next, or the one with the fewest unacknowledged.",
+    )
+    shared_groups_max: Count = Field(10_000, ge=0, description="Shared subscriptions: share name and filter; 0x97.")
+    shared_members_max: Count = Field(1_000, ge=1, description="Sessions in one shared subscription; over it 0x97.")
     unreleased_per_client_max: Count = Field(
         10_000, ge=1, le=65_535, description="QoS 2 packet ids of one client that wait for its PUBREL."
     )

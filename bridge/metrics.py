@@ -35,6 +35,7 @@ class NodeCollector(Collector):
         yield _gauge("headrace_uptime_seconds", "Since the start", time.time() - node.started_at_ms / 1000)
         yield from self._broker()
         yield from self._replays()
+        yield from self._shared()
         yield from self._streams()
         yield from self._kafka()
         yield from self._live()
@@ -95,6 +96,15 @@ class NodeCollector(Collector):
         yield CounterMetricFamily("headrace_replay_gaps", "Gaps told to replay subscribers", value=source.gaps)
         yield CounterMetricFamily(
             "headrace_replay_read_failures", "Times that history could not be read for them", value=source.read_failures
+        )
+
+    def _shared(self) -> Iterator[Metric]:
+        shared = self._node.broker.engine.router.shared
+        yield _gauge("headrace_shared_groups", "Shared subscriptions: share name and filter", len(shared.groups))
+        yield _gauge("headrace_shared_members", "Sessions in them, kept ones too", shared.members)
+        yield CounterMetricFamily("headrace_shared_refused", "Shared subscriptions over a limit", value=shared.refused)
+        yield CounterMetricFamily(
+            "headrace_shared_redelivered", "Messages of an ended session given to another", value=shared.redelivered
         )
 
     def _streams(self) -> Iterator[Metric]:

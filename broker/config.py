@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 MIB = 1024 * 1024
 
@@ -59,6 +60,12 @@ class BrokerConfig:
     topic_levels_max: int = 201
     """Levels of a topic name."""
     subscription_topic_levels_max: int = 201
+    shared_choice: Literal["round_robin", "least_outstanding"] = "round_robin"
+    """Which member of a shared subscription gets a message: the next one, or the one with the fewest unacknowledged."""
+    shared_groups_max: int = 10_000
+    """Shared subscriptions: pairs of a share name and a topic filter, however many members each has."""
+    shared_members_max: int = 1_000
+    """Sessions in one shared subscription."""
     replays_max: int = 10_000
     """Replay subscriptions, of kept sessions too."""
     replays_per_client_max: int = 16

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 class Delivery:
     """Rows `row` to `end_row - 1` of `run`, all of the same QoS as published."""
 
-    __slots__ = ("_parts", "_qos0_v4", "_qos0_v5", "end_row", "is_reliable", "row", "run")
+    __slots__ = ("_parts", "_qos0_v4", "_qos0_v5", "end_row", "is_reliable", "row", "run", "share")
 
-    def __init__(self, run: PublishRun, row: int, end_row: int, is_reliable: bool) -> None:
+    def __init__(self, run: PublishRun, row: int, end_row: int, is_reliable: bool, share: str = "") -> None:
         self.run = run
         self.row = row
         self.end_row = end_row
         self.is_reliable = is_reliable
         """The rows were published with QoS 1 or 2."""
+        self.share = share
+        """The shared subscription, `$share/name/filter`, for which one session takes them; empty: none."""
         self._qos0_v4: bytes | None = None
         self._qos0_v5: bytes | None = None
         self._parts: dict[tuple[bool, int], list[bytes]] | None = None

@@ -210,6 +210,7 @@ class Engine:
         session.is_v5 = connection.is_v5
         session.expiry_s = expiry_s
         connection.session = session
+        self.router.shared.moved(session)
         return session, is_present
 
     def ended(self, connection: Connection) -> None:
@@ -222,6 +223,7 @@ class Engine:
         session.connection = None
         self.clients_connected -= 1
         session.outbox = None
+        self.router.shared.moved(session)
         close_replays(session)
         will = connection.will
         connection.will = None
@@ -240,6 +242,7 @@ class Engine:
     def end_session(self, session: Session) -> None:
         """Forget a session and all that it waits for."""
         self.router.forget(session)
+        self.router.shared.redeliver(session, self.now_ms, self.metrics)
         if self.replays is not None:
             for name in tuple(session.replays or ()):
                 self.replays.remove(session, name)

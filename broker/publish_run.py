@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.routing import Route
     from broker.sink import Origin
 
@@ -117,3 +119,42 @@ class PublishRun:
     def frame_start(self, row: int) -> int:
         """Index into `data` of the first byte of `row`'s frame."""
         return self.ends[row - 1] if row else self.start
+
+
+def pick(run: PublishRun, rows: Sequence[int]) -> PublishRun:
+    """Some rows of a run as a run of their own, with a copy of their frames.
+
+    No log knows it, so it has no stream: what is kept of it is kept as bytes.
+    """
+    data, ends, payload_starts = run.data, run.ends, run.payload_starts
+    frames: list[bytes] = []
+    picked_starts: list[int] = []
+    picked_ends: list[int] = []
+    position = 0
+    for row in rows:
+        start = ends[row - 1] if row else run.start
+        end = ends[row]
+        frames.append(data[start:end])
+        picked_starts.append(position + payload_starts[row] - start)
+        position += end - start
+        picked_ends.append(position)
+    packet_ids = run.packet_ids
+    picked_ids = [packet_ids[row] for row in rows] if packet_ids else []
+    picked = PublishRun(
+        b"".join(frames),
+        0,
+        [run.routes[row] for row in rows],
+        picked_starts,
+        picked_ends,
+        picked_ids,
+        is_v5=run.is_v5,
+        client_id=run.client_id,
+        received_at_ms=run.received_at_ms,
+        reliable=len(picked_ids) - picked_ids.count(0),
+        qos=run.qos,
+        retain=run.retain,
+        is_plain=run.is_plain,
+    )
+    picked.expires_at_ms = run.expires_at_ms
+    picked.stream = None
+    return picked

@@ -1,8 +1,9 @@
 """Routing: from a topic's bytes to its subscribers and its place in the sink.
 
 A `Route` is cached by the topic's bytes, so that the usual publish costs one dictionary look-up. Its `Targets` are the
-sessions that match; equal sets are one object, so that a run of publishes for the same subscribers is delivered as
-one piece, whatever their topics. A change of a subscription resets just the routes that its filter touches.
+sessions and shared subscriptions that match; equal sets are one object, so that a run of publishes for the same
+subscribers is delivered as one piece, whatever their topics. A change of a subscription resets just the routes that its
+filter touches.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from broker.codec.errors import TopicNameNotAccepted
 from broker.delivery import Delivery
-from broker.topics.names import refuse_control_characters, validate_topic_name
+from broker.shared import SharedSubscriptions, ShareGroup
+from broker.topics.names import SHARE_PREFIX, refuse_control_characters, validate_topic_name
 from broker.topics.subscriptions import RouteTree, SubscriptionTree
 
 if TYPE_CHECKING:
@@ -39,15 +41,17 @@ LEVELS_PER_ROUTE = 4
 class Targets:
     """The sessions that take a topic, by the way in which they take it."""
 
-    __slots__ = ("key", "qos0", "reliable", "routes", "special")
+    __slots__ = ("groups", "key", "qos0", "reliable", "routes", "special")
 
-    def __init__(self, key: tuple[Target, ...]) -> None:
-        self.key = key
+    def __init__(self, targets: tuple[Target, ...], groups: tuple[ShareGroup, ...]) -> None:
+        self.key: tuple[Target | ShareGroup, ...] = targets + groups
+        self.groups = groups
+        """Shared subscriptions, of which each gives a message to one of its members."""
         self.routes = 0
         """How many cached routes have these targets; the router forgets them with the last one."""
-        self.qos0 = tuple(target.session for target in key if target.qos == 0 and target.is_simple)
-        self.reliable = tuple((target.session, target.qos) for target in key if target.qos and target.is_simple)
-        self.special = tuple(target for target in key if not target.is_simple)
+        self.qos0 = tuple(target.session for target in targets if target.qos == 0 and target.is_simple)
+        self.reliable = tuple((target.session, target.qos) for target in targets if target.qos and target.is_simple)
+        self.special = tuple(target for target in targets if not target.is_simple)
 
     def deliver(self, delivery: Delivery, now_ms: int) -> None:
         """Give the rows to every session."""
@@ -62,6 +66,8 @@ class Targets:
                 session.deliver_qos0(delivery)
         for target in self.special:
             target.session.deliver_special(delivery, target, now_ms)
+        for group in self.groups:
+            group.deliver(delivery)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -99,8 +105,9 @@ class Router:
         """By the topic's UTF-8 bytes; at most `routes_max`, the oldest leaves."""
         self._route_tree = RouteTree[Route]()
         self._nodes_max = LEVELS_PER_ROUTE * config.routes_max
-        self.subscriptions: SubscriptionTree[Session, Subscription] = SubscriptionTree()
-        self._targets_by_key: dict[tuple[Target, ...], Targets] = {}
+        self.subscriptions: SubscriptionTree[Session | ShareGroup, Subscription] = SubscriptionTree()
+        self.shared = SharedSubscriptions(config)
+        self._targets_by_key: dict[tuple[Target | ShareGroup, ...], Targets] = {}
 
     def open_route(self, topic: bytes) -> Route | None:
         """The route of a topic that a client published to; None when clients may not publish there.
@@ -136,12 +143,25 @@ class Router:
 
     def subscribe(self, session: Session, topic_filter: str, subscription: Subscription) -> None:
         """Add or replace one subscription. [MQTT-3.8.4-3]"""
-        self.subscriptions.add(topic_filter, session, subscription)
+        if topic_filter.startswith(SHARE_PREFIX):
+            group = self.shared.join(session, topic_filter, subscription)
+            if not self.subscriptions.add(group.topic_filter, group, subscription):
+                return
+            topic_filter = group.topic_filter
+        else:
+            self.subscriptions.add(topic_filter, session, subscription)
         self._reset(topic_filter)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> None:
         """Remove one subscription."""
-        self.subscriptions.remove(topic_filter, session)
+        if topic_filter.startswith(SHARE_PREFIX):
+            group = self.shared.leave(session, topic_filter)
+            if group is None:
+                return
+            topic_filter = group.topic_filter
+            self.subscriptions.remove(topic_filter, group)
+        else:
+            self.subscriptions.remove(topic_filter, session)
         self._reset(topic_filter)
 
     def _reset(self, topic_filter: str) -> None:
@@ -170,12 +190,17 @@ class Router:
     def resolve(self, route: Route) -> Targets:
         """Find the route's targets again."""
         by_session: dict[Session, list[Subscription]] = {}
-        for session, subscription in self.subscriptions.match(route.topic_name):
-            by_session.setdefault(session, []).append(subscription)
-        key = tuple(_merge(session, subscriptions) for session, subscriptions in by_session.items())
+        groups: list[ShareGroup] = []
+        for taker, subscription in self.subscriptions.match(route.topic_name):
+            if isinstance(taker, ShareGroup):
+                groups.append(taker)
+            else:
+                by_session.setdefault(taker, []).append(subscription)
+        merged = tuple(_merge(session, subscriptions) for session, subscriptions in by_session.items())
+        key: tuple[Target | ShareGroup, ...] = (*merged, *groups)
         targets = self._targets_by_key.get(key)
         if targets is None:
-            targets = Targets(key)
+            targets = Targets(merged, tuple(groups))
         if route.is_cached:
             self._targets_by_key[key] = targets
             targets.routes += 1

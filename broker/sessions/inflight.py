@@ -20,7 +20,7 @@ PACKET_ID_MAX = 65_535
 class Flight:
     """Rows `row` to `end_row - 1` of `run` (or of a piece of a replay), sent with the packet ids from `first_id` on."""
 
-    __slots__ = ("end_row", "first_id", "identifiers", "retain", "row", "run")
+    __slots__ = ("end_row", "first_id", "identifiers", "retain", "row", "run", "share")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Flight:
         end_row: int,
         retain: bool = False,
         identifiers: tuple[int, ...] = (),
+        share: str = "",
     ) -> None:
         self.first_id = first_id
         self.run = run
@@ -38,6 +39,8 @@ class Flight:
         self.retain = retain
         self.identifiers = identifiers
         """The subscription identifiers that the rows name; they and RETAIN are the same when they are sent again."""
+        self.share = share
+        """As in `Delivery`."""
 
 
 class Inflight:
@@ -81,11 +84,12 @@ class Inflight:
         qos: int,
         retain: bool = False,
         identifiers: tuple[int, ...] = (),
+        share: str = "",
     ) -> Flight:
         """Hand out packet ids for as many of the rows as fit before the ids begin again at 1."""
         first_id = self.next_id
         end_row = min(end_row, row + PACKET_ID_MAX - first_id + 1)
-        flight = Flight(first_id, run, row, end_row, retain, identifiers)
+        flight = Flight(first_id, run, row, end_row, retain, identifiers, share)
         (self.unacknowledged if qos == 1 else self.unreceived).append(flight)
         count = end_row - row
         self.count += count
@@ -109,7 +113,7 @@ def take(flights: deque[Flight], packet_id: int) -> Flight | None:
         position = packet_id - flight.first_id
         if 0 <= position < flight.end_row - flight.row:
             row = flight.row + position
-            taken = Flight(packet_id, flight.run, row, row + 1, flight.retain, flight.identifiers)
+            taken = Flight(packet_id, flight.run, row, row + 1, flight.retain, flight.identifiers, flight.share)
             if position == 0:
                 flight.row += 1
                 flight.first_id += 1
@@ -118,7 +122,9 @@ def take(flights: deque[Flight], packet_id: int) -> Flight | None:
             elif row + 1 == flight.end_row:
                 flight.end_row = row
             else:
-                rest = Flight(packet_id + 1, flight.run, row + 1, flight.end_row, flight.retain, flight.identifiers)
+                rest = Flight(
+                    packet_id + 1, flight.run, row + 1, flight.end_row, flight.retain, flight.identifiers, flight.share
+                )
                 flight.end_row = row
                 flights.insert(index + 1, rest)
             return taken

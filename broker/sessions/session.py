@@ -194,7 +194,7 @@ class Session:
             return
         sent_row = self._send(delivery, qos, retain, identifiers, now_ms)
         if sent_row < delivery.end_row:
-            rest = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable)
+            rest = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable, delivery.share)
             self._enqueue(rest, qos, retain, identifiers)
 
     def deliver_special(self, delivery: Delivery, target: Target, now_ms: int) -> None:
@@ -256,7 +256,7 @@ class Session:
                 continue
             run = delivery.run
             last_row = min(end_row, row + room)
-            flight = inflight.add(*compact(run, row, last_row), qos)
+            flight = inflight.add(*compact(run, row, last_row), qos, share=delivery.share)
             sent = flight.end_row - flight.row
             if row != delivery.row or row + sent != end_row:
                 parts = Delivery(run, row, row + sent, delivery.is_reliable).reliable_parts(self.is_v5, qos)
@@ -282,7 +282,7 @@ class Session:
         if self.packet_bytes_max and len(front) + len(back) + 2 > self.packet_bytes_max:
             self._metrics.dropped_messages["packet_too_large"] += 1
             return 1
-        flight = self.inflight.add(*compact(run, row, row + 1), qos, retain, identifiers)
+        flight = self.inflight.add(*compact(run, row, row + 1), qos, retain, identifiers, delivery.share)
         self.outbox.append(front + PACKET_IDS[flight.first_id] + back)
         self._metrics.messages_delivered += 1
         return 1
@@ -304,7 +304,8 @@ class Session:
         if self.queue is None:
             self.queue = deque()
         run, row, end_row = compact(run, row, row + count)
-        self.queue.append(Queued(Delivery(run, row, end_row, delivery.is_reliable), qos, retain, identifiers))
+        kept = Delivery(run, row, end_row, delivery.is_reliable, delivery.share)
+        self.queue.append(Queued(kept, qos, retain, identifiers))
         size = rows_bytes(run, row, end_row)
         self.queued_messages += count
         self.queued_bytes += size
@@ -331,7 +332,9 @@ class Session:
             self._metrics.queued_messages -= sent_row - delivery.row
             self._metrics.queued_bytes -= size
             if sent_row < delivery.end_row:
-                first.delivery = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable)
+                first.delivery = Delivery(
+                    delivery.run, sent_row, delivery.end_row, delivery.is_reliable, delivery.share
+                )
                 return
             queue.popleft()
         if not queue:

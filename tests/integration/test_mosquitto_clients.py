@@ -159,3 +159,21 @@ def test_large_payload_and_properties(shared_server: ServerProcess, topic: str, 
     )  # fmt: skip
     eventually(lambda: len(subscribers[0].lines) == 1)
     assert subscribers[0].lines[0] == f"{topic}|{'x' * 100_000}|1|0"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_shared_subscription_deals_out_each_line_once(
+    shared_server: ServerProcess, topic: str, subscribers: list[Subscriber], version: str
+) -> None:
+    arguments = ("-V", version, "-t", f"$share/workers/{topic}", "-q", "1")
+    subscribers.extend(Subscriber(shared_server, *arguments) for _ in range(3))
+    subprocess.run(
+        ["mosquitto_pub", "-p", str(shared_server.mqtt_port), "-V", version, "-t", topic, "-q", "1", "-l"],
+        input="".join(f"{number}\n" for number in range(300)),
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    eventually(lambda: sum(len(one.lines) for one in subscribers) == 300)
+    for index, one in enumerate(subscribers):
+        assert one.lines == [f"{topic}|{number}|1|0" for number in range(index, 300, 3)]

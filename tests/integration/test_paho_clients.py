@@ -129,3 +129,18 @@ def test_large_messages(shared_server: ServerProcess, name: str, transport: str)
             client.publish(name, payload, 1)
         eventually(lambda: len(client.received) == len(payloads))
         assert [payload for _, payload, _, _ in client.received] == payloads
+
+
+def test_shared_subscription(shared_server: ServerProcess, name: str, transport: str, version: int) -> None:
+    with (
+        PahoClient(shared_server, f"{name}a", transport, version) as first,
+        PahoClient(shared_server, f"{name}b", transport, version) as second,
+        PahoClient(shared_server, f"{name}p", transport, version) as publisher,
+    ):
+        first.subscribe((f"$share/g/{name}/#", 1))
+        second.subscribe((f"$share/g/{name}/#", 2))
+        for number in range(20):
+            publisher.publish(f"{name}/a", b"%d" % number, 2)
+        eventually(lambda: len(first.received) + len(second.received) == 20)
+        assert first.received == [(f"{name}/a", b"%d" % number, 1, False) for number in range(0, 20, 2)]
+        assert second.received == [(f"{name}/a", b"%d" % number, 2, False) for number in range(1, 20, 2)]

@@ -59,7 +59,6 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
         answer.receive_maximum = engine.config.receive_maximum
         answer.maximum_packet_size = engine.config.packet_bytes_max
         answer.topic_alias_maximum = engine.config.topic_alias_maximum
-        answer.shared_subscription_available = 0
     # 3.1 has no session present flag: the byte is reserved there.
     session_present = is_present and connection.protocol_level != constants.LEVEL_3_1
     connack = Connack(session_present, 0, answer if connection.is_v5 else None)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 TOPIC_FILTER_INVALID = 0x8F
 QUOTA_EXCEEDED = 0x97
-SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
 IMPLEMENTATION_SPECIFIC_ERROR = 0x83
 FAILURE_3_1_1 = 0x80
 NO_SUBSCRIPTION_EXISTED = 0x11
@@ -59,6 +58,8 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
             replays.append(_add_replay(connection, session, subscription, state))
             continue
         is_new = _add(connection, session, subscription)
+        if subscription.topic_filter.startswith(SHARE_PREFIX):  # retained messages are for no one member (§4.8.2)
+            continue
         if subscription.retain_handling == 0 or (subscription.retain_handling == 1 and is_new):  # [MQTT-3.3.1-9..11]
             retained_for.append(subscription)
     answer = encode_suback(Suback(packet.packet_id, reason_codes), connection.protocol_level)
@@ -117,15 +118,14 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
     except TopicFilterInvalid as error:
         raise Refused(TOPIC_FILTER_INVALID) from error
     shared_filter = split_shared(name)[1] if name.startswith(SHARE_PREFIX) else ""
-    if shared_filter:
-        is_replay = bool(sinces) or shared_filter.startswith(REPLAY_PREFIX)
-        raise Refused(TOPIC_FILTER_INVALID if is_replay else SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
+    if shared_filter and (sinces or shared_filter.startswith(REPLAY_PREFIX)):
+        raise Refused(TOPIC_FILTER_INVALID)
     replays = connection.engine.replays
     if replays is None and name.startswith(REPLAY_PREFIX):
         raise Refused(IMPLEMENTATION_SPECIFIC_ERROR)
     wanted = _wanted(name, sinces)
     limits = connection.engine.metrics.limits
-    if name.count("/") >= config.subscription_topic_levels_max:
+    if (shared_filter or name).count("/") >= config.subscription_topic_levels_max:
         limits.hit("subscription_topic_levels_max")
         raise Refused(TOPIC_FILTER_INVALID)
     subscriptions = session.subscriptions
@@ -135,6 +135,8 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
         and len(subscriptions) >= config.subscriptions_per_client_max
     ):
         limits.hit("subscriptions_per_client_max")
+        raise Refused(QUOTA_EXCEEDED)
+    if shared_filter and not connection.engine.router.shared.has_room(session, name):
         raise Refused(QUOTA_EXCEEDED)
     is_one_more = session.replays is None or name not in session.replays
     if wanted is not None and replays is not None and is_one_more and not replays.has_room(session):
