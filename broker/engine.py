@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from broker.codec import constants
 from broker.codec.packets import Publish
+from broker.hooks import Hooks
 from broker.metrics import Metrics
 from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from broker.codec.errors import MqttError
     from broker.codec.packets import Will
     from broker.config import BrokerConfig
+    from broker.hooks import Client
     from broker.outbox import Outbox, Transport
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
@@ -91,6 +93,7 @@ class Engine:
         self.config = config
         self.sink = sink
         self.store = store
+        self.hooks = Hooks()
         self.handlers = HANDLERS
         self.metrics = Metrics()
         self.metrics.limits.clock = lambda: self.now_ms
@@ -238,6 +241,16 @@ class Engine:
             self.sessions.expire_later(session, self.seconds)
         else:
             self.end_session(session)
+        if self.hooks.on_close is not None:
+            self._tell_closed(self.hooks.on_close, connection, reason)
+
+    def _tell_closed(
+        self, on_close: Callable[[Client, CloseReason], None], connection: Connection, reason: CloseReason
+    ) -> None:
+        try:
+            on_close(connection, reason)
+        except Exception:  # the program's, not ours: what ends here has others that wait for it
+            log.exception("on_close failed", extra={"fields": {"client": connection.client_id}})
 
     def end_session(self, session: Session) -> None:
         """Forget a session and all that it waits for."""

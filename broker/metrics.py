@@ -57,4 +57,4 @@ class Metrics:
         self.dropped_messages: Counter[str] = Counter()
         """By reason: `outbox_full`, `queue_full`, `packet_too_large`, `expired`, `log_stalled`."""
         self.refused_publishes: Counter[str] = Counter()
-        """By reason: `reserved_topic`, `retained_full`, `log_stalled`."""
+        """By reason: `reserved_topic`, `retained_full`, `log_stalled`, `hook`."""

@@ -121,6 +121,30 @@ class PublishRun:
         return self.ends[row - 1] if row else self.start
 
 
+def part(run: PublishRun, row: int, end_row: int) -> PublishRun:
+    """Rows `row` to `end_row - 1` of a run that no log has, as a run of their own; the frames are not copied."""
+    packet_ids = run.packet_ids[row:end_row]
+    reliable = len(packet_ids) - packet_ids.count(0)
+    rows = PublishRun(
+        run.data,
+        run.frame_start(row),
+        run.routes[row:end_row],
+        run.payload_starts[row:end_row],
+        run.ends[row:end_row],
+        packet_ids if reliable else [],
+        is_v5=run.is_v5,
+        client_id=run.client_id,
+        received_at_ms=run.received_at_ms,
+        origin=run.origin,
+        reliable=reliable,
+        qos=run.qos if reliable else 0,
+        retain=run.retain,
+        is_plain=run.is_plain,
+    )
+    rows.expires_at_ms = run.expires_at_ms
+    return rows
+
+
 def pick(run: PublishRun, rows: Sequence[int]) -> PublishRun:
     """Some rows of a run as a run of their own, with a copy of their frames.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from broker.codec.packets import Publish
+from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.inlet import Inlet
 from broker.listeners.tcp import TcpConnection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from broker.codec.properties import Properties
-    from broker.config import BrokerConfig
+    from broker.hooks import Hooks
     from broker.inlet import InletOwner
     from broker.listeners.websocket import WebSocketListener
     from broker.metrics import Metrics
@@ -70,13 +71,17 @@ class Broker:
 
     def __init__(
         self,
-        config: BrokerConfig,
+        config: BrokerConfig | None = None,
         sink: Sink | None = None,
         replay_source: ReplaySource | None = None,
         store: Store | None = None,
+        *,
+        hooks: Hooks | None = None,
     ) -> None:
-        self.config = config
-        self.engine = Engine(config, sink, replay_source, store)
+        self.config = config if config is not None else BrokerConfig()
+        self.engine = Engine(self.config, sink, replay_source, store)
+        if hooks is not None:
+            self.engine.hooks = hooks
         self.listening: list[Listening] = []
         self.turn: Turn
         self.loop_delay: LoopDelay
@@ -92,6 +97,18 @@ class Broker:
     def metrics(self) -> Metrics:
         """Counters since the start."""
         return self.engine.metrics
+
+    @property
+    def port(self) -> int:
+        """The port that MQTT over TCP is listened on.
+
+        Raises:
+            RuntimeError: there is no such listener, or the broker has not started.
+        """
+        for listening in self.listening:
+            if listening.kind == "mqtt":
+                return listening.port
+        raise RuntimeError("the broker does not listen on TCP")
 
     async def start(self) -> None:
         """Take what the store has kept, and open the listeners; `listening` then has their real ports.

@@ -35,6 +35,7 @@ from broker.outbox import Outbox
 from broker.protocol import state as states
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements
+from broker.protocol.handlers.publish import take_judged
 from broker.publish_run import PublishRun
 
 if TYPE_CHECKING:
@@ -264,7 +265,11 @@ class Connection:
             reliable=reliable,
             qos=1 if reliable else 0,
         )
-        self.take(run)
+        hook = engine.hooks.on_publish
+        if hook is None:
+            self.take(run)
+        else:
+            take_judged(self, run, hook)
         return reached
 
     def take(self, run: PublishRun) -> None:

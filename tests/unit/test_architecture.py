@@ -22,6 +22,7 @@ SANS_IO = (
     "broker/replay.py",
     "broker/routing.py",
     "broker/shared.py",
+    "broker/hooks.py",
     "broker/outbox.py",
     "broker/retained.py",
     "broker/store.py",
@@ -44,12 +45,21 @@ BROKER_LAYERS = (
         "broker.limit_hits",
         "broker.metrics",
     ),
-    ("broker.delivery", "broker.outbox", "broker.sessions", "broker.routing", "broker.shared", "broker.retained"),
+    (
+        "broker.delivery",
+        "broker.outbox",
+        "broker.sessions",
+        "broker.routing",
+        "broker.shared",
+        "broker.hooks",
+        "broker.retained",
+    ),
     ("broker.protocol",),
     ("broker.sys_topics", "broker.engine"),
     ("broker.loop_delay", "broker.turn", "broker.inlet"),
     ("broker.listeners",),
     ("broker.server",),
+    ("broker.pytest_plugin",),
 )
 """A module imports its own layer and those before it (for types alone, any)."""
 

@@ -10,6 +10,7 @@ from broker.codec.encode import PUBREL_STREAM, encode_connack
 from broker.codec.packets import Connack
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
+from broker.hooks import connect_refusal
 from broker.protocol import state as states
 from broker.protocol.allowance import Allowance
 from broker.protocol.close_reason import CloseReason
@@ -46,6 +47,10 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
         client_id = f"auto-{secrets.token_hex(8)}"
         answer.assigned_client_identifier = client_id  # [MQTT-3.2.2-16]
     connection.client_id = client_id
+    hook = engine.hooks.on_connect
+    if hook is not None and (reason_code := connect_refusal(hook(connection, packet))):
+        refuse_connect(connection, reason_code)
+        return
     expiry_s = _session_expiry_s(connection, packet, properties, answer)
     session, is_present = engine.attach(connection, client_id, packet.clean_start, expiry_s)
     receive_maximum = properties.receive_maximum or 65_535

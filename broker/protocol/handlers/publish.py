@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from broker.codec.encode import PUBREC_STREAM, encode_puback, encode_publish, encode_pubrec
 from broker.codec.errors import ProtocolError, ReceiveMaximumExceeded, TopicAliasInvalid
-from broker.codec.packets import Puback, Pubrec
-from broker.publish_run import PublishRun
+from broker.codec.packets import Puback, Publish, Pubrec
+from broker.hooks import Publishes
+from broker.publish_run import PublishRun, part
 
 if TYPE_CHECKING:
-    from broker.codec.packets import Publish
+    from collections.abc import Callable
+
+    from broker.hooks import Client
     from broker.protocol.connection import Connection
     from broker.routing import Route
     from broker.sessions.session import Session
@@ -22,6 +25,7 @@ QUOTA_EXCEEDED = 0x97
 REFUSALS = {
     "reserved_topic": "only the server publishes to this topic",
     "retained_full": "no room for another retained message",
+    "hook": "the server does not take it",
 }
 """What a client that asked for reasons is told, by the reason of the metric."""
 
@@ -59,6 +63,12 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
         _refuse(connection, packet, QUOTA_EXCEEDED, "retained_full")
         return
     run = make_run(packet, route, connection.is_v5, connection.client_id, now_ms, connection)
+    hook = connection.engine.hooks.on_publish
+    if hook is not None:
+        hook(connection, publishes := Publishes(run))
+        if publishes.verdicts:
+            _refuse(connection, packet, publishes.verdicts[0], "hook")
+            return
     if packet.qos == 2:
         if session.unreleased is None:
             session.unreleased = set()
@@ -102,6 +112,24 @@ def make_run(
     if expiry_s is not None:
         run.expires_at_ms = now_ms + 1000 * expiry_s
     return run
+
+
+def take_judged(connection: Connection, run: PublishRun, hook: Callable[[Client, Publishes], None]) -> None:
+    """Have the program's hook judge a run of plain publishes, and take what it lets pass; in order. [MQTT-4.6.0-2]"""
+    hook(connection, publishes := Publishes(run))
+    verdicts = publishes.verdicts
+    if not verdicts:
+        connection.take(run)
+        return
+    row = 0
+    for refused_row in [*sorted(verdicts), len(run)]:
+        if row < refused_row:
+            connection.take(part(run, row, refused_row))
+        if refused_row < len(run):
+            packet_id = run.packet_ids[refused_row] if run.packet_ids else 0
+            packet = Publish(run.routes[refused_row].topic_name, qos=1 if packet_id else 0, packet_id=packet_id)
+            _refuse(connection, packet, verdicts[refused_row], "hook")
+        row = refused_row + 1
 
 
 def _resolve_alias(connection: Connection, packet: Publish) -> None:

@@ -8,6 +8,7 @@ from broker.codec.encode import encode_suback, encode_unsuback
 from broker.codec.errors import TopicFilterInvalid
 from broker.codec.packets import Suback, Unsuback
 from broker.delivery import Delivery
+from broker.hooks import SubscriptionRequest, granted_qos
 from broker.protocol.handlers.publish import make_run
 from broker.replay import REPLAY_PREFIX, ReplayRefused
 from broker.sessions.replays import replay_state
@@ -49,6 +50,8 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
             subscription.no_local = not subscription.topic_filter.startswith(SHARE_PREFIX)
         try:
             wanted = _judge(connection, session, subscription.topic_filter, sinces)
+            if connection.engine.hooks.on_subscribe is not None:
+                _ask(connection, subscription, wanted)
             state = _replay_state(connection, session, subscription, wanted, now_ms) if wanted is not None else None
         except Refused as refused:
             reason_codes.append(refused.reason_code if connection.is_v5 else FAILURE_3_1_1)
@@ -143,6 +146,24 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
         replays.refused += 1
         raise Refused(QUOTA_EXCEEDED)
     return wanted
+
+
+def _ask(connection: Connection, subscription: Subscription, wanted: Wanted | None) -> None:
+    """Have the program's hook judge a filter: it may lower its QoS.
+
+    Raises:
+        Refused: with the hook's reason.
+    """
+    hook = connection.engine.hooks.on_subscribe
+    assert hook is not None
+    share_name, topic_filter = split_shared(subscription.topic_filter)
+    since = None
+    if wanted is not None:
+        topic_filter, since = wanted.topic_filter, wanted.since
+    answer = hook(connection, SubscriptionRequest(subscription, topic_filter, share_name, since))
+    subscription.qos, reason_code = granted_qos(answer, subscription.qos)
+    if reason_code:
+        raise Refused(reason_code)
 
 
 def _wanted(name: str, sinces: list[str]) -> Wanted | None:
