@@ -117,6 +117,7 @@ class Broker:
             OSError: an address cannot be listened on; what was opened is closed again.
         """
         loop = asyncio.get_running_loop()
+        self.listening.clear()
         self.turn = Turn(self.engine, loop)
         self._restore()
         self.engine.heap_bytes = resident_bytes

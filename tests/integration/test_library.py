@@ -15,7 +15,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from broker import Broker, BrokerConfig, Hooks
+from broker import Broker, BrokerConfig, Hooks, Properties
 from tests.support.conditions import eventually_async
 
 pytest_plugins = ["pytester"]
@@ -80,6 +80,23 @@ async def test_hooks_hear_of_every_client_at_the_end() -> None:
     assert gone == ["a server_shutdown"]
     with contextlib.suppress(aiomqtt.MqttError):  # what it makes of a connection that the server ended
         await client.__aexit__(None, None, None)
+
+
+async def test_broker_starts_again_after_its_end_and_keeps_its_sessions() -> None:
+    broker = Broker(LOOPBACK)
+    async with broker, aiomqtt.Client("127.0.0.1", broker.port, identifier="a", clean_session=False) as client:
+        await client.subscribe("house/#", qos=1)
+    properties = Properties()
+    properties.content_type = "text/plain"
+    async with broker:
+        assert [listening.kind for listening in broker.listening] == ["mqtt"]
+        broker.publish("house/lamp", b"on", qos=1, properties=properties)
+        v5 = aiomqtt.ProtocolVersion.V5
+        async with aiomqtt.Client("127.0.0.1", broker.port, identifier="a", clean_start=False, protocol=v5) as client:
+            message = await asyncio.wait_for(anext(aiter(client.messages)), 10)
+            assert (message.payload, message.qos) == (b"on", 1)
+            assert message.properties is not None
+            assert message.properties.ContentType == "text/plain"
 
 
 def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open() -> None:
