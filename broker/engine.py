@@ -80,6 +80,11 @@ def other_protocol(data: bytes) -> str:
     return ""
 
 
+def _is_forgotten(connection: Connection) -> bool:
+    """Its session ends with it."""
+    return connection.session is None or not connection.session.expiry_s
+
+
 class Engine:
     """One broker's state."""
 
@@ -404,8 +409,9 @@ class Engine:
             self.file_timer(connection, longest_s - silent_s)
 
     def shut_down(self) -> None:
-        """Tell every client and close."""
-        for connection in list(self.connections):
+        """Tell every client and close; those with kept sessions first, which may take over from the others."""
+        self.router.shared.close()
+        for connection in sorted(self.connections, key=_is_forgotten):
             connection.close(CloseReason.SERVER_SHUTDOWN, SERVER_SHUTTING_DOWN)
 
     # What goes wrong

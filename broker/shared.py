@@ -260,6 +260,11 @@ class SharedSubscriptions:
             group.exit(member, group.kept)
             group.enter(member)
 
+    def close(self) -> None:
+        """All connections end: from now on messages go to kept sessions only, not from one that ends to the next."""
+        for group in self.groups.values():
+            group.online.clear()
+
     def redeliver(self, session: Session, now_ms: int, metrics: Metrics) -> None:
         """Give what an ended session owes of shared subscriptions to other members.
 

@@ -241,6 +241,21 @@ def test_a_refusal_ends_the_message(qos: int) -> None:
     assert engine.router.shared.redelivered == 0
 
 
+def test_at_the_end_of_the_server_what_is_owed_goes_to_kept_sessions() -> None:
+    """And not from one session that ends to the next, which would take long with many."""
+    engine = make_engine()
+    members = [member(engine, f"m{number}") for number in range(20)]
+    kept = member(engine, "kept", clean=False)
+    client(engine, "p").send(*publishes(42, 1))
+    assert [numbers(one) for one in members] == [[number, number + 21] for number in range(20)]
+    assert numbers(kept) == [20, 41]
+    engine.shut_down()
+    turn(engine)
+    assert engine.router.shared.redelivered == 40
+    assert engine.router.shared.members == 1
+    assert engine.sessions.session_by_client_id["kept"].queued_messages == 40
+
+
 def test_expired_messages_are_not_given_to_another() -> None:
     """[MQTT-3.3.2-5]; one that is not expired has its interval reduced. [MQTT-3.3.2-6]"""
     engine = make_engine()
