@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from broker.codec import constants
 from broker.codec.packets import Publish
 from broker.hooks import Hooks
+from broker.kept_sessions import KeptSessions
 from broker.metrics import Metrics
 from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
@@ -122,6 +123,7 @@ class Engine:
         self.router = Router(config, self._open_sink_topic, self.metrics.limits)
         self.sessions = SessionRegistry(config, self.metrics)
         self.retained = Retained(config, self._put_down if store is not None else None)
+        self.kept = KeptSessions(self, store)
         self.sys_topics = SysTopics(self)
         self.clients_connected = 0
         """Sessions with a connection."""
@@ -150,6 +152,7 @@ class Engine:
             self.metrics.dropped_messages["retained_full"] += left_out
             log.warning("%d retained messages are not shown: there are more than the limits allow", left_out)
         self.retained.expire(now_ms)
+        self.kept.restore()
 
     # Connections
 
@@ -244,6 +247,7 @@ class Engine:
                 self.publish_will(session.client_id, will, connection.is_v5)
         if session.expiry_s:
             self.sessions.expire_later(session, self.seconds)
+            self.kept.left(session)
         else:
             self.end_session(session)
         if self.hooks.on_close is not None:
@@ -259,6 +263,7 @@ class Engine:
 
     def end_session(self, session: Session) -> None:
         """Forget a session and all that it waits for."""
+        self.kept.forget(session)
         self.router.forget(session)
         self.router.shared.redeliver(session, self.now_ms, self.metrics)
         if self.replays is not None:
@@ -363,6 +368,14 @@ class Engine:
             return
         self.publish(packet, client_id, self.now_ms, None)
 
+    def publish_due_wills(self) -> None:
+        """Publish the wills whose delay is over."""
+        for delayed in self.sessions.due_wills(self.seconds):
+            self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+            session = self.sessions.session_by_client_id.get(delayed.client_id)
+            if session is not None:
+                self.kept.left(session)
+
     # Time
 
     def file_timer(self, connection: Connection, in_s: int) -> None:
@@ -385,8 +398,7 @@ class Engine:
                 self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
             self.metrics.sessions_expired += 1
             self.end_session(session)
-        for delayed in self.sessions.due_wills(self.seconds):
-            self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+        self.publish_due_wills()
         self.sys_topics.tick()
 
     def _look_at(self, connection: Connection) -> None:

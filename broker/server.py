@@ -120,6 +120,7 @@ class Broker:
         self.listening.clear()
         self.turn = Turn(self.engine, loop)
         self._restore()
+        self.turn.schedule()
         self.engine.heap_bytes = resident_bytes
         self.engine.sys_topics.publish()
         self.loop_delay = delay = LoopDelay(loop)

@@ -10,7 +10,16 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from broker.store import RetainedChange
+from broker.store import (
+    Durable,
+    RetainedChange,
+    SessionChange,
+    SessionEnd,
+    SessionRow,
+    SubscriptionChange,
+    SubscriptionEnd,
+    SubscriptionRow,
+)
 
 if TYPE_CHECKING:
     from bridge.streams.sqlite_store import SqliteStore
@@ -49,6 +58,35 @@ class RetainedItem:
         """Nobody waits for it by name: see `DurableItem`."""
 
 
+class SessionItem:
+    """Statements about sessions, in order; they commit with their group."""
+
+    __slots__ = ("_statements",)
+
+    def __init__(self) -> None:
+        self._statements: list[tuple[str, tuple[object, ...]]] = []
+
+    def add(self, change: SessionChange | SessionEnd | SubscriptionChange | SubscriptionEnd) -> None:
+        add = self._statements.append
+        if isinstance(change, SessionChange):
+            add(("INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?, ?, ?)", change.row))
+        elif isinstance(change, SubscriptionChange):
+            add(("INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?, ?, ?, ?)", change.row))
+        elif isinstance(change, SubscriptionEnd):
+            whose = (change.client_id, change.topic_filter)
+            add(("DELETE FROM subscription WHERE client_id = ? AND filter = ?", whose))
+        else:
+            for table in ("session", "subscription"):
+                add((f"DELETE FROM {table} WHERE client_id = ?", (change.client_id,)))
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        for sql, values in self._statements:
+            connection.execute(sql, values)
+
+    def committed(self) -> None:
+        """Nobody waits for it by name: see `DurableItem`."""
+
+
 class DurableItem:
     """Writes nothing: when its group has committed, so has everything that was queued before it."""
 
@@ -77,16 +115,30 @@ class BrokerStore:
             "SELECT topic, frame, is_v5, client_id, received_ms, expires_ms FROM retained", LOADED_ROWS
         )
 
+    def load_sessions(self) -> Iterator[SessionRow]:
+        sql = "SELECT client_id, is_v5, expiry_s, expires_ms, will, will_delay_s, will_due_ms FROM session"
+        yield from map(SessionRow._make, self._store.read_rows(sql, LOADED_ROWS))
+
+    def load_subscriptions(self) -> Iterator[SubscriptionRow]:
+        sql = "SELECT client_id, filter, options, identifier, since, replay_filter, position FROM subscription"
+        yield from map(SubscriptionRow._make, self._store.read_rows(sql, LOADED_ROWS))
+
     def keep(self, changes: Sequence[Change]) -> None:
         retained: RetainedItem | None = None
+        sessions: SessionItem | None = None
         for change in changes:
             if isinstance(change, RetainedChange):
                 if retained is None:
                     retained = RetainedItem()
                     self._store.queue(retained)
                 retained.add(change)
-            else:
+            elif isinstance(change, Durable):
                 self.when_durable(change.tell)
+            else:
+                if sessions is None:
+                    sessions = SessionItem()
+                    self._store.queue(sessions)
+                sessions.add(change)
 
     def when_durable(self, tell: Callable[[], None]) -> None:
         """Call `tell` once everything that was handed over before is durable."""

@@ -18,9 +18,9 @@ from bridge.streams.log import StreamLogError
 
 FILE_NAME = "headrace.sqlite"
 LOCK_NAME = "headrace.lock"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic. 3: retained
-messages."""
+messages. 4: sessions."""
 SQLITE_VERSION_MIN = (3, 35, 0)
 PAGE_BYTES = 4096
 WAL_CHECKPOINT_BYTES = 32 * 1024 * 1024
@@ -46,6 +46,17 @@ _RETAINED_TABLE = """
 CREATE TABLE retained(
     topic TEXT PRIMARY KEY, frame BLOB NOT NULL, is_v5 INTEGER NOT NULL, client_id TEXT NOT NULL,
     received_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;   -- expires_ms 0: never
+"""
+
+_SESSION_TABLES = """
+CREATE TABLE session(
+    client_id TEXT PRIMARY KEY, is_v5 INTEGER NOT NULL, expiry_s INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,    -- 0: it has a connection
+    will BLOB, will_delay_s INTEGER NOT NULL, will_due_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE subscription(
+    client_id TEXT, filter TEXT, options INTEGER NOT NULL, identifier INTEGER NOT NULL,
+    since TEXT, replay_filter TEXT NOT NULL, position TEXT NOT NULL,    -- of a replay; since NULL: it is none
+    PRIMARY KEY(client_id, filter)) WITHOUT ROWID;
 """
 
 _STREAM_TABLES = """
@@ -169,7 +180,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     if is_new:
         connection.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; {_TABLES}{_RETAINED_TABLE}"
+            f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; "
+            f"{_TABLES}{_RETAINED_TABLE}{_SESSION_TABLES}"
             f"INSERT INTO meta VALUES ('format_version', {FORMAT_VERSION}), ('node_run', 0); COMMIT;"
         )
 
@@ -209,7 +221,13 @@ def _upgrade_to_3(connection: sqlite3.Connection) -> None:
     )
 
 
-UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {1: _upgrade_to_2, 2: _upgrade_to_3}
+def _upgrade_to_4(connection: sqlite3.Connection) -> None:
+    """So were sessions."""
+    version = "UPDATE meta SET value = 4 WHERE key = 'format_version';"
+    connection.executescript(f"BEGIN; {_SESSION_TABLES} {version} COMMIT;")
+
+
+UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {1: _upgrade_to_2, 2: _upgrade_to_3, 3: _upgrade_to_4}
 """From a format version to the function that brings a file to the next one, in one transaction."""
 
 

@@ -58,7 +58,11 @@ class SessionRegistry:
 
     def expire_later(self, session: Session, now_s: int) -> None:
         """The client has gone: the session ends when its expiry interval has passed."""
-        session.expires_at_s = now_s + session.expiry_s
+        self.expire_at(session, now_s + session.expiry_s)
+
+    def expire_at(self, session: Session, at_s: int) -> None:
+        """A session without a connection ends at a second of the engine's."""
+        session.expires_at_s = at_s
         self._expiring.setdefault(session.expires_at_s, []).append(session.client_id)
 
     def expired(self, now_s: int) -> list[Session]:
@@ -78,6 +82,10 @@ class SessionRegistry:
     def take_delayed_will(self, client_id: str) -> DelayedWill | None:
         """Remove and return the client's delayed will: it came back, or its session ends."""
         return self._delayed_will_by_client_id.pop(client_id, None)
+
+    def delayed_will(self, client_id: str) -> DelayedWill | None:
+        """The client's delayed will."""
+        return self._delayed_will_by_client_id.get(client_id)
 
     def due_wills(self, now_s: int) -> list[DelayedWill]:
         """Remove and return the wills whose delay is over."""

@@ -85,6 +85,7 @@ class Session:
         "expires_at_s",
         "expiry_s",
         "inflight",
+        "is_kept",
         "is_v5",
         "outbox",
         "packet_bytes_max",
@@ -110,6 +111,8 @@ class Session:
         self.expiry_s = 0
         """Seconds that the session outlives its connection."""
         self.expires_at_s = 0
+        self.is_kept = False
+        """The store has it."""
         self.quota = config.inflight_messages_max
         """The client's Receive Maximum, or our own bound if that is lower (MQTT 5 §4.9)."""
         self.packet_bytes_max = 0

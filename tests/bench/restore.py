@@ -1,6 +1,7 @@
-"""How long a start takes with so many retained messages: `python -m tests.bench.restore [MESSAGES]`.
+"""How long a start takes with so many kept sessions and retained messages.
 
-Reading their rows alone, then the whole start of a broker with them; seconds of the processor's time.
+`python -m tests.bench.restore [MESSAGES] [SESSIONS]` prints seconds of the processor's time: for reading the rows
+alone, then for the whole start of a broker with them. Each session has three subscriptions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from broker.config import BrokerConfig
 from broker.server import Broker
 
 MESSAGES = 1_000_000
+SESSIONS = 100_000
 BYTES_MAX = 1 << 40
 DEVICES_PER_SITE = 1_000
 
@@ -33,23 +35,38 @@ def retained_rows(count: int) -> Iterator[tuple[str, bytes, int, str, int, int]]
         yield topic_name, bytes((0x31, len(body))) + body, 0, f"device-{device}", 1, 0
 
 
-async def measure(directory: Path, messages: int) -> None:
+def subscription_rows(sessions: int) -> Iterator[tuple[str, str, int, int, None, str, str]]:
+    """One filter of its own, one of its site and one that all have."""
+    for number in range(sessions):
+        for topic_filter in (f"command/device-{number}/#", f"site/{number % DEVICES_PER_SITE}/+", "news"):
+            yield f"device-{number}", topic_filter, 1, 0, None, "", ""
+
+
+async def measure(directory: Path, messages: int, sessions: int) -> None:
     await SqliteStore.open(directory).close()
     with sqlite3.connect(directory / FILE_NAME) as connection:
         connection.executemany("INSERT INTO retained VALUES (?, ?, ?, ?, ?, ?)", retained_rows(messages))
+        rows = [(f"device-{number}", 0, 1 << 20, 1 << 50, None, 0, 0) for number in range(sessions)]
+        connection.executemany("INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO subscription VALUES (?, ?, ?, ?, ?, ?, ?)", subscription_rows(sessions))
     connection.close()
     file = SqliteStore.open(directory)
     store = BrokerStore(file, lambda: None)
     began = time.process_time()
     count = sum(1 for _ in store.load_retained())
     print(f"{count:,} retained messages read in {time.process_time() - began:.1f} s")
+    began = time.process_time()
+    count = sum(1 for _ in store.load_sessions()) + sum(1 for _ in store.load_subscriptions())
+    print(f"{sessions:,} sessions read in {time.process_time() - began:.1f} s ({count:,} rows)")
     config = BrokerConfig(("127.0.0.1", 0), retained_messages_max=messages, retained_bytes_max=BYTES_MAX)
     began = time.process_time()
     async with Broker(config, store=store) as broker:
-        print(f"a broker with {len(broker.engine.retained):,} starts in {time.process_time() - began:.1f} s")
+        found = f"{len(broker.engine.retained):,} messages and {len(broker.engine.sessions):,} sessions"
+        print(f"a broker with {found} starts in {time.process_time() - began:.1f} s")
     await file.close()
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        asyncio.run(measure(Path(name), int(sys.argv[1]) if len(sys.argv) > 1 else MESSAGES))
+        counts = [int(argument) for argument in sys.argv[1:]]
+        asyncio.run(measure(Path(name), *(counts + [MESSAGES, SESSIONS][len(counts) :])))

@@ -12,7 +12,17 @@ from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.outbox import flush
 from broker.publish_run import PublishRun
-from broker.store import Change, RetainedChange, RetainedRow
+from broker.store import (
+    Change,
+    RetainedChange,
+    RetainedRow,
+    SessionChange,
+    SessionEnd,
+    SessionRow,
+    SubscriptionChange,
+    SubscriptionEnd,
+    SubscriptionRow,
+)
 
 NOW_MS = 1_800_000_000_000
 
@@ -95,6 +105,8 @@ class HoldingStore:
 
     def __init__(self, rows: Sequence[RetainedRow] = ()) -> None:
         self.rows = rows
+        self.sessions: dict[str, SessionRow] = {}
+        self.subscriptions: dict[tuple[str, str], SubscriptionRow] = {}
         self.changes: list[Change] = []
         """Those that are not durable yet."""
         self.retained: dict[str, bytes | None] = {}
@@ -103,6 +115,12 @@ class HoldingStore:
 
     def load_retained(self) -> Sequence[RetainedRow]:
         return self.rows
+
+    def load_sessions(self) -> Sequence[SessionRow]:
+        return list(self.sessions.values())
+
+    def load_subscriptions(self) -> Sequence[SubscriptionRow]:
+        return list(self.subscriptions.values())
 
     def keep(self, changes: Sequence[Change]) -> None:
         self.changes.extend(changes)
@@ -116,6 +134,16 @@ class HoldingStore:
             if isinstance(change, RetainedChange):
                 message = change.message
                 self.retained[change.topic_name] = message.publish().payload if message is not None else None
+            elif isinstance(change, SessionChange):
+                self.sessions[change.row.client_id] = change.row
+            elif isinstance(change, SubscriptionChange):
+                self.subscriptions[change.row.client_id, change.row.topic_filter] = change.row
+            elif isinstance(change, SubscriptionEnd):
+                del self.subscriptions[change.client_id, change.topic_filter]
+            elif isinstance(change, SessionEnd):
+                del self.sessions[change.client_id]
+                for key in [key for key in self.subscriptions if key[0] == change.client_id]:
+                    del self.subscriptions[key]
             else:
                 change.tell()
 

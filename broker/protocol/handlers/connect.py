@@ -72,6 +72,7 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
         connection.close(CloseReason.REFUSED)
         return
     connection.will = packet.will
+    engine.kept.begun(connection)
     connection.state = states.CONNECTED
     engine.metrics.answer_bytes_sent += len(encoded)
     connection.outbox.append(encoded)

@@ -66,13 +66,19 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
         if subscription.retain_handling == 0 or (subscription.retain_handling == 1 and is_new):  # [MQTT-3.3.1-9..11]
             retained_for.append(subscription)
     answer = encode_suback(Suback(packet.packet_id, reason_codes), connection.protocol_level)
-    connection.engine.metrics.answer_bytes_sent += len(answer)
-    connection.outbox.append(answer)
-    for subscription in retained_for:
-        for message in connection.engine.retained_for(subscription.topic_filter, now_ms):
-            _send_retained(connection, session, subscription, message, now_ms)
-    for replay in replays:
-        replay.open()
+    engine = connection.engine
+
+    def send() -> None:
+        engine.metrics.answer_bytes_sent += len(answer)
+        connection.outbox.append(answer)
+        for subscription in retained_for:
+            for message in engine.retained_for(subscription.topic_filter, engine.now_ms):
+                _send_retained(connection, session, subscription, message, engine.now_ms)
+        for replay in replays:
+            if replay in (session.replays or {}).values():  # else it has been replaced meanwhile
+                replay.open()
+
+    engine.kept.when_durable(connection, send)
 
 
 def _check_filters(topic_filters: list[str]) -> None:
@@ -206,6 +212,7 @@ def _add(connection: Connection, session: Session, subscription: Subscription) -
     if engine.replays is not None:
         engine.replays.remove(session, subscription.topic_filter)
     engine.router.subscribe(session, subscription.topic_filter, subscription)
+    engine.kept.subscribed(session, subscription, None)
     return is_new
 
 
@@ -216,6 +223,7 @@ def _add_replay(connection: Connection, session: Session, subscription: Subscrip
     assert engine.replays is not None
     if not is_new and engine.replays.remove(session, subscription.topic_filter) is None:
         engine.router.unsubscribe(session, subscription.topic_filter)
+    engine.kept.subscribed(session, subscription, state)
     return engine.replays.add(session, state)
 
 
@@ -259,7 +267,12 @@ def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int)
             replays = connection.engine.replays
             if replays is None or replays.remove(session, topic_filter) is None:
                 connection.engine.router.unsubscribe(session, topic_filter)
+            connection.engine.kept.unsubscribed(session, topic_filter)
             reason_codes.append(0)
     answer = encode_unsuback(Unsuback(packet.packet_id, reason_codes), connection.protocol_level)
-    connection.engine.metrics.answer_bytes_sent += len(answer)
-    connection.outbox.append(answer)
+
+    def send() -> None:
+        connection.engine.metrics.answer_bytes_sent += len(answer)
+        connection.outbox.append(answer)
+
+    connection.engine.kept.when_durable(connection, send)

@@ -9,7 +9,17 @@ from pathlib import Path
 from bridge.streams.broker_store import BrokerStore
 from bridge.streams.sqlite_schema import FILE_NAME
 from broker.retained import RetainedMessage
-from broker.store import Durable, RetainedChange
+from broker.store import (
+    Change,
+    Durable,
+    RetainedChange,
+    SessionChange,
+    SessionEnd,
+    SessionRow,
+    SubscriptionChange,
+    SubscriptionEnd,
+    SubscriptionRow,
+)
 from tests.support.log_contract import RunMaker, numbers, wait_until
 from tests.unit.streams.conftest import OpenStore
 
@@ -20,7 +30,7 @@ def message(topic_name: str, received_at_ms: int = 5, expires_at_ms: int = 0) ->
     return RetainedMessage(topic_name, FRAME, False, "c", received_at_ms, expires_at_ms)
 
 
-async def kept(store: BrokerStore, *changes: RetainedChange) -> None:
+async def kept(store: BrokerStore, *changes: Change) -> None:
     """Hand over changes and wait until they are durable."""
     durable = asyncio.Event()
     store.keep([*changes, Durable(durable.set)])
@@ -71,3 +81,26 @@ async def test_many_changes_of_one_topic_are_one_write(open_store: OpenStore, tm
     await kept(BrokerStore(file, lambda: None), *changes)
     rows = list(BrokerStore(file, lambda: None).load_retained())
     assert rows == [("a", FRAME, False, "c", 9_999, 0)]
+
+
+async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: OpenStore) -> None:
+    file = open_store()
+    kept_one = SessionRow("kept", True, 60, 7_000, b"\x30\x03\x00\x01a", 5, 6_000)
+    usual = SubscriptionRow("kept", "a/#", 0x2E, 9, None, "", "")
+    replay = SubscriptionRow("kept", "$replay/-1h/b", 1, 0, "-1h", "b", "place")
+    await kept(
+        BrokerStore(file, lambda: None),
+        SessionChange(kept_one._replace(expires_at_ms=0)),
+        SubscriptionChange(usual),
+        SubscriptionChange(usual._replace(topic_filter="gone")),
+        SessionChange(SessionRow("ended", False, 1, 0, None, 0, 0)),
+        SubscriptionChange(usual._replace(client_id="ended")),
+        SubscriptionEnd("kept", "gone"),
+        SessionEnd("ended"),
+        SubscriptionChange(replay),
+        SessionChange(kept_one),
+    )
+    await file.close()
+    store = BrokerStore(open_store(), lambda: None)
+    assert list(store.load_sessions()) == [kept_one]
+    assert sorted(store.load_subscriptions()) == sorted([replay, usual])
