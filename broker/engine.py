@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from broker.codec import constants
 from broker.codec.packets import Publish
+from broker.codec.reason_codes import reason_word
 from broker.hooks import Hooks
 from broker.kept_sessions import KeptSessions
 from broker.metrics import Metrics
+from broker.own_publishes import own_retained, own_runs
+from broker.presence import CONNECTED, DISCONNECTED, PRESENCE_PREFIX, REFUSED, SESSION_ENDED, ConnectionChange
 from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
 from broker.protocol.connection import KEEP_ALIVE_TIMEOUT, SERVER_SHUTTING_DOWN, Connection
@@ -25,7 +28,7 @@ from broker.store import Durable
 from broker.sys_topics import SysTopics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from broker.codec.errors import MqttError
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.hooks import Client
     from broker.outbox import Outbox, Transport
+    from broker.presence import PresenceWatch
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
     from broker.retained import RetainedMessage
@@ -65,6 +69,7 @@ LIMIT_BY_REASON_CODE = {
     0x95: "packet_bytes_max",
 }
 """The limit that a peer broke, for errors that are nothing else."""
+ADMINISTRATIVE_ACTION = 0x98
 
 HINTS = {
     "TLS": "TLS is not available in this version: connect without it, or put a TLS proxy in front.",
@@ -95,11 +100,15 @@ class Engine:
         sink: Sink | None = None,
         replay_source: ReplaySource | None = None,
         store: Store | None = None,
+        watch: PresenceWatch | None = None,
     ) -> None:
         self.config = config
         self.sink = sink
         self.store = store
         self.hooks = Hooks()
+        self.watch = watch
+        self.connection_changes: list[ConnectionChange] = []
+        """What happened to connections in this turn, for the watch."""
         self.handlers = HANDLERS
         self.metrics = Metrics()
         self.metrics.limits.clock = lambda: self.now_ms
@@ -135,6 +144,7 @@ class Engine:
         """Connections that have just overdrawn their allowance, with the milliseconds that each has to wait."""
         self._connects_in_second = 0
         self._timers: dict[int, list[Connection]] = {}
+        self._claims = 0
 
     def _open_sink_topic(self, topic_name: str) -> SinkTopic | None:
         return self.sink.open_topic(topic_name) if self.sink is not None else None
@@ -222,6 +232,10 @@ class Engine:
         session.expiry_s = expiry_s
         connection.session = session
         self.router.shared.moved(session)
+        self._claims += 1
+        connection.claim = self._claims
+        if self.watch is not None:
+            self.connection_changes.append(ConnectionChange(CONNECTED, client_id, connection, "", self.now_ms))
         return session, is_present
 
     def ended(self, connection: Connection) -> None:
@@ -231,6 +245,10 @@ class Engine:
         session = connection.session
         if session is None or session.connection is not connection:
             return
+        if self.watch is not None and reason is not CloseReason.TAKEN_OVER:  # a take-over never shows as offline
+            change = ConnectionChange(DISCONNECTED, session.client_id, connection, reason, self.now_ms)
+            change.has_session = session.expiry_s > 0
+            self.connection_changes.append(change)
         session.connection = None
         self.clients_connected -= 1
         session.outbox = None
@@ -279,7 +297,60 @@ class Engine:
         if self.sink is not None and session.expiry_s:
             self.sink.forget(session.client_id)
 
+    def connect_refused(self, connection: Connection, client_id: str, reason: str) -> None:
+        """A connection does not get as far as a session: for the watch."""
+        if self.watch is not None:
+            self.connection_changes.append(ConnectionChange(REFUSED, client_id, connection, reason, self.now_ms))
+
+    def close_by_admin(self, client_id: str) -> bool:
+        """Close a client's connection; its session stays as long as it would after any other end. False: not there."""
+        session = self.sessions.session_by_client_id.get(client_id)
+        if session is None or session.connection is None:
+            return False
+        session.connection.close(CloseReason.CLOSED_BY_ADMIN, ADMINISTRATIVE_ACTION)
+        return True
+
+    def forget_by_admin(self, client_id: str) -> bool:
+        """End a client's session, and its connection first; False when there is none."""
+        session = self.sessions.session_by_client_id.get(client_id)
+        if session is None:
+            return False
+        self.close_by_admin(client_id)
+        if self.sessions.session_by_client_id.get(client_id) is session:
+            self._end_kept_session(session, CloseReason.SESSION_FORGOTTEN)
+        return True
+
+    def _end_kept_session(self, session: Session, reason: CloseReason) -> None:
+        """A session ends while no connection has it: its delayed will is due. [MQTT-3.1.3-9]"""
+        delayed = self.sessions.take_delayed_will(session.client_id)
+        if delayed is not None:
+            self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
+        self.end_session(session)
+        if self.watch is not None:
+            self.connection_changes.append(
+                ConnectionChange(SESSION_ENDED, session.client_id, None, reason, self.now_ms)
+            )
+
     # Publishes
+
+    def publish_own(
+        self,
+        rows: Sequence[tuple[str, bytes]],
+        *,
+        retain: bool = False,
+        is_routed: bool = True,
+        is_stored: bool = True,
+    ) -> None:
+        """Publish rows (topic name, payload) of the server itself, also below the names that only it may use.
+
+        `is_routed`: to subscribers; `is_stored`: to the sink. Rows with RETAIN are shown as retained by whoever made
+        them (`PresenceWatch.retained`): none is kept here.
+        """
+        for run in own_runs(rows, self._open_sink_topic, self.now_ms, retain=retain):
+            if is_routed:
+                self.router.route(run)
+            if is_stored and run.stream is not None:
+                self.runs.append(run)
 
     def take(self, run: PublishRun) -> None:
         """Route a run and put it down for the sink; QoS 2 is routed when it is stored. [MQTT-4.3.3-9]"""
@@ -332,7 +403,10 @@ class Engine:
 
     def retained_for(self, topic_filter: str, now_ms: int) -> list[RetainedMessage]:
         """What is retained for a new subscription, the server's own topics included."""
-        return self.retained.match(topic_filter, now_ms) + self.sys_topics.match(topic_filter)
+        found = self.retained.match(topic_filter, now_ms) + self.sys_topics.match(topic_filter)
+        if self.watch is not None and topic_filter.startswith(PRESENCE_PREFIX):
+            found += [own_retained(*row) for row in self.watch.retained(topic_filter)]
+        return found
 
     def publish(self, packet: Publish, client_id: str, now_ms: int, origin: Origin | None) -> tuple[PublishRun, int]:
         """Publish from inside the server, as MQTT 5; returns the run and how many sessions it went to.
@@ -393,11 +467,8 @@ class Engine:
             if connection.next_look_s == self.seconds:  # else another look was filed later
                 self._look_at(connection)
         for session in self.sessions.expired(self.seconds):
-            delayed = self.sessions.take_delayed_will(session.client_id)
-            if delayed is not None:
-                self.publish_will(delayed.client_id, delayed.will, delayed.is_v5)
             self.metrics.sessions_expired += 1
-            self.end_session(session)
+            self._end_kept_session(session, CloseReason.SESSION_EXPIRED)
         self.publish_due_wills()
         self.sys_topics.tick()
 
@@ -436,7 +507,10 @@ class Engine:
             port = self.port_by_transport.get(connection.transport_kind, 0)
             host = connection.peer.rpartition(":")[0]
             log.warning("%s spoke %s to port %d, which is plain MQTT. %s", host, other, port, HINTS[other])
+            self.connect_refused(connection, "", f"spoke_{other.lower()}")
             return
+        if connection.state == states.AWAITING_CONNECT:
+            self.connect_refused(connection, "", reason_word(error.reason_code))
         log.warning(
             "device broke the protocol",
             extra={

@@ -40,10 +40,12 @@ class Outbox:
 
     __slots__ = (
         "_touched",
+        "bytes_out",
         "chunks",
         "closes_after_flush",
         "is_blocked",
         "is_touched",
+        "messages_out",
         "pending_bytes",
         "transport",
         "waiting",
@@ -54,6 +56,9 @@ class Outbox:
         self._touched = touched
         self.chunks: list[bytes] = []
         self.pending_bytes = 0
+        self.bytes_out = 0
+        self.messages_out = 0
+        """Publishes; counted by who delivers them."""
         self.is_touched = False
         self.is_blocked = False
         self.closes_after_flush = False
@@ -103,6 +108,7 @@ def flush(touched: list[Outbox], now_ms: int) -> int:
                 chunks.clear()
                 outbox.pending_bytes = 0
                 written += len(data)
+                outbox.bytes_out += len(data)
                 transport.write(data)
             waiting = outbox.waiting
             if waiting is not None and not outbox.is_blocked:

@@ -23,6 +23,7 @@ from broker.loop_delay import LoopDelay
 from broker.turn import Turn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from broker.codec.properties import Properties
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from broker.inlet import InletOwner
     from broker.listeners.websocket import WebSocketListener
     from broker.metrics import Metrics
+    from broker.presence import PresenceWatch
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
+    from broker.sessions.session import Session
     from broker.sink import Origin, Sink
     from broker.store import Store
 
@@ -75,11 +78,12 @@ class Broker:
         sink: Sink | None = None,
         replay_source: ReplaySource | None = None,
         store: Store | None = None,
+        watch: PresenceWatch | None = None,
         *,
         hooks: Hooks | None = None,
     ) -> None:
         self.config = config if config is not None else BrokerConfig()
-        self.engine = Engine(self.config, sink, replay_source, store)
+        self.engine = Engine(self.config, sink, replay_source, store, watch)
         if hooks is not None:
             self.engine.hooks = hooks
         self.listening: list[Listening] = []
@@ -195,6 +199,35 @@ class Broker:
     def open_inlet(self, client_id: str, owner: InletOwner) -> Inlet:
         """A way in for publishes that this process takes from another broker."""
         return Inlet(self.engine, client_id, owner)
+
+    def publish_own(
+        self,
+        rows: Sequence[tuple[str, bytes]],
+        *,
+        retain: bool = False,
+        is_routed: bool = True,
+        is_stored: bool = True,
+    ) -> None:
+        """Publish rows (topic name, payload) of the server itself; see `Engine.publish_own`."""
+        self.engine.now_ms = self.turn.now_ms()
+        self.engine.publish_own(rows, retain=retain, is_routed=is_routed, is_stored=is_stored)
+        self.turn.schedule()
+
+    def session(self, client_id: str) -> Session | None:
+        """A client's session, to look at."""
+        return self.engine.sessions.session_by_client_id.get(client_id)
+
+    def close_by_admin(self, client_id: str) -> bool:
+        """Close a client's connection (MQTT 5: 0x98); False when it has none."""
+        self.engine.now_ms = self.turn.now_ms()
+        self.turn.schedule()
+        return self.engine.close_by_admin(client_id)
+
+    def forget_by_admin(self, client_id: str) -> bool:
+        """End a client's connection and session; False when it has no session."""
+        self.engine.now_ms = self.turn.now_ms()
+        self.turn.schedule()
+        return self.engine.forget_by_admin(client_id)
 
     async def stop_listening(self) -> None:
         """Take no new connections."""

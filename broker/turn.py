@@ -1,8 +1,8 @@
 """Turn: what happens once for each round of the event loop, however many connections spoke.
 
-A turn is read, apply, submit, flush: the listeners have read and applied when `run` hands the changes to the store and
-the publishes to the sink, in one transaction where both end in one file, and writes each touched connection once. It
-never waits for more work.
+A turn is read, apply, submit, flush: the listeners have read and applied when `run` tells who came and went, hands the
+changes to the store and the publishes to the sink, in one transaction where both end in one file, and writes each
+touched connection once. It never waits for more work.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Turn:
         """Submit what came in, then write what goes out."""
         self._is_scheduled = False
         engine = self.engine
+        if engine.connection_changes and engine.watch is not None:
+            connection_changes, engine.connection_changes = engine.connection_changes, []
+            engine.watch.changed(connection_changes)
         changes = engine.changes
         if changes and engine.store is not None:
             engine.changes = []

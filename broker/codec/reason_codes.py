@@ -125,6 +125,11 @@ def reason_name(code: int) -> str:
     return row.name if row is not None else f"0x{code:02X}"
 
 
+def reason_word(code: int) -> str:
+    """The code's name as one word, for programs: `bad_user_name_or_password`."""
+    return reason_name(code).lower().replace(" ", "_")
+
+
 def connack_code_3_1_1(code: int) -> int:
     """The CONNACK return code of 3.1 and 3.1.1 for a reason code of MQTT 5."""
     row = REASON_CODES.get(code)

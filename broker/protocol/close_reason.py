@@ -1,4 +1,4 @@
-"""Why a connection ended: the same words in logs, metrics and tests."""
+"""Why a connection (or a session) ended: the same words in logs, metrics and tests."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ class CloseReason(StrEnum):
     RECEIVE_MAXIMUM_EXCEEDED = "receive_maximum_exceeded"
     SERVER_SHUTDOWN = "server_shutdown"
     INTERNAL_ERROR = "internal_error"
+    CLOSED_BY_ADMIN = "closed_by_admin"
+    SESSION_FORGOTTEN = "session_forgotten"
+    """Of a session, by an administrator."""
+    SESSION_EXPIRED = "session_expired"
+    """Of a session, while its client was away."""
 
 
 BY_REASON_CODE: dict[int, CloseReason] = {

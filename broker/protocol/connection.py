@@ -68,6 +68,8 @@ class Connection:
         "_parts",
         "_parts_bytes",
         "allowance",
+        "bytes_in",
+        "claim",
         "client_id",
         "close_reason",
         "engine",
@@ -76,6 +78,7 @@ class Connection:
         "is_v5",
         "keep_alive_s",
         "last_in_s",
+        "messages_in",
         "next_look_s",
         "outbox",
         "paused_by",
@@ -106,6 +109,10 @@ class Connection:
         self.wants_reasons = False
         """The client asked for reason strings (Request Problem Information of 1, MQTT 5 §3.1.2.11.7)."""
         self.client_id = ""
+        self.claim = 0
+        """Which CONNECT of all since the start this was; 0 before it."""
+        self.bytes_in = 0
+        self.messages_in = 0
         self.username: str | None = None
         self.session: Session | None = None
         self.will: Will | None = None
@@ -154,6 +161,7 @@ class Connection:
         self.last_in_s = engine.seconds
         size = len(data)
         engine.metrics.bytes_received += size
+        self.bytes_in += size
         if self._parts is not None:
             self._parts.append(data)
             self._parts_bytes += len(data)
@@ -278,6 +286,7 @@ class Connection:
         Raises:
             ReceiveMaximumExceeded: the client has more unacknowledged than it was told to. [MQTT-3.3.4-9]
         """
+        self.messages_in += len(run.ends)
         if run.reliable:
             self.engine.metrics.reliable_received += run.reliable
             if run.qos < 2:

@@ -176,6 +176,7 @@ class Replay:
         if piece.rows is None:
             if piece.data:
                 outbox.append(piece.data)
+            outbox.messages_out += piece.count
             metrics.messages_delivered += piece.count
             metrics.messages_replayed += piece.count
             return True
@@ -196,6 +197,7 @@ class Replay:
             outbox.append(piece.numbered(row, flight.end_row, flight.first_id))
             row = flight.end_row
         self._row = row
+        outbox.messages_out += row - first_row
         metrics.messages_delivered += row - first_row
         metrics.messages_replayed += row - first_row
         return row == piece.count

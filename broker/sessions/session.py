@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.metrics import Metrics
     from broker.outbox import Outbox
+    from broker.protocol.close_reason import CloseReason
     from broker.sessions.replays import Replay
 
 
@@ -29,6 +30,9 @@ class Attached(Protocol):
 
     def take_over(self) -> None:
         """Close: another connection has the client id now. [MQTT-3.1.4-3]"""
+
+    def close(self, reason: CloseReason, reason_code: int = 0) -> None:
+        """Close for another reason."""
 
     def release_acks(self) -> None:
         """A publish that this connection only repeated has been stored."""
@@ -168,6 +172,7 @@ class Session:
             return
         outbox.append(chunk)
         self._metrics.messages_delivered += count
+        outbox.messages_out += count
 
     def _deliver_fitting(self, delivery: Delivery) -> None:
         """QoS 0 rows one by one, without those over the client's Maximum Packet Size. [MQTT-3.1.2-25]"""
@@ -178,6 +183,7 @@ class Session:
                 self._metrics.dropped_messages["packet_too_large"] += 1
             else:
                 self.outbox.append(front + back)
+                self.outbox.messages_out += 1
                 self._metrics.messages_delivered += 1
 
     def deliver_reliably(
@@ -236,6 +242,7 @@ class Session:
                 self._metrics.dropped_messages["packet_too_large"] += 1
                 continue
             outbox.append(front + back)
+            outbox.messages_out += 1
             self._metrics.messages_delivered += 1
 
     def _send(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...], now_ms: int = 0) -> int:
@@ -267,6 +274,7 @@ class Session:
                 parts = delivery.reliable_parts(self.is_v5, qos).copy()
             parts[1::2] = PACKET_IDS[flight.first_id : flight.first_id + sent]
             outbox.append(b"".join(parts))
+            outbox.messages_out += sent
             self._metrics.messages_delivered += sent
             row += sent
         return row
@@ -287,6 +295,7 @@ class Session:
             return 1
         flight = self.inflight.add(*compact(run, row, row + 1), qos, retain, identifiers, delivery.share)
         self.outbox.append(front + PACKET_IDS[flight.first_id] + back)
+        self.outbox.messages_out += 1
         self._metrics.messages_delivered += 1
         return 1
 

@@ -11,6 +11,7 @@ from broker.codec.properties import Properties
 from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.outbox import flush
+from broker.presence import PresenceWatch
 from broker.publish_run import PublishRun
 from broker.store import (
     Change,
@@ -217,6 +218,9 @@ def connect_packet(client_id: str, level: int, *, clean: bool = True, **more: ob
 
 def turn(engine: Engine) -> None:
     """What `broker.turn.Turn.run` does."""
+    connection_changes, engine.connection_changes = engine.connection_changes, []
+    if connection_changes and engine.watch is not None:
+        engine.watch.changed(connection_changes)
     changes, engine.changes = engine.changes, []
     if changes and engine.store is not None:
         engine.store.keep(changes)
@@ -228,7 +232,12 @@ def turn(engine: Engine) -> None:
     engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
 
 
-def make_engine(sink: HoldingSink | None = None, store: HoldingStore | None = None, **limits: int) -> Engine:
-    engine = Engine(BrokerConfig(**limits), sink, store=store)
+def make_engine(
+    sink: HoldingSink | None = None,
+    store: HoldingStore | None = None,
+    watch: PresenceWatch | None = None,
+    **limits: int,
+) -> Engine:
+    engine = Engine(BrokerConfig(**limits), sink, None, store, watch)
     engine.restore(NOW_MS)
     return engine

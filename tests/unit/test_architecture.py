@@ -45,6 +45,7 @@ BROKER_LAYERS = (
         "broker.publish_run",
         "broker.limit_hits",
         "broker.metrics",
+        "broker.presence",
     ),
     (
         "broker.delivery",
@@ -55,6 +56,7 @@ BROKER_LAYERS = (
         "broker.hooks",
         "broker.retained",
         "broker.kept_sessions",
+        "broker.own_publishes",
     ),
     ("broker.protocol",),
     ("broker.sys_topics", "broker.engine"),
@@ -78,6 +80,7 @@ BRIDGE_MAY_IMPORT_OF_BROKER = (
     "broker.publish_run",
     "broker.metrics",
     "broker.limit_hits",
+    "broker.presence",
     "broker.routing.RESERVED_PREFIXES",
 )
 COMPOSITION = ("bridge.cli",)

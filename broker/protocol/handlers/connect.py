@@ -9,7 +9,7 @@ from broker.codec import constants
 from broker.codec.encode import PUBREL_STREAM, encode_connack
 from broker.codec.packets import Connack
 from broker.codec.properties import Properties
-from broker.codec.reason_codes import connack_code_3_1_1
+from broker.codec.reason_codes import connack_code_3_1_1, reason_word
 from broker.hooks import connect_refusal
 from broker.protocol import state as states
 from broker.protocol.allowance import Allowance
@@ -35,6 +35,7 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     connection.is_v5 = packet.protocol_level == constants.LEVEL_5
     connection.is_bridge = packet.is_bridge
     connection.username = packet.username
+    connection.client_id = packet.client_id
     properties = packet.properties if packet.properties is not None else Properties()
     connection.wants_reasons = properties.request_problem_information == 1
     refusal = _refusal(connection, packet)
@@ -104,6 +105,7 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
 
 def refuse_connect(connection: Connection, reason_code: int, text: str = "") -> None:
     """CONNACK with a reason, then the close. [MQTT-3.2.2-7]"""
+    connection.engine.connect_refused(connection, connection.client_id, reason_word(reason_code))
     if connection.protocol_level != constants.LEVEL_5:
         reason_code = connack_code_3_1_1(reason_code)
     properties = connection.reason(text)
