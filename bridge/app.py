@@ -20,6 +20,7 @@ from bridge.live.handover import LIMIT_HITS, WEBSOCKETS
 from bridge.metrics import registry_for
 from bridge.node import Node
 from bridge.routes import (
+    devices,
     events,
     history,
     operations,
@@ -72,7 +73,19 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
     if node is not None:
         _attach(app, node)
     errors.install(app)
-    for module in (events, streams, stream_operations, records, history, topics, publish, system, operations, pages):
+    for module in (
+        events,
+        streams,
+        stream_operations,
+        records,
+        history,
+        topics,
+        devices,
+        publish,
+        system,
+        operations,
+        pages,
+    ):
         app.include_router(module.router)
     app.include_router(pages.static_files(app.state.pages))
     if config.http.allowed_origins:

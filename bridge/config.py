@@ -15,6 +15,7 @@ from bridge.config_remote import IngestTable
 from bridge.config_section import Count, Seconds, Section, Size, WholeSeconds
 from bridge.ingest.intake import IntakeLimits
 from bridge.live.limits import LiveLimits
+from bridge.presence.watch import PresenceLimits
 from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, size_text
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from broker.config import BrokerConfig
@@ -209,6 +210,29 @@ class Store(Section):
     )
 
 
+class Presence(Section):
+    """Who is there: $presence, $server and /api/v1/devices."""
+
+    gone_s: WholeSeconds = Field(
+        86_400, ge=1, le=366 * 86_400, description="A client whose session is gone is remembered so long."
+    )
+    gone_devices_max: Count = Field(
+        100_000, ge=0, description="Such clients; over it the one that has been gone longest is forgotten."
+    )
+    batch_changes_max: Count = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="Changes told in one turn, or more when many wait: messages go between them.",
+    )
+    pending_bytes_max: Size = Field(
+        16 * MIB, ge=64 * KIB, description="Bytes waiting for the log above which changes are sent but not stored."
+    )
+    server_events_max: Count = Field(
+        10, ge=1, le=10_000, description="Events of one kind on $server in a second; over it they are counted."
+    )
+
+
 class Kafka(Section):
     """The Kafka cluster of streams with storage = "kafka". sasl_* and ssl_* as aiokafka names them."""
 
@@ -398,6 +422,7 @@ class Config(Section):
     live: Live = Live()
     history: History = History()
     store: Store = Store()
+    presence: Presence = Presence()
     kafka: Kafka = Kafka()
     auth: Auth = Auth()
     stream_tables: tuple[StreamTable, ...] = Field((), alias="streams")
@@ -444,6 +469,10 @@ class Config(Section):
     def live_limits(self) -> LiveLimits:
         """The bounds of live readers and requests."""
         return LiveLimits(**_shared(LiveLimits, self.live, self.http))
+
+    def presence_limits(self) -> PresenceLimits:
+        """The bounds of what is known of clients."""
+        return PresenceLimits(**_shared(PresenceLimits, self.presence))
 
     @property
     def uses_kafka(self) -> bool:

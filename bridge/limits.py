@@ -29,7 +29,13 @@ COUNTED = frozenset(
         *("live.readers_max", "live.filters_per_reader_max", "live.query_bytes_max", "live.waiting_bytes_max"),
         *("live.latest_topics_max", "live.latest_bytes_max", "live.poll_wait_s_max", "live.poll_events_max"),
         *("live.records_max", "history.exports_max", "history.buckets_max", "history.points_max"),
-        *("store.pending_bytes_max", "store.held_bytes_max", "store.held_publishes_max", "store.hold_s"),
+        *(
+            "presence.gone_devices_max",
+            "store.pending_bytes_max",
+            "store.held_bytes_max",
+            "store.held_publishes_max",
+            "store.hold_s",
+        ),
     )
 )
 """Keys whose hits are counted."""

@@ -40,6 +40,7 @@ class NodeCollector(Collector):
         yield from self._kafka()
         yield from self._live()
         yield from remote_metrics(self._node)
+        yield from self._presence()
 
     def _broker(self) -> Iterator[Metric]:
         metrics = self._node.broker.metrics
@@ -186,6 +187,32 @@ class NodeCollector(Collector):
         yield _gauge("headrace_latest_topics", "Topics whose latest value is in memory", len(latest))
         yield _gauge("headrace_latest_bytes", "What these take", latest.bytes)
         yield CounterMetricFamily("headrace_latest_evicted", "Topics forgotten over the limit", value=latest.evicted)
+
+    def _presence(self) -> Iterator[Metric]:
+        presences, events = self._node.presences, self._node.events
+        devices = GaugeMetricFamily("headrace_devices", "Clients known, by state", labels=["state"])
+        for state, count in (
+            ("online", presences.online),
+            ("session", presences.with_session),
+            ("gone", presences.gone),
+        ):
+            devices.add_metric([state], count)
+        yield devices
+        yield _gauge("headrace_presence_waiting", "Changes of presence that are still to be told", presences.waiting)
+        plain = (
+            ("headrace_presence_changes", "Changes of presence told", presences.changes),
+            ("headrace_presence_not_stored", "Those of them not stored, the log being behind", presences.not_stored),
+            ("headrace_presence_not_published", "Those of clients whose id is too long", presences.not_published),
+            ("headrace_devices_forgotten", "Gone clients forgotten over the limit", presences.forgotten),
+        )
+        for name, text, value in plain:
+            yield CounterMetricFamily(name, text, value=value)
+        told = CounterMetricFamily("headrace_server_events", "Events on $server, by kind", labels=["kind"])
+        left_out = CounterMetricFamily("headrace_server_events_left_out", "Those over the limit", labels=["kind"])
+        for family, counts in ((told, events.told), (left_out, events.left_out)):
+            for kind, count in sorted(counts.items()):
+                family.add_metric([kind], count)
+            yield family
 
 
 def kafka_count(log: KafkaLog, what: str) -> float:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from bridge import __version__
 from bridge.figures import Figures
 from bridge.history.export import Exports
 from bridge.ingest.intake import Intake
@@ -19,22 +20,29 @@ from bridge.limits import Limits
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.replays import LogReplays
+from bridge.presence.server_events import ClockWatch, LimitsHit, ServerEvents
+from bridge.presence.store import SqliteDevices
+from bridge.presence.watch import Presences
 from bridge.stream_map import StreamMap
 from bridge.streams.broker_store import BrokerStore
 from bridge.streams.kafka.side import KafkaSide
+from bridge.streams.log import clock_ms
 from bridge.streams.memory_log import BYTES_MAX, MemoryLog
 from bridge.streams.notes import Notes
 from bridge.streams.sqlite_store import SqliteStore
+from broker.presence import PRESENCE_PREFIX
 from broker.server import Broker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+    from typing import Any
 
     from bridge.config import Config, StreamConfig
     from bridge.streams.log import StreamLog
     from bridge.streams.readers import Readers
     from broker.codec.properties import Properties
+    from broker.presence import ConnectionChange
     from broker.publish_run import PublishRun
 
 log = logging.getLogger("headrace.store")
@@ -108,10 +116,15 @@ class Node:
         self.intake: Intake
         self.replays: LogReplays
         self.broker: Broker
+        self.events = ServerEvents(clock_ms, config.presence.server_events_max)
+        """Tells on `$server/{kind}` what happens to this node."""
+        self.presences: Presences
+        self.limits_hit = LimitsHit(self.events, self.limits.counts)
         self.kafka: KafkaSide | None = None
         self.ingests: list[MqttSource] = []
         self._store: SqliteStore | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._clock_watch: ClockWatch
 
     async def __aenter__(self) -> Self:
         try:
@@ -166,17 +179,30 @@ class Node:
         self.intake.limit_hits = self.limits.hits
         self.replays = LogReplays(self.hub, self.streams_for, lambda: self.broker.turn.schedule())
         self.replays.open_feeders()
-        self.broker = Broker(config.broker_config(), self.intake, self.replays, broker_store)
+        self.presences = Presences(config.presence_limits(), clock_ms, SqliteDevices(store), self._on_refused)
+        self.presences.limit_hits = self.limits.hits
+        self.broker = Broker(config.broker_config(), self.intake, self.replays, broker_store, self.presences)
         self.limits.of_broker = self.broker.metrics.limits
         self.hub.is_late = lambda: self.broker.engine.is_late()
         self.intake.connect(self.hub, self._on_committed)
         if self.kafka is not None:
             self.kafka.on_turn = self.hub.flush
+            self.kafka.on_change = self._on_kafka_change
             await self.kafka.open(self.hub, self.latest)
+        loop = asyncio.get_running_loop()
+        presence_log = self.stream_for(PRESENCE_PREFIX)
+        self.presences.connect(
+            self.broker, loop.call_soon, lambda: presence_log.pending_bytes if presence_log is not None else 0
+        )
+        self.presences.load(lambda client_id: self.broker.session(client_id) is not None)
         await self.broker.start()
+        self.events.connect(self.broker, lambda: self.failure is not None)
+        self.presences.flush()
+        self.events.tell("started", version=__version__, node=self.node_run)
+        self._clock_watch = ClockWatch(clock_ms, time.monotonic)
         if self.kafka is not None:
             self.kafka.on_turn = self._on_committed
-        self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
+        self._tick = loop.call_later(1, self._on_tick)
         self._open_remotes(store)
         self.is_ready = True
 
@@ -219,7 +245,10 @@ class Node:
             self._tick = None
         await asyncio.gather(*(each.close() for each in self.ingests))
         if hasattr(self, "broker") and hasattr(self.broker, "turn"):
+            self.events.tell("stopped", version=__version__, node=self.node_run)
             await self.broker.stop()
+            self.presences.close()
+            self.broker.turn.run()
         if hasattr(self, "replays"):
             await self.replays.close()
         if self.kafka is not None:
@@ -243,6 +272,31 @@ class Node:
         self._tick = asyncio.get_running_loop().call_later(1, self._on_tick)
         self.intake.tick()
         self.figures.tick()
+        self.presences.tick()
+        self.limits_hit.tick()
+        jump_ms = self._clock_watch.jump_ms()
+        if jump_ms:
+            words = "on" if jump_ms > 0 else "back; until the old time is reached new records carry it"
+            log.warning("the clock went %.1f s %s", abs(jump_ms) / 1000, words)
+            self.events.tell("clock_jump", jump_ms=jump_ms)
+        self.events.tick()
+
+    def _on_refused(self, change: ConnectionChange) -> None:
+        connection = change.connection
+        self.events.tell(
+            "connect_refused",
+            reason=change.reason,
+            client_id=change.client_id or None,
+            username=connection.username if connection is not None else None,
+            address=connection.peer if connection is not None else None,
+            transport=connection.transport_kind if connection is not None else None,
+        )
+
+    def _on_kafka_change(self, kind: str, fields: dict[str, Any]) -> None:
+        if kind == "dead_letter":
+            self.events.tell("spool", state="dead_letter", **fields)
+        else:
+            self.events.tell(kind, **fields)
 
     def _on_store_failure(self, text: str) -> None:
         log.error(
@@ -250,9 +304,11 @@ class Node:
             "Free space, or lower retention; this resumes by itself.",
             text,
         )
+        self.events.tell("disk_full", state="failing", reason=text)
 
     def _on_store_recovered(self) -> None:
         log.info("records are stored again")
+        self.events.tell("disk_full", state="recovered")
         self.intake.tick()
 
     # What the HTTP side asks for

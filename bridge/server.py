@@ -182,6 +182,7 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: _reload(config, reload))
     async with open_server(config, command) as running, asyncio.TaskGroup() as tasks:
+        loop.add_signal_handler(signal.SIGHUP, lambda: _reload(config, reload, running.node))
         gc.collect()
         gc.freeze()  # what is there now stays until the end, so no collection need look at it
         gc.set_threshold(*GC_THRESHOLDS)
@@ -206,7 +207,7 @@ async def _count_repeats(writer: LogWriter) -> None:
         writer.write_repeats()
 
 
-def _reload(config: Config, reload: Callable[[], Config] | None) -> None:
+def _reload(config: Config, reload: Callable[[], Config] | None, node: Node | None = None) -> None:
     """SIGHUP: the log level changes at once; whatever else has changed waits for a restart, and that is said."""
     if reload is None:
         return
@@ -223,6 +224,8 @@ def _reload(config: Config, reload: Callable[[], Config] | None) -> None:
         for name, field in Config.model_fields.items()
         if name != "log" and getattr(new, name) != getattr(config, name)
     ]
+    if node is not None:
+        node.events.tell("config_reloaded", log_level=new.log.level, need_restart=waiting)
     if waiting:
         log.warning("these changes need a restart", extra={"fields": {"keys": ",".join(waiting)}})
 

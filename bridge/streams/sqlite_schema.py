@@ -58,6 +58,14 @@ CREATE TABLE subscription(
     since TEXT, replay_filter TEXT NOT NULL, position TEXT NOT NULL,    -- of a replay; since NULL: it is none
     PRIMARY KEY(client_id, filter)) WITHOUT ROWID;
 """
+_DEVICE_TABLE = """
+CREATE TABLE IF NOT EXISTS device(
+    client_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, online INTEGER NOT NULL, session INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL, reason TEXT NOT NULL, by TEXT NOT NULL, since_ms INTEGER NOT NULL,
+    last_seen_ms INTEGER NOT NULL, address TEXT NOT NULL, transport TEXT NOT NULL, protocol INTEGER NOT NULL,
+    keep_alive_s INTEGER NOT NULL, expiry_s INTEGER NOT NULL) WITHOUT ROWID
+"""
+"""Of any format version: a file gets the table when it is opened, and an older Headrace does not look at it."""
 
 _STREAM_TABLES = """
 CREATE TABLE batch_{id}(
@@ -184,6 +192,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"{_TABLES}{_RETAINED_TABLE}{_SESSION_TABLES}"
             f"INSERT INTO meta VALUES ('format_version', {FORMAT_VERSION}), ('node_run', 0); COMMIT;"
         )
+    connection.execute(_DEVICE_TABLE)
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:

@@ -102,7 +102,8 @@ async def test_header_that_is_no_cursor_is_named(server: RunningServer) -> None:
 MISSING = [
     "/nothing",
     "/api/v1/nothing",
-    "/api/v1/devices",
+    "/api/v1/devices/nobody",
+    "/api/v1/devices/nobody/connection",
     "/api/v1/boards/main",
     "/api/v1/streams/nothing",
     "/api/v1/streams/nothing/records",
