@@ -30,6 +30,7 @@ PATTERNS = (
     "broker/retained.py",
     "broker/routing.py",
     "broker/sessions/*.py",
+    "broker/shared.py",
     "broker/sink.py",
     "broker/sys_topics.py",
     "broker/topics/*.py",
