@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import aiomqtt
 import pytest
 
 from broker import Broker, BrokerConfig, Hooks, Properties
+from tests.support import mqtt_wire as wire
 from tests.support.conditions import eventually_async
 
 pytest_plugins = ["pytester"]
@@ -74,12 +74,13 @@ async def test_hooks_hear_of_every_client_at_the_end() -> None:
     gone: list[str] = []
     broker = Broker(LOOPBACK, hooks=Hooks(on_close=lambda client, reason: gone.append(f"{client.client_id} {reason}")))
     await broker.start()
-    client = aiomqtt.Client("127.0.0.1", broker.port, identifier="a")
-    await client.__aenter__()
+    reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+    writer.write(wire.connect("a"))
+    assert (await reader.readexactly(1))[0] >> 4 == wire.CONNACK
     await broker.stop()
     assert gone == ["a server_shutdown"]
-    with contextlib.suppress(aiomqtt.MqttError):  # what it makes of a connection that the server ended
-        await client.__aexit__(None, None, None)
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_broker_starts_again_after_its_end_and_keeps_its_sessions() -> None:
