@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
-from bridge.config_remote import IngestTable
+from bridge.config_remote import EgressTable, IngestTable
 from bridge.config_section import Count, Seconds, Section, Size, WholeSeconds
 from bridge.ingest.intake import IntakeLimits
 from bridge.live.limits import LiveLimits
@@ -427,6 +427,7 @@ class Config(Section):
     auth: Auth = Auth()
     stream_tables: tuple[StreamTable, ...] = Field((), alias="streams")
     ingest_tables: tuple[IngestTable, ...] = Field((), alias="ingest", max_length=64)
+    egress_tables: tuple[EgressTable, ...] = Field((), alias="egress", max_length=64)
 
     @property
     def streams(self) -> tuple[StreamConfig, ...]:

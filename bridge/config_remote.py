@@ -1,4 +1,4 @@
-"""The tables for other brokers, `[[ingest]]`: keys, defaults, and what is wrong with one that no single key shows.
+"""The tables for other brokers, `[[ingest]]` and `[[egress]]`: keys, defaults, and mistakes that no single key shows.
 
 A password never stands in the configuration: it is read from a file, or from a variable of the environment.
 """
@@ -6,13 +6,15 @@ A password never stands in the configuration: it is read from a file, or from a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator
 
 from bridge.config_section import Count, Seconds, Section, WholeSeconds
+from bridge.quantities import parse_time_ms
 from bridge.remote.address import BrokerAddress
+from bridge.stream_map import overlaps
 from broker.codec.errors import MqttError
 from broker.routing import RESERVED_PREFIXES
 from broker.topics.names import validate_topic_filter, validate_topic_name
@@ -95,7 +97,44 @@ class IngestTable(RemoteTable):
         return self.topics if self.share is None else tuple(f"$share/{self.share}/{each}" for each in self.topics)
 
 
-def faults_of(tables: tuple[RemoteTable, ...], kind: str) -> Iterator[tuple[int, str, str]]:
+class EgressTable(RemoteTable):
+    """One `[[egress]]` table: a broker that is sent what matches some filters."""
+
+    topics: tuple[str, ...] = Field(
+        min_length=1, max_length=256, description="MQTT topic filters of what is sent.", examples=[["sensors/#"]]
+    )
+    qos: Literal[0, 1] = Field(
+        1, description="Of everything that is sent. 1: acknowledged, so nothing is lost. 0: written and forgotten."
+    )
+    retain: bool = Field(True, description="Send RETAIN as it was published.")
+    since: str = Field(
+        "now", description="Where the first start begins: now, or a time like -24h. Later ones go on where it stood."
+    )
+    inflight_max: Count = Field(
+        1_000, ge=1, le=65_535, description="Messages sent and not yet acknowledged; the rest waits in the log."
+    )
+
+    def reaches(self, ingest: IngestTable) -> bool:
+        """Something that is sent would come back by this ingest."""
+        there = [self.prefix + each.removeprefix(self.remove_prefix) for each in self.topics]
+        return self.broker.is_same_broker(ingest.broker) and any(
+            overlaps(sent, taken) for sent in there for taken in ingest.topics
+        )
+
+
+def circles_of(ingests: Sequence[IngestTable], egresses: Sequence[EgressTable]) -> Iterator[tuple[int, str]]:
+    """(index of the egress, text) where messages would go round and nothing could tell: 3.1.1 has no properties."""
+    for index, egress in enumerate(egresses):
+        for ingest in ingests:
+            if egress.reaches(ingest) and "3.1.1" in (egress.version, ingest.version):
+                yield (
+                    index,
+                    f'[[egress]] "{egress.name}" sends what [[ingest]] "{ingest.name}" takes back, and with MQTT 3.1.1 '
+                    "that cannot be told apart. Use MQTT 5 for both, or other topics.",
+                )
+
+
+def faults_of(tables: Sequence[RemoteTable], kind: str) -> Iterator[tuple[int, str, str]]:
     """(index, key, text) of each fault of the `[[kind]]` tables."""
     taken: set[str] = set()
     for index, table in enumerate(tables):
@@ -104,6 +143,11 @@ def faults_of(tables: tuple[RemoteTable, ...], kind: str) -> Iterator[tuple[int,
         if table.name in taken:
             yield index, "name", f'[[{kind}]] name "{table.name}" is used twice.'
         taken.add(table.name)
+        if isinstance(table, EgressTable):
+            try:
+                parse_time_ms(table.since, 0)
+            except ValueError as error:
+                yield index, "since", f"[[{kind}]] since: {error}."
         if isinstance(table, IngestTable):
             yield from ((index, key, f"[[{kind}]] {key}: {text}.") for key, text in _faults_of_ingest(table))
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bridge.config import Config, KafkaTopicTable, Retention, StreamConfig, StreamTable
-from bridge.config_remote import IngestTable, faults_of
+from bridge.config_remote import EgressTable, IngestTable, circles_of, faults_of
 from bridge.config_section import Section
 from bridge.config_text import KeyPath, key_lines, line_of, section_text, unknown_key_text
 from bridge.quantities import age_text
@@ -239,7 +239,12 @@ def key_names(section: type[Section]) -> list[str]:
 UNSTORED_LEVELS = ("$share", "$replay", "$SYS")
 """First levels that are no topics of devices."""
 
-INNER_TABLES: dict[str, type[Section]] = {"streams": StreamTable, "retention": Retention, "ingest": IngestTable}
+INNER_TABLES: dict[str, type[Section]] = {
+    "streams": StreamTable,
+    "retention": Retention,
+    "ingest": IngestTable,
+    "egress": EgressTable,
+}
 
 
 def _known_keys(path: KeyPath) -> list[str]:
@@ -272,8 +277,11 @@ def _inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield from _wrong_kafka(config, stream, path)
         if stream.deliver == "committed":
             yield (*path, "deliver"), '[[streams]] deliver = "committed" is not available in this version.'
-    for index, key, text in faults_of(config.ingest_tables, "ingest"):
-        yield ("ingest", index, key), text
+    for kind, tables in (("ingest", config.ingest_tables), ("egress", config.egress_tables)):
+        for index, key, text in faults_of(tables, kind):
+            yield (kind, index, key), text
+    for index, text in circles_of(config.ingest_tables, config.egress_tables):
+        yield ("egress", index), text
     if sum(map(_cursor_bytes, config.streams)) > CURSOR_NAMES_BYTES_MAX:
         yield (
             ("streams",),

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bridge import __version__
+from bridge.egress.mqtt_sink import MqttSink
 from bridge.figures import Figures
 from bridge.history.export import Exports
 from bridge.ingest.intake import Intake
-from bridge.ingest.mqtt_source import MqttSource
+from bridge.ingest.mqtt_source import INGEST_CLIENT_ID, MqttSource
 from bridge.limits import Limits
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
@@ -122,6 +123,8 @@ class Node:
         self.limits_hit = LimitsHit(self.events, self.limits.counts)
         self.kafka: KafkaSide | None = None
         self.ingests: list[MqttSource] = []
+        self.egresses: list[MqttSink] = []
+        self._remotes: list[MqttSource | MqttSink] = []
         self._store: SqliteStore | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._clock_watch: ClockWatch
@@ -209,14 +212,32 @@ class Node:
     def _open_remotes(self, store: SqliteStore) -> None:
         """Begin to connect to other brokers; nobody waits for them."""
         config = self.config
-        if not config.ingest_tables:
+        if not config.ingest_tables and not config.egress_tables:
             return
-        notes = Notes(store)
-        for table in config.ingest_tables:
-            client_id = table.client_id or f"headrace-{notes.own_id()}-in-{table.name}"
-            source = MqttSource(table, client_id, self.broker, notes, packet_bytes_max=config.mqtt.packet_bytes_max)
-            self.ingests.append(source)
-            source.start()
+        notes, bytes_max = Notes(store), config.mqtt.packet_bytes_max
+        for ingest in config.ingest_tables:
+            client_id = ingest.client_id or f"headrace-{notes.own_id()}-in-{ingest.name}"
+            self.ingests.append(
+                MqttSource(ingest, client_id, self.broker, notes, mark=notes.own_id(), packet_bytes_max=bytes_max)
+            )
+        for egress in config.egress_tables:
+            same = [each for each in config.ingest_tables if each.broker.is_same_broker(egress.broker)]
+            self.egresses.append(
+                MqttSink(
+                    egress,
+                    egress.client_id or f"headrace-{notes.own_id()}-out-{egress.name}",
+                    self.replays,
+                    self.streams_for(egress.topics),
+                    notes,
+                    now_ms=self.started_at_ms,
+                    left_out_client_ids=frozenset(INGEST_CLIENT_ID + each.name for each in same),
+                    mark=notes.own_id() if any(map(egress.reaches, same)) else None,
+                    packet_bytes_max=bytes_max,
+                )
+            )
+        self._remotes = [*self.ingests, *self.egresses]
+        for each in self._remotes:
+            each.start()
 
     def _open_log(self, store: SqliteStore, stream: StreamConfig) -> StreamLog:
         on_receipt = stream.ack == "received"
@@ -243,7 +264,7 @@ class Node:
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
-        await asyncio.gather(*(each.close() for each in self.ingests))
+        await asyncio.gather(*(each.close() for each in self._remotes))
         if hasattr(self, "broker") and hasattr(self.broker, "turn"):
             self.events.tell("stopped", version=__version__, node=self.node_run)
             await self.broker.stop()

@@ -105,8 +105,12 @@ class PublishFrames:
             if self._stretches and self._stretches[-1][1] == qos:
                 self._stretches.pop()
             self._stretches.append((end, qos))
+        self._id_places += self._id_places_of(run, rows, frames)
+
+    def _id_places_of(self, run: RecordRun, rows: Sequence[int], frames: Sequence[bytes]) -> list[int]:
+        """Where the packet id stands within each frame."""
         topics = run.topics
-        self._id_places += [
+        return [
             fixed_header_bytes(len(frame)) + len(topics[row].framed) for row, frame in zip(rows, frames, strict=True)
         ]
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.cli.check_config import toml_value
 from bridge.config import Config, StreamTable
-from bridge.config_remote import IngestTable
+from bridge.config_remote import EgressTable, IngestTable
 from bridge.config_section import Section
 
 FILE = Path(__file__).parent.parent / "config" / "headrace.toml"
@@ -41,6 +41,12 @@ REMOTES: tuple[tuple[str, type[Section], str], ...] = (
         "ingest",
         IngestTable,
         "# Another broker whose messages are taken into the streams, as if its devices were ours (docs/bridging.md).\n"
+        "# Repeat the table for each.\n",
+    ),
+    (
+        "egress",
+        EgressTable,
+        "# Another broker that is sent what matches some filters, with the streams as its queue (docs/bridging.md).\n"
         "# Repeat the table for each.\n",
     ),
 )

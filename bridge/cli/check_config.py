@@ -14,6 +14,7 @@ from bridge.config_source import load_config
 from bridge.quantities import Address, age_text, size_text
 from bridge.remote.address import BrokerAddress
 from bridge.start_checks import addresses
+from bridge.stream_map import overlaps
 from bridge.streams.kafka.settings import KafkaTopicSettings
 
 
@@ -62,7 +63,7 @@ def config_lines(config: Config) -> Iterator[str]:
         yield f"retention = {toml_value(stream.retention)}"
         if stream.kafka is not None:
             yield f"kafka = {_kafka_table(stream.kafka)}"
-    for kind, remotes in (("ingest", config.ingest_tables),):
+    for kind, remotes in (("ingest", config.ingest_tables), ("egress", config.egress_tables)):
         for remote in remotes:
             yield ""
             yield f"[[{kind}]]"
@@ -85,6 +86,10 @@ def remarks(config: Config) -> Iterator[str]:
     if not config.default_stream and not any("#" in table.topics for table in config.stream_tables):
         yield "# A topic that no stream above matches reaches MQTT subscribers only: not the live events,"
         yield "# not history, not the dashboard (default_stream = false)."
+    for egress in config.egress_tables:
+        for topic_filter in egress.topics:
+            if not any(overlaps(each, topic_filter) for stream in config.streams for each in stream.topics):
+                yield f'# [[egress]] "{egress.name}": no stream has topics of "{topic_filter}": nothing of it is sent.'
     if any(table.storage == "memory" for table in config.stream_tables):
         yield "# A memory stream is empty after each start."
     if all(address.is_loopback for address in addresses(config).values()):

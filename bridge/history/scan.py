@@ -41,6 +41,20 @@ AnswerT_co = TypeVar("AnswerT_co", bound=Answer, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
+class BareForm:
+    """What another broker is given records as; see `bridge.bare_frames`."""
+
+    removed_prefix: str = ""
+    """Taken away from the front of each topic."""
+    prefix: str = ""
+    """Put before it then."""
+    properties: bytes = b""
+    """Encoded MQTT 5 properties that stand behind the publisher's."""
+    left_out_client_ids: frozenset[str] = frozenset()
+    """Records of these clients are left out: they came from there."""
+
+
+@dataclass(frozen=True, slots=True)
 class PublishForm:
     """How an MQTT subscriber takes records; see `broker.replay.ReplayRequest`."""
 
@@ -50,6 +64,8 @@ class PublishForm:
     subscription_identifier: int = 0
     left_out_client_id: str | None = None
     packet_bytes_max: int = 0
+    bare: BareForm | None = None
+    """Not None: for another broker; every frame then has `qos`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.remote.client import RemoteClient
 from bridge.remote.link import LinkFailed
+from bridge.remote.mark import MARK
 from broker.codec.encode import encode_subscribe, encode_unsubscribe
 from broker.codec.errors import ProtocolError
 from broker.codec.packets import Publish, Pubrel, Suback, Subscribe, Subscription, Unsuback, Unsubscribe
@@ -40,6 +41,8 @@ TOPIC_BYTES_MAX = 65_535
 SUBSCRIBE_ID, UNSUBSCRIBE_ID = 1, 2
 RETAIN_HANDLING = {"keep": 1, "plain": 1, "skip": 2}
 """MQTT 5 §3.8.3.1: 1: retained messages come with a subscription that is new; 2: not at all."""
+EXPECTED = ("retained", "own")
+"""Reasons to take no message that need no words: it was asked for."""
 
 
 class Texts(Protocol):
@@ -56,8 +59,9 @@ class MqttSource:
     """One `[[ingest]]`. The names of its methods are those of `LinkUser` and `InletOwner`."""
 
     def __init__(
-        self, table: IngestTable, client_id: str, broker: Broker, notes: Texts, *, packet_bytes_max: int
+        self, table: IngestTable, client_id: str, broker: Broker, notes: Texts, *, mark: str, packet_bytes_max: int
     ) -> None:
+        """`mark`: what our own egresses put into messages that would come back here (`bridge.remote.mark`)."""
         self.table = table
         self.name = table.name
         self.bytes_received = 0
@@ -87,6 +91,7 @@ class MqttSource:
         self._pauses: set[str] = set()
         """Why reading is paused at the moment."""
         self._takes_as_it_is = not table.prefix and not table.remove_prefix
+        self._mark = (MARK, mark)
         self._note = f"ingest.{table.name}"
         self._on_settled: Callable[[], None] = lambda: None
 
@@ -195,6 +200,8 @@ class MqttSource:
     def _change(self, packet: Publish) -> str | None:
         """Give a message its topic here and its RETAIN; returns why it is not wanted, or None."""
         table = self.table
+        if packet.properties is not None and self._mark in packet.properties.user_properties:
+            return "own"
         if packet.retain and table.retained != "keep":
             if table.retained == "skip":
                 return "retained"
@@ -213,7 +220,7 @@ class MqttSource:
             self._pause("unstored")  # 3.1.1 has no Receive Maximum, and what came by the last connection may still wait
 
     def _drop(self, reason: str, what: str) -> None:
-        if not self.dropped[reason] and reason != "retained":
+        if not self.dropped[reason] and reason not in EXPECTED:
             fields = {"name": self.name, "reason": reason, "what": what}
             log.warning("a message was not taken; more of them are counted", extra={"fields": fields})
         self.dropped[reason] += 1

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bridge.cursors import Offsets
-    from bridge.history.scan import PublishColumns
+    from bridge.history.scan import BareForm, PublishColumns
     from bridge.live.hub import Hub
     from bridge.streams.log import StreamLog
     from broker.replay import ReplayReader, ReplayRequest
@@ -98,7 +98,11 @@ class LogReplays:
 
     def start(self, topic_filter: str, since: str, now_ms: int) -> str:
         """The position at which a replay begins. Raises: ReplayRefused."""
-        streams = [log.name for log in self._streams_for((topic_filter,))]
+        return self.start_of((topic_filter,), since, now_ms)
+
+    def start_of(self, filters: Sequence[str], since: str, now_ms: int) -> str:
+        """The same for several filters. Raises: ReplayRefused."""
+        streams = [log.name for log in self._streams_for(filters)]
         present = self.hub.offsets_of(streams)
         try:
             longest = {name: dict.fromkeys(offsets, _OFFSET_MOST) for name, offsets in present.items()}
@@ -197,8 +201,15 @@ class LogFeed:
     )
 
     def __init__(
-        self, replays: LogReplays, logs: Sequence[StreamLog], request: ReplayRequest, reader: ReplayReader
+        self,
+        replays: LogReplays,
+        logs: Sequence[StreamLog],
+        request: ReplayRequest,
+        reader: ReplayReader,
+        filters: tuple[str, ...] | None = None,
+        bare: BareForm | None = None,
     ) -> None:
+        """`filters`: instead of the request's one. `bare`: for another broker."""
         self.request = request
         self.wanted = 0
         """Pieces that the reader has asked for and not got."""
@@ -211,7 +222,7 @@ class LogFeed:
         self._hub = replays.hub
         self._logs = logs
         self._reader = reader
-        self._filters = (request.topic_filter,)
+        self._filters = filters or (request.topic_filter,)
         self._form = PublishForm(
             request.is_v5,
             request.qos,
@@ -219,6 +230,7 @@ class LogFeed:
             request.subscription_identifier,
             request.left_out_client_id,
             request.packet_bytes_max,
+            bare,
         )
         self._offsets: dict[str, Offsets] | None = None
         self._take_down = self._hub.hang(Bell(self._filters, self._ring))

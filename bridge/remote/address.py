@@ -44,6 +44,10 @@ class BrokerAddress:
         """Over TLS."""
         return self.scheme == "mqtts"
 
+    def is_same_broker(self, other: BrokerAddress) -> bool:
+        """As far as their addresses say."""
+        return (self.host, self.port) == (other.host, other.port)
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 if TYPE_CHECKING:
+    from bridge.egress.mqtt_sink import MqttSink
     from bridge.ingest.mqtt_source import MqttSource
     from bridge.node import Node
 
@@ -25,19 +26,35 @@ INGEST: tuple[tuple[Family, str, str, Callable[[MqttSource], float]], ...] = (
 )
 
 
+EGRESS: tuple[tuple[Family, str, str, Callable[[MqttSink], float]], ...] = (
+    (GaugeMetricFamily, "connected", "1 while there is a connection", lambda each: each.client.state == "connected"),
+    (CounterMetricFamily, "connections", "Connections made", lambda each: each.client.connections),
+    (CounterMetricFamily, "messages", "Messages that the other broker has", lambda each: each.acknowledged),
+    (GaugeMetricFamily, "in_flight", "Messages sent and not acknowledged", lambda each: each.in_flight),
+    (GaugeMetricFamily, "behind", "Records of its streams behind its place", lambda each: each.behind or 0),
+    (CounterMetricFamily, "gaps", "Times that records were gone before they were sent", lambda each: each.gaps),
+    (CounterMetricFamily, "lost", "Those records, as far as they can be counted", lambda each: each.lost),
+)
+
+
 def remote_metrics(node: Node) -> Iterator[Metric]:
     """Nothing, where no other broker is configured."""
-    if not node.ingests:
-        return
-    for family, name, text, value in INGEST:
-        metric = family(f"headrace_ingest_{name}", text, labels=["name"])
-        for each in node.ingests:
-            metric.add_metric([each.name], float(value(each)))
+    if node.ingests:
+        yield from _of("ingest", "Messages acknowledged and not taken, by reason", INGEST, node.ingests)
+    if node.egresses:
+        yield from _of("egress", "Messages not sent or not taken, by reason", EGRESS, node.egresses)
+
+
+def _of(
+    kind: str, drop_text: str, rows: Sequence[tuple[Family, str, str, Any]], each: Sequence[Any]
+) -> Iterator[Metric]:
+    for family, name, text, value in rows:
+        metric = family(f"headrace_{kind}_{name}", text, labels=["name"])
+        for one in each:
+            metric.add_metric([one.name], float(value(one)))
         yield metric
-    dropped = CounterMetricFamily(
-        "headrace_ingest_dropped", "Messages acknowledged and not taken, by reason", labels=["name", "reason"]
-    )
-    for each in node.ingests:
-        for reason, count in sorted(each.dropped.items()):
-            dropped.add_metric([each.name, reason], count)
+    dropped = CounterMetricFamily(f"headrace_{kind}_dropped", drop_text, labels=["name", "reason"])
+    for one in each:
+        for reason, count in sorted(one.dropped.items()):
+            dropped.add_metric([one.name, reason], count)
     yield dropped

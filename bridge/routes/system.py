@@ -92,6 +92,7 @@ async def system(request: Request) -> dict[str, Any]:
         "kafka": kafka_state(node),
         "spool": spool_state(node),
         "ingest": [each.describe() for each in node.ingests],
+        "egress": [each.describe() for each in node.egresses],
         "readers": [describe_reader(node, reader) for reader in readers[:READERS_SHOWN]],
         "readers_total": len(readers),
         "polls": hub.polls,

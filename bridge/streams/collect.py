@@ -13,6 +13,7 @@ from itertools import accumulate
 from time import monotonic
 from typing import Any, Generic
 
+from bridge.bare_frames import BareFrames
 from bridge.encoding import encode_rows
 from bridge.history.scan import AnswerT_co, Encoding, PublishColumns, Question, Scan, ScanResult
 from bridge.publish_frames import FIELDS_BYTES_V5, PublishFrames
@@ -217,9 +218,12 @@ class ScanCollector(Collector[ScanResult]):
         self._bytes_left = request.bytes_max
         self._fields_bytes = FIELDS_BYTES[request.encoding]
         self._publishes: PublishFrames | None = None
-        if request.form is not None:
-            self._publishes = PublishFrames(request.form, request.stream, clock_ms())
-            self._fields_bytes += FIELDS_BYTES_V5 if request.form.is_v5 else 0
+        form = request.form
+        if form is not None and form.bare is not None:
+            self._publishes = BareFrames(form, form.bare, request.stream, clock_ms())
+        elif form is not None:
+            self._publishes = PublishFrames(form, request.stream, clock_ms())
+            self._fields_bytes += FIELDS_BYTES_V5 if form.is_v5 else 0
 
     @property
     def is_bound_reached(self) -> bool:

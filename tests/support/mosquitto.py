@@ -71,6 +71,16 @@ class MosquittoProcess:
         self._process.send_signal(signal.SIGUSR1)
         eventually(lambda: self.log_text.count("Saving in-memory database") > saved, what="a saved database")
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, as a crash."""
         self._end(signal.SIGKILL)

@@ -187,6 +187,7 @@ def test_broker_layers_look_down_only() -> None:
             "bridge/remote",
             ("bridge.streams", "bridge.live", "bridge.ingest", "bridge.routes", "bridge.node", "bridge.app"),
         ),
+        ("bridge/egress", ("bridge.ingest", "bridge.routes", "bridge.node", "bridge.app")),
         ("bridge/ingest", ("bridge.routes", "bridge.node", "bridge.app")),
     ],
 )

@@ -368,3 +368,44 @@ def test_mistakes_in_an_ingest_are_named(tmp_path: Path, line: str, text: str) -
 def test_two_ingests_have_two_names(tmp_path: Path) -> None:
     table = '[[ingest]]\nname = "p"\nbroker = "x"\ntopics = ["a"]\n'
     assert 'name "p" is used twice' in problems(tmp_path, table + table)[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("qos = 2", "qos: must be 0 or 1"),
+        ('since = "yesterday"', "is no time"),
+        ("inflight_max = 0", "must be at least 1"),
+    ],
+)
+def test_mistakes_in_an_egress_are_named(tmp_path: Path, line: str, text: str) -> None:
+    table = f'[[egress]]\nname = "p"\nbroker = "x"\ntopics = ["a/#"]\n{line}\n'
+    assert text in problems(tmp_path, table)[0]
+
+
+@pytest.mark.parametrize(
+    ("ingest", "egress", "circles"),
+    [
+        ('topics = ["#"]', 'topics = ["a"]', True),
+        ('topics = ["b/#"]', 'topics = ["a/#"]', False),
+        ('topics = ["b/#"]', 'topics = ["a/#"]\nprefix = "b/"', True),
+        ('topics = ["b/#"]', 'topics = ["b/#"]\nremove_prefix = "b/"', True),
+        ('topics = ["b/#"]', 'topics = ["b/a/#"]\nremove_prefix = "b/"', False),
+    ],
+)
+def test_a_circle_that_3_1_1_could_not_break_is_refused(
+    tmp_path: Path, ingest: str, egress: str, circles: bool
+) -> None:
+    tables = (
+        f'[[ingest]]\nname = "i"\nbroker = "x"\n{ingest}\n[[egress]]\nname = "e"\nbroker = "mqtt://x:1883"\n{egress}\n'
+    )
+    load(tmp_path, tables)
+    if circles:
+        assert "takes back" in problems(tmp_path, tables + 'version = "3.1.1"\n')[0]
+    else:
+        load(tmp_path, tables + 'version = "3.1.1"\n')
+
+
+def test_an_egress_whose_topics_are_in_no_stream_is_remarked(tmp_path: Path) -> None:
+    text = 'default_stream = false\n[[egress]]\nname = "e"\nbroker = "x"\ntopics = ["a/#"]\n'
+    assert any("nothing of it is sent" in line for line in remarks(load(tmp_path, text)))

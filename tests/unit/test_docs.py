@@ -11,7 +11,7 @@ import pytest
 
 from bridge.cli import main
 from bridge.config import Config, Kafka, StreamTable
-from bridge.config_remote import IngestTable
+from bridge.config_remote import EgressTable, IngestTable
 from bridge.config_section import Section
 from bridge.config_source import key_names, load_config
 from bridge.quantities import size_text
@@ -55,8 +55,9 @@ def test_every_limit_is_documented_with_its_default() -> None:
         if key not in NO_LIMITS
     }
     keys |= {
-        f"ingest.{key}": field.default
-        for key, field in IngestTable.model_fields.items()
+        f"{kind}.{key}": field.default
+        for kind, table in (("ingest", IngestTable), ("egress", EgressTable))
+        for key, field in table.model_fields.items()
         if type(field.default) in (int, float) and key != "qos"
     }
     assert set(documented) == {*keys, "streams.retention.age", "streams.retention.bytes"}

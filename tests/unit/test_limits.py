@@ -17,7 +17,7 @@ def keys() -> set[str]:
     """Of the documented limits that have a number for the whole server."""
     text = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| [^|]+ \| `([a-z_.]+)` \|", text, re.MULTILINE))
-    each_source_has = {key for key in documented if key.startswith("ingest.")}
+    each_source_has = {key for key in documented if key.startswith(("ingest.", "egress."))}
     return documented - each_source_has - {"streams.retention.age", "streams.retention.bytes", "kafka.spool_age_s_max"}
 
 

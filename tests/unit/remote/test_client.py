@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,15 +13,14 @@ import pytest
 from bridge.config_remote import IngestTable
 from bridge.remote.client import RemoteClient
 from bridge.remote.link import Link
-from broker.codec.decode import Decoder
 from broker.codec.encode import encode
-from broker.codec.packets import Connack, Connect, Disconnect, Packet, Pingreq, Pingresp, Publish
+from broker.codec.packets import Connack, Connect, Disconnect, Packet, Pingreq, Publish
 from broker.config import BrokerConfig
 from broker.server import Broker
 from tests.support.conditions import eventually_async
+from tests.support.other_broker import OtherBroker, Script, welcome
 
 BYTES_MAX = 4_096
-Script = Callable[[asyncio.StreamWriter, Packet, int], None]
 
 
 class User:
@@ -54,35 +53,6 @@ class User:
         """Nothing waits here."""
 
 
-class OtherBroker:
-    """Answers each packet as its script says, and notes the packets."""
-
-    def __init__(self, script: Script) -> None:
-        self.packets: list[Packet] = []
-        self._script = script
-        self._writers: list[asyncio.StreamWriter] = []
-        self._server: asyncio.Server
-
-    async def open(self) -> int:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    async def close(self) -> None:
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        decoder = Decoder(1 << 20)
-        while data := await reader.read(65_536):
-            for packet in decoder.feed(data):
-                self.packets.append(packet)
-                self._script(writer, packet, decoder.protocol_level)
-        writer.close()
-
-
 @asynccontextmanager
 async def connected_to(script: Script, **table: Any) -> AsyncIterator[tuple[OtherBroker, RemoteClient, User]]:
     """A client that tries to connect to a scripted broker."""
@@ -112,13 +82,6 @@ async def client_of(port: int, **table: Any) -> AsyncIterator[tuple[RemoteClient
         yield client, user
     finally:
         await client.close()
-
-
-def welcome(writer: asyncio.StreamWriter, packet: Packet, level: int) -> None:
-    if isinstance(packet, Connect):
-        writer.write(encode(Connack(), level))
-    elif isinstance(packet, Pingreq):
-        writer.write(encode(Pingresp(), level))
 
 
 async def test_connect_says_what_is_configured() -> None:

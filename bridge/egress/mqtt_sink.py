@@ -1,0 +1,367 @@
+"""MqttSink: publishes what matches some filters to another broker, with the log as its queue.
+
+It stands at a place in the streams, like a reader's cursor. What is committed behind it is read, sent in order with at
+most so much unacknowledged, and the place moves when the other broker acknowledges; it is kept on disk. While that
+broker is away nothing waits in memory: the log keeps it. After a lost connection, or a restart of either side, it goes
+on at the place: what was in flight, and what was acknowledged in the last `SAVE_S` before a crash, is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Protocol
+
+from bridge.cursors import Cursor, CursorInvalid, distance
+from bridge.egress.feed import EgressFeed
+from bridge.encoding import rfc3339
+from bridge.history.scan import BareForm
+from bridge.publish_frames import user_property
+from bridge.remote.client import RemoteClient
+from bridge.remote.link import LinkFailed
+from bridge.remote.mark import MARK
+from broker.codec.constants import PACKET_ID_MAX, PUBACK
+from broker.codec.errors import ProtocolError
+from broker.codec.packets import Puback
+from broker.codec.reason_codes import reason_name
+from broker.replay import ReplayRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bridge.config_remote import EgressTable
+    from bridge.live.replays import LogReplays
+    from bridge.live.start import Gap
+    from bridge.remote.link import Link
+    from bridge.streams.log import StreamLog
+    from broker.codec.packets import Connack, Packet
+    from broker.replay import ReplayPiece
+
+log = logging.getLogger("headrace.egress")
+
+SAVE_S = 0.2
+"""The place is written to disk so often at most."""
+LOOK_S = 10.0
+"""While nothing that matches comes, so often: a place far behind would look like a loss to retention."""
+DRAIN_S = 2.0
+"""At the end so long is waited for acknowledgements, so that they need not be sent again."""
+TRANSIENT = (0x80, 0x83, 0x97)
+"""Refusals of a PUBLISH after which the same message is tried again: unspecified, implementation specific, quota."""
+
+
+class Texts(Protocol):
+    """Where small texts outlive the process (`bridge.streams.notes.Notes`)."""
+
+    def get(self, name: str) -> str | None:
+        """The text; None when there is none."""
+
+    def put(self, name: str, text: str, done: Callable[[], None]) -> None:
+        """Keep it, then call `done`."""
+
+
+class MqttSink:
+    """One `[[egress]]`. The names of its methods are those of `LinkUser` and `ReplayReader`."""
+
+    def __init__(
+        self,
+        table: EgressTable,
+        client_id: str,
+        replays: LogReplays,
+        logs: Sequence[StreamLog],
+        notes: Texts,
+        *,
+        now_ms: int,
+        left_out_client_ids: frozenset[str],
+        mark: str | None,
+        packet_bytes_max: int,
+    ) -> None:
+        self.table = table
+        self.name = table.name
+        self.acknowledged = 0
+        """Messages that the other broker has (QoS 0: that were written)."""
+        self.gaps = 0
+        self.lost = 0
+        """Records that retention had dropped before they were sent, as far as they can be counted."""
+        self.dropped: Counter[str] = Counter()
+        """Messages that were not sent or not taken, by reason."""
+        self.client = RemoteClient(table, client_id, self, log, keeps_session=False, packet_bytes_max=packet_bytes_max)
+        self._replays = replays
+        self._logs = logs
+        self._notes = notes
+        self._note = f"egress.{table.name}"
+        self._mark = mark
+        properties = user_property(MARK, mark) if mark is not None else b""
+        self._bare = BareForm(table.remove_prefix, table.prefix, properties, left_out_client_ids)
+        self._link: Link | None = None
+        self._feed: EgressFeed | None = None
+        self._piece: ReplayPiece | None = None
+        self._row = 0
+        """The next of `_piece` to be sent."""
+        self._in_flight: deque[tuple[int, ReplayPiece, int]] = deque()
+        """(packet id, piece, row) in order."""
+        self._early: set[int] = set()
+        """Packet ids acknowledged before those in front of them."""
+        self._window = table.inflight_max
+        self._packet_id = 0
+        self._reached: tuple[ReplayPiece, int] | None = None
+        """The last row behind which everything is acknowledged, since `_position` was made."""
+        self._position = notes.get(self._note) or replays.start_of(table.topics, table.since, now_ms)
+        self._saved = ""
+        self._is_saving = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_settled: Callable[[], None] = lambda: None
+
+    # Life
+
+    def start(self) -> None:
+        """Connect, and stay connected. The place is on disk from the first moment."""
+        self._save()
+        self.client.start()
+
+    async def close(self) -> None:
+        """Send no more, wait a moment for acknowledgements, and keep the place."""
+        self._close_feed()
+        if self._in_flight:
+            settled = asyncio.Event()
+            self._on_settled = settled.set
+            try:
+                await asyncio.wait_for(settled.wait(), DRAIN_S)
+            except TimeoutError:
+                log.info("%s: %d messages were not acknowledged in time", self.name, len(self._in_flight))
+        await self.client.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._save()
+
+    # bridge.remote.link.LinkUser
+
+    def opened(self, link: Link, connack: Connack) -> None:
+        """Go on behind what is acknowledged, as the other broker can take it."""
+        self._link = link
+        if self._mark is not None and not link.is_v5:
+            link.close(
+                LinkFailed("an ingest takes from there what would be sent, and without MQTT 5 that would circle")
+            )
+            return
+        table, properties = self.table, connack.properties
+        qos: int = table.qos
+        retain, bytes_max, window = table.retain, 0, table.inflight_max
+        if properties is not None:
+            if properties.maximum_qos is not None:
+                qos = min(qos, properties.maximum_qos)
+            retain = retain and properties.retain_available != 0
+            bytes_max = properties.maximum_packet_size or 0
+            window = min(window, properties.receive_maximum or window)
+        self._window = window
+        self._packet_id = 0
+        request = ReplayRequest(self.name, table.topics[0], self._place(), link.is_v5, qos, retain, 0, None, bytes_max)
+        self._feed = EgressFeed(
+            self._replays,
+            self._logs,
+            request,
+            self,
+            filters=table.topics,
+            bare=self._bare,
+            on_gap=self._on_gap,
+        )
+        self._feed.pull()
+
+    def closed(self) -> None:
+        """What is not acknowledged is read and sent again."""
+        self._link = None
+        self._close_feed()
+        self._position = self._place()
+        self._reached = None
+        self._in_flight.clear()
+        self._early.clear()
+        self._on_settled()
+
+    def receive_run(self, data: bytes, position: int) -> int:
+        """A row of PUBACKs of success."""
+        size = len(data)
+        while position + 4 <= size and data[position] == PUBACK << 4 and data[position + 1] == 2:
+            self._acknowledge(data[position + 2] << 8 | data[position + 3])
+            position += 4
+        if self._link is not None:
+            self._pump()
+        return position
+
+    def receive(self, packet: Packet) -> None:
+        """Any other packet. Raises: MqttError"""
+        if not isinstance(packet, Puback):
+            raise ProtocolError(f"{type(packet).__name__.upper()} for something that was not sent")
+        code = packet.reason_code
+        if code in TRANSIENT:
+            if self._link is not None:
+                self._link.close(LinkFailed(f"the broker does not take a message: {reason_name(code)} (0x{code:02x})"))
+            return
+        if code >= 0x80:
+            self._drop(reason_name(code).replace(" ", "_"), 1)
+        self._acknowledge(packet.packet_id)
+        self._pump()
+
+    def receive_too_large(self, first_byte: int, packet_id: int, size: int) -> None:
+        """It is a PUBLISH, and we have subscribed to nothing."""
+
+    def has_room(self) -> None:
+        """Send on."""
+        self._pump()
+
+    # broker.replay.ReplayReader
+
+    def take(self, piece: ReplayPiece) -> None:
+        """What was asked for; the piece before it has been sent."""
+        if piece.left_out:
+            self._drop("too_large", piece.left_out)
+        self._piece, self._row = piece, 0
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what may be sent now; ask for more when all of it is."""
+        link, piece = self._link, self._piece
+        if link is None or piece is None or self._feed is None:
+            return
+        if not piece.count:
+            self._next_piece()
+            return
+        if piece.rows is None:  # QoS 0: written is all that there is to know
+            if not link.is_full:
+                link.send(piece.data)
+                self.acknowledged += piece.count
+                self._position = self._feed.position()
+                self._next_piece()
+                self._save_soon()
+            return
+        while self._row < piece.count:
+            room = min(self._window - len(self._in_flight), PACKET_ID_MAX - self._packet_id, piece.count - self._row)
+            if room <= 0 or link.is_full:
+                if self._packet_id == PACKET_ID_MAX and not self._in_flight:
+                    self._packet_id = 0
+                    continue
+                return
+            first_id, row = self._packet_id + 1, self._row
+            link.send(piece.numbered(row, row + room, first_id))
+            self._in_flight.extend([(first_id + index, piece, row + index) for index in range(room)])
+            self._packet_id += room
+            self._row += room
+        self._next_piece()
+
+    def _next_piece(self) -> None:
+        self._piece = None
+        if self._feed is not None:
+            self._feed.pull()
+
+    # Acknowledgements
+
+    def _acknowledge(self, packet_id: int) -> None:
+        in_flight = self._in_flight
+        if not in_flight:
+            return
+        if in_flight[0][0] != packet_id:
+            self._early.add(packet_id)
+            return
+        while True:
+            _, piece, row = in_flight.popleft()
+            self.acknowledged += 1
+            if not in_flight or in_flight[0][0] not in self._early:
+                break
+            self._early.discard(in_flight[0][0])
+        self._reached = (piece, row + 1)
+        self._save_soon()
+        if not in_flight:
+            self._on_settled()
+
+    def _place(self) -> str:
+        """Behind everything that is acknowledged."""
+        if self._reached is not None:
+            piece, row = self._reached
+            return piece.position_at(row)
+        return self._position
+
+    def _save_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SAVE_S, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._save()
+
+    def _save(self) -> None:
+        """Keep the place, when it has moved and the last one is safe; and look again in a while."""
+        feed = self._feed
+        if feed is not None and feed.is_waiting and not self._in_flight and self._piece is None:
+            self._position, self._reached = feed.position(), None
+        place = self._place()
+        if place != self._saved and not self._is_saving:
+            self._is_saving = True
+            self._saved = place
+            self._notes.put(self._note, place, self._on_saved)
+        if self.client.state != "closed" and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._on_time)
+
+    def _on_saved(self) -> None:
+        self._is_saving = False
+
+    # What goes wrong
+
+    def _close_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+        self._piece = None
+
+    def _on_gap(self, gap: Gap) -> None:
+        self.gaps += 1
+        self.lost += gap.lost or 0
+        fields = {"name": self.name, "reason": gap.reason, "lost": "unknown" if gap.lost is None else gap.lost}
+        log.error("records were gone before they were sent", extra={"fields": fields})
+
+    def _drop(self, reason: str, count: int) -> None:
+        if not self.dropped[reason]:
+            fields = {"name": self.name, "reason": reason}
+            log.warning("a message was not taken; more of them are counted", extra={"fields": fields})
+        self.dropped[reason] += count
+
+    # What is shown of it
+
+    @property
+    def in_flight(self) -> int:
+        """Messages sent and not acknowledged."""
+        return len(self._in_flight)
+
+    @property
+    def behind(self) -> int | None:
+        """Records of its streams behind its place, whether they match or not; None: not known yet."""
+        try:
+            positions = Cursor.parse(self._place()).position_by_stream
+        except CursorInvalid:
+            return None
+        present = self._replays.hub.offsets
+        return sum(
+            distance(position.offset_by_partition, present[name])
+            for name, position in positions.items()
+            if name in present
+        )
+
+    def describe(self) -> dict[str, object]:
+        """As `/api/v1/system` shows it."""
+        client = self.client
+        return {
+            "name": self.name,
+            "broker": str(self.table.broker),
+            "topics": list(self.table.topics),
+            "state": client.state,
+            "since": rfc3339(client.since_ms),
+            "error": client.failure,
+            "protocol": client.protocol,
+            "client_id": client.client_id,
+            "connections": client.connections,
+            "acknowledged": self.acknowledged,
+            "in_flight": self.in_flight,
+            "behind": self.behind,
+            "gaps": self.gaps,
+            "lost": self.lost,
+            "dropped": dict(self.dropped),
+        }
