@@ -93,6 +93,19 @@ def load_config(
     layers = [_flag_layer(flags or {}), _environment_layer(os.environ if environment is None else environment)]
     if file is not None:
         layers.append(_file_layer(file))
+    return _judged(layers)
+
+
+def judged(values: Mapping[str, Any]) -> Config:
+    """The configuration that some values of TOML are.
+
+    Raises:
+        ConfigError: they are not valid.
+    """
+    return _judged([Layer(values, "the configuration", {}, {})])
+
+
+def _judged(layers: list[Layer]) -> Config:
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         _merge(merged, layer.values)

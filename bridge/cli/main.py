@@ -108,8 +108,24 @@ def demo(
 
 
 @app.command("check-config")
-def check_config(config: ConfigFile = None, data: DataDir = None) -> None:
-    """Validate the configuration (file and environment) and print the one in effect."""
+def check_config(
+    config: ConfigFile = None,
+    data: DataDir = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Translate a mosquitto.conf, or aMQTT's .yaml, instead."),
+    ] = None,
+) -> None:
+    """Validate the configuration (file and environment) and print the one in effect.
+
+    With --from: print the configuration that does what another broker's does, and name each of its lines that has no
+    equivalent, with why and what to do instead.
+    """
+    if from_ is not None:
+        from bridge.cli.takeover import run_takeover
+
+        run_takeover(from_, is_alone=config is None and data is None)
+        return
     from bridge.cli.check_config import run_check_config
 
     run_check_config(config, _flags({"--data": data}))

@@ -186,3 +186,42 @@ def test_paths_are_shown_as_they_are_typed() -> None:
 def test_progress_line() -> None:
     line = progress_text(Progress(devices=50, online=49, sent=6_000, acknowledged=5_990, left_out=3, rate=99.6))
     assert line.split("  ", 1)[1] == "49 online  100 msg/s  6,000 sent  5,990 acknowledged  3 left out"
+
+
+def test_another_brokers_configuration_is_printed_as_ours(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What is printed is a configuration; what is missing stands on top of it, and is counted on standard error."""
+    file = tmp_path / "mosquitto.conf"
+    file.write_text("max_keepalive 60\nuser mosquitto\n", encoding="utf-8")
+    exit_code, out, err = run(capsys, "check-config", "--from", str(file))
+    assert exit_code == 0
+    assert "#   line 2: user mosquitto: start it as that user" in out
+    assert err == f"{file}: 1 line has no equivalent and stands on top, with what to do instead.\n"
+    made = tmp_path / "headrace.toml"
+    made.write_text(out, encoding="utf-8")
+    exit_code, out, _ = run(capsys, "check-config", "-c", str(made))
+    assert exit_code == 0
+    assert "keep_alive_s_max = 60" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("none.conf", None, "error: cannot read "),
+        ("a.yaml", "a: [1", "not valid YAML"),
+        ("a.yml", "- 1", "no mapping"),
+    ],
+)
+def test_a_configuration_that_cannot_be_taken_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, text: str | None, expected: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    exit_code, out, err = run(capsys, "check-config", "--from", str(tmp_path / name))
+    assert (exit_code, out) == (2, "")
+    assert expected in err
+
+
+def test_another_brokers_configuration_is_read_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    exit_code, _, err = run(capsys, "check-config", "--from", "m.conf", "-c", "x.toml")
+    assert exit_code == 2
+    assert "--from reads FILE alone" in err
