@@ -189,6 +189,7 @@ class Inlet:
     def acknowledge(self, run: PublishRun) -> None:
         """The run is stored."""
         self._engine.stored(run)
+        run.unmatched = None  # "no matching subscribers" is for servers to say (MQTT 5 §3.4.2.1)
         self._settle(run)
         if run.qos == 2:
             for packet_id in run.packet_ids:
@@ -199,6 +200,7 @@ class Inlet:
 
     def refuse(self, run: PublishRun, reason_code: int) -> None:
         """The log has taken the run too long: nothing is said of it, and the other broker keeps it."""
+        self._engine.refused(run)
         self._settle(run)
         for packet_id in run.packet_ids:
             if self._storing.get(packet_id) is run:

@@ -14,6 +14,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.encoding import rfc3339
 from bridge.remote.client import RemoteClient
 from bridge.remote.link import LinkFailed
 from bridge.remote.mark import MARK
@@ -286,7 +287,7 @@ class MqttSource:
             "broker": str(self.table.broker),
             "topics": list(self.table.subscribed),
             "state": client.state,
-            "since_ms": client.since_ms,
+            "since": rfc3339(client.since_ms),
             "error": client.failure,
             "protocol": client.protocol,
             "client_id": client.client_id,

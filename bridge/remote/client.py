@@ -97,6 +97,8 @@ class RemoteClient:
                 link = await self._connect()
             except (LinkFailed, CredentialsMissing) as error:
                 why, code = str(error), getattr(error, "reason_code", 0)
+            except Exception as error:  # a host or a client id that nobody can send: it must not end in silence
+                why, code = f"{type(error).__name__}: {error}", 0
             else:
                 began = loop.time()
                 ended = await link.ended

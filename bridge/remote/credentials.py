@@ -61,7 +61,8 @@ def _context(table: RemoteTable) -> ssl.SSLContext:
     context.check_hostname = table.check_hostname
     if table.certificate_file is not None and table.key_file is not None:
         try:
-            context.load_cert_chain(table.certificate_file, table.key_file)
+            # A key that is locked is an error: asking for its password on the terminal would hang here.
+            context.load_cert_chain(table.certificate_file, table.key_file, password="")
         except OSError as error:
             raise CredentialsMissing(_text("certificate_file or key_file", table.certificate_file, error)) from error
     return context

@@ -70,6 +70,17 @@ def test_answers_leave_after_the_commit_and_in_order() -> None:
     assert (parts.inlet.received, parts.inlet.unstored) == (4, 0)
 
 
+def test_the_other_broker_is_not_told_whether_somebody_subscribes_here() -> None:
+    """Reason code 0x10 is for servers (MQTT 5 §3.4.2.1)."""
+    parts = Parts()
+    data = encode(Publish("a", b"1", 1, packet_id=3), 5)
+    parts.inlet.take_run(data, 0, is_v5=True, packet_bytes_max=BYTES_MAX, now_ms=NOW_MS)
+    parts.inlet.take(Publish("a", b"2", 2, packet_id=4), is_v5=True, now_ms=NOW_MS)
+    turn(parts.engine)
+    parts.sink.commit()
+    assert parts.owner.answers == [Puback(3), Pubrec(4)]
+
+
 def test_subscribers_see_it_at_once_and_qos_2_when_it_is_stored() -> None:
     parts = Parts()
     subscriber = EngineClient(parts.engine)
