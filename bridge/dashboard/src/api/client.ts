@@ -2,7 +2,7 @@
  * Requests to the server's API, for page and worker. Addresses are relative to the page, so that a root_path works.
  * Errors become ApiError with the sentence of the server's problem+json.
  */
-import type { HistogramAnswer, RecordsPage, SeriesAnswer, StreamInfo, SystemInfo, TopicsPage } from "./types";
+import type { ChangesPage, DeviceInfo, DevicesPage, HistogramAnswer, RecordsPage, SeriesAnswer, StreamInfo, SystemInfo, TopicsPage } from "./types";
 
 export class ApiError extends Error {
   constructor(
@@ -113,8 +113,37 @@ export class ApiClient {
     return this.get("series", query, signal);
   }
 
-  private async get<Answer>(path: string, query: [string, string][], signal?: AbortSignal): Promise<Answer> {
-    const init: RequestInit = { headers: { Accept: "application/json" }, cache: "no-store" };
+  /** Devices in order of their ids, behind `after`. */
+  devices(more: { q?: string; state?: string; after?: string; limit: number }, signal?: AbortSignal): Promise<DevicesPage> {
+    const query: [string, string][] = [["limit", String(more.limit)]];
+    for (const name of ["q", "state", "after"] as const) {
+      const value = more[name];
+      if (value) query.push([name, value]);
+    }
+    return this.get("devices", query, signal);
+  }
+
+  device(id: string, signal?: AbortSignal): Promise<DeviceInfo> {
+    return this.get(`devices/${encodeURIComponent(id)}`, [], signal);
+  }
+
+  /** Newest changes first; `to`: those before a time. */
+  timeline(id: string, limit: number, to: string, signal?: AbortSignal): Promise<ChangesPage> {
+    const query: [string, string][] = [
+      ["order", "desc"],
+      ["limit", String(limit)],
+    ];
+    if (to) query.push(["to", to]);
+    return this.get(`devices/${encodeURIComponent(id)}/timeline`, query, signal);
+  }
+
+  /** Closes a device's connection, or forgets its session. */
+  end(id: string, what: "connection" | "session"): Promise<unknown> {
+    return this.get(`devices/${encodeURIComponent(id)}/${what}`, [], undefined, "DELETE");
+  }
+
+  private async get<Answer>(path: string, query: [string, string][], signal?: AbortSignal, method = "GET"): Promise<Answer> {
+    const init: RequestInit = { method, headers: { Accept: "application/json" }, cache: "no-store" };
     if (signal) init.signal = signal;
     const response = await fetch(this.url(path, query), init);
     if (!response.ok) throw new ApiError(response.status, await problemText(response));

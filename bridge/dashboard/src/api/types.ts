@@ -132,6 +132,45 @@ export interface SeriesAnswer {
   scanned_to?: string | null;
 }
 
+/** The payload of `$presence/{client_id}`, and one entry of a timeline. */
+export interface PresenceChange {
+  client_id: string;
+  online: boolean;
+  session: boolean;
+  seq: number;
+  time: string;
+  reason: string;
+  by: string;
+}
+
+export interface DeviceInfo {
+  client_id: string;
+  online: boolean;
+  since: string;
+  last_seen: string;
+  address: string | null;
+  transport: string | null;
+  protocol: string | null;
+  keep_alive_s: number;
+  session: { clean: boolean; expiry_s: number; queued: number } | null;
+  subscriptions: { filter: string; qos: number }[];
+  counters: { messages_in: number; messages_out: number; bytes_in: number; bytes_out: number };
+  reason?: string;
+  by?: string;
+  connects_10min?: number;
+}
+
+export interface DevicesPage {
+  devices: DeviceInfo[];
+  next: string | null;
+  counts?: { online: number; session: number; gone: number };
+}
+
+export interface ChangesPage {
+  changes: PresenceChange[];
+  next: string | null;
+}
+
 export interface ListenInfo {
   kind: string;
   url: string;

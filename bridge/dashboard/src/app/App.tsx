@@ -14,6 +14,7 @@ import { firstMessage, isStale, shown, tree } from "./link";
 import { address } from "./router";
 import { inPast, time } from "./timeline";
 
+const Devices = onDemand(() => import("../views/Devices"));
 const Streams = onDemand(() => import("../views/Streams"));
 
 export function App() {
@@ -42,6 +43,7 @@ export function App() {
 
 function View({ isWaiting }: { isWaiting: boolean }) {
   const { view, isWelcome } = address.value;
+  if (view === "devices" || view === "device") return <Devices />;
   if (view === "streams" || view === "stream") return <Streams />;
   if (view !== "live" && view !== "topic") return <NotThere view={view} />;
   return isWaiting || isWelcome ? <Welcome isWaiting={isWaiting} /> : <Live />;

@@ -135,3 +135,12 @@ export const GAPS_MAX = 200;
 export const STREAMS_MS = 2_000;
 /** Partitions of one stream that are listed; a topic with more is looked at with Kafka's own tools. */
 export const PARTITIONS_SHOWN_MAX = 200;
+
+// ---- devices ----------------------------------------------------------------------------------------------------------
+
+/** The Devices view and the page of one ask again so often, while they are on screen. */
+export const DEVICES_MS = 2_000;
+/** Devices of one page of the list. */
+export const DEVICES_PAGE = 200;
+/** Changes of one device that are listed and drawn; older ones are found by going back in time. */
+export const CHANGES_MAX = 500;

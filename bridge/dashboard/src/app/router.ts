@@ -1,7 +1,7 @@
 /**
  * What is on screen as an address: everything that a person chose stands in the path and the query, so that a reload or a
  * link shows it. `f` filter terms, `b` selected branch, `t` moment, `w` window, `x` speed of a replay, `sort` order of the
- * tree, `name` of the stream, `welcome` the first screen again.
+ * tree, `name` of the stream (a device is named by `id`), `welcome` the first screen again.
  */
 import { signal } from "@preact/signals";
 import { SORTS, type Sort } from "../store/tree-view";
@@ -14,7 +14,7 @@ export type View = (typeof VIEWS)[number];
 
 export interface Address {
   view: View;
-  /** What the view is about: a stream, a topic. */
+  /** What the view is about: a stream, a topic, a device. */
   name: string;
   terms: string[];
   branch: string;
@@ -35,7 +35,7 @@ export function parseAddress(path: string, search: string): Address {
   const t = keptMoment(query.get("t"));
   const x = query.get("x") ?? "";
   const view = viewOf(path);
-  const name = query.get("name") ?? "";
+  const name = query.get(view === "device" ? "id" : "name") ?? "";
   return {
     view,
     name,
@@ -66,7 +66,8 @@ export function formatSearch(address: Address, search: string): string {
   query.delete("f");
   for (const term of address.terms) query.append("f", term);
   const set = (name: string, value: string): void => (value ? query.set(name, value) : query.delete(name));
-  set("name", address.name);
+  set("name", address.view === "device" ? "" : address.name);
+  set("id", address.view === "device" ? address.name : "");
   set("b", address.branch);
   set("t", address.t);
   set("x", address.t ? address.x : "");

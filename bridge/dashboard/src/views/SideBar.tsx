@@ -14,6 +14,7 @@ interface Place {
 
 const PLACES: readonly Place[] = [
   { view: "live", words: "Live", key: "l", also: ["topic"], path: "M2 9h3l2-6 3 10 2-6h3" },
+  { view: "devices", words: "Devices", key: "d", also: ["device"], path: "M3 3h10v7H3zM6 13h4M8 10v3" },
   { view: "streams", words: "Streams", key: "s", also: ["stream"], path: "M2 4c2-2 4-2 6 0s4 2 6 0M2 8c2-2 4-2 6 0s4 2 6 0M2 12c2-2 4-2 6 0s4 2 6 0" },
 ];
 

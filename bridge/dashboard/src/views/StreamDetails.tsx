@@ -1,11 +1,11 @@
 /** One stream in full: what it takes and keeps, how fast it commits, its partitions, and its state in Kafka. */
-import type { ComponentChildren } from "preact";
 import type { PartitionInfo, StreamInfo } from "../api/types";
 import { PARTITIONS_SHOWN_MAX } from "../app/limits";
 import { now } from "../app/link";
 import { go } from "../app/router";
 import { goTo } from "../app/timeline";
 import { age, bytes, dayTime, duration, grouped, momentWords, rate } from "../time/format";
+import { Fact, Group } from "../parts/Facts";
 import { PageLink } from "./SideBar";
 import { keptWords, milliseconds, ofLimit, rateWords, STATE_WORDS, storedWords, UNKNOWN } from "./stream-words";
 
@@ -184,24 +184,6 @@ function Partitions({ partitions }: { partitions: readonly PartitionInfo[] }) {
         </table>
       </div>
     </section>
-  );
-}
-
-function Group({ title, children }: { title: string; children: ComponentChildren }) {
-  return (
-    <section class="group">
-      <h2>{title}</h2>
-      <dl>{children}</dl>
-    </section>
-  );
-}
-
-function Fact({ name, children }: { name: string; children: ComponentChildren }) {
-  return (
-    <>
-      <dt>{name}</dt>
-      <dd>{children}</dd>
-    </>
   );
 }
 

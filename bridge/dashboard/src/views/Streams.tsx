@@ -1,7 +1,6 @@
 /** The Streams view: every stream with rate, size, age, commit times and Kafka; and the page of one stream. Loaded on demand. */
 import "../style/streams.css";
 import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { ApiClient, faultOf } from "../api/client";
 import type { StreamInfo, SystemInfo } from "../api/types";
 import { STREAMS_MS } from "../app/limits";
@@ -11,6 +10,7 @@ import { goLive, inPast } from "../app/timeline";
 import { momentWords } from "../time/format";
 import { PageLink } from "./SideBar";
 import { StreamDetails } from "./StreamDetails";
+import { usePolled } from "./polled";
 import { kafkaWords, keptWords, milliseconds, newestWords, oldestWords, rateWords, storedShare, storedWords, UNKNOWN, warningsOf } from "./stream-words";
 
 const api = new ApiClient(new URL("api/v1/", document.baseURI).href);
@@ -19,41 +19,17 @@ const streams = signal<StreamInfo[] | null>(null);
 const system = signal<SystemInfo | null>(null);
 const fault = signal("");
 
-/** Asks now and again, while the view is there and seen. */
-function usePolling(): void {
-  useEffect(() => {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let abort = new AbortController();
-    const ask = async (): Promise<void> => {
-      clearTimeout(timer);
-      abort.abort();
-      abort = new AbortController();
-      const { signal } = abort;
-      if (document.hidden) return;
-      try {
-        const [list, server] = await Promise.all([api.streams(signal), api.system(signal)]);
-        streams.value = list;
-        system.value = server;
-        fault.value = "";
-      } catch (error) {
-        if (signal.aborted) return;
-        fault.value = faultOf(error);
-      }
-      if (!signal.aborted) timer = setTimeout(() => void ask(), STREAMS_MS);
-    };
-    const onVisibility = (): void => void ask();
-    document.addEventListener("visibilitychange", onVisibility);
-    void ask();
-    return () => {
-      document.removeEventListener("visibilitychange", onVisibility);
-      clearTimeout(timer);
-      abort.abort();
-    };
-  }, []);
-}
-
 export default function Streams() {
-  usePolling();
+  usePolled(STREAMS_MS, true, [], async (abort) => {
+    try {
+      const [list, server] = await Promise.all([api.streams(abort), api.system(abort)]);
+      streams.value = list;
+      system.value = server;
+      fault.value = "";
+    } catch (error) {
+      if (!abort.aborted) fault.value = faultOf(error);
+    }
+  });
   const { view, name } = address.value;
   const list = streams.value;
   return (
