@@ -60,5 +60,6 @@ def test_a_device_is_found_looked_at_and_closed(serve: Callable[..., ServerProce
 
         words.last.get_by_role("button").click()  # the moment of its first connect
         dashboard.wait_for_past()
-        eventually(lambda: page.locator("[data-seq]").count() == 1, what="what had happened by then")
+        # The take-over may have come in the same millisecond.
+        eventually(lambda: 1 <= page.locator("[data-seq]").count() <= 2, what="what had happened by then")
         assert page.get_by_role("button", name="Forget session").count() == 0
