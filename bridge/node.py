@@ -21,7 +21,7 @@ from bridge.limits import Limits
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.replays import LogReplays
-from bridge.presence.server_events import ClockWatch, LimitsHit, ServerEvents
+from bridge.presence.server_events import SERVER_PREFIX, ClockWatch, LimitsHit, ServerEvents
 from bridge.presence.store import SqliteDevices
 from bridge.presence.watch import Presences
 from bridge.stream_map import StreamMap
@@ -199,8 +199,9 @@ class Node:
         )
         self.presences.load(lambda client_id: self.broker.session(client_id) is not None)
         await self.broker.start()
-        self.events.connect(self.broker, lambda: self.failure is not None)
-        self.presences.flush()
+        self.presences.tell_all()
+        server_log = self.stream_for(SERVER_PREFIX)
+        self.events.connect(self.broker, lambda: server_log is not None and server_log.failure is not None)
         self.events.tell("started", version=__version__, node=self.node_run)
         self._clock_watch = ClockWatch(clock_ms, time.monotonic)
         if self.kafka is not None:
@@ -268,7 +269,7 @@ class Node:
         if hasattr(self, "broker") and hasattr(self.broker, "turn"):
             self.events.tell("stopped", version=__version__, node=self.node_run)
             await self.broker.stop()
-            self.presences.close()
+            self.presences.tell_all()
             self.broker.turn.run()
         if hasattr(self, "replays"):
             await self.replays.close()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bridge.presence.watch import OwnPublisher
 
+SERVER_PREFIX = "$server/"
 KINDS = frozenset(
     {
         "started",
@@ -115,7 +116,7 @@ class ServerEvents:
             event["left_out"] = state.left_out
             state.left_out = 0
         self.told[kind] = self.told.get(kind, 0) + 1
-        row = (f"$server/{kind}", orjson.dumps(event, default=str))
+        row = (SERVER_PREFIX + kind, orjson.dumps(event, default=str))
         is_failing = self._is_failing()
         if is_failing:
             self._kept.append(row)

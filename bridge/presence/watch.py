@@ -28,6 +28,7 @@ log = logging.getLogger("headrace.presence")
 
 BATCHES_WAITING = 64
 """A batch grows by this part of what waits, so that what waits cannot grow without end however many connect."""
+ROWS_AT_ONCE = 1_000
 TOPIC_BYTES_MAX = 65_535
 ALL_CLIENTS = ("#", "+", "+/#")
 
@@ -112,8 +113,8 @@ class Presences:
     def load(self, has_session: Callable[[str], bool]) -> None:
         """Take what the store has. Those that were online when the server ended without a word are told offline.
 
-        They are published with the first `flush`, before anything that happens after this; `has_session` is asked
-        then which sessions have outlived the end.
+        They are published by `tell_all`, before anything that happens after this; `has_session` is asked then which
+        sessions have outlived the end.
         """
         self._has_session = has_session
         now_ms = self._clock()
@@ -129,10 +130,10 @@ class Presences:
                 self._waiting.append(Change(RESTARTED, client_id, 0, now_ms, "", presence.session))
         self._bound_gone()
 
-    def close(self) -> None:
-        """Tell all that is still to be told."""
+    def tell_all(self) -> None:
+        """Tell all that is still to be told, at the start and at the end: nobody's messages have to pass between."""
         while self._waiting:
-            self._take(len(self._waiting))
+            self._take(ROWS_AT_ONCE)
 
     # broker.presence.PresenceWatch
 

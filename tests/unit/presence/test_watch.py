@@ -140,6 +140,21 @@ def test_ten_thousand_at_once_are_told_in_batches_between_which_messages_go() ->
     assert parts.presences.online == 10_002
 
 
+def test_a_stop_tells_everyone_offline_before_it_ends() -> None:
+    """However many there are: what is left for later rounds of the loop would never be told."""
+    parts = Parts(batch_changes_max=10)
+    for number in range(100):
+        parts.client(f"c{number}")
+    parts.rounds()
+    parts.engine.shut_down()
+    turn(parts.engine)
+    assert parts.presences.online > 0
+    parts.presences.tell_all()
+    assert (parts.presences.online, parts.presences.waiting) == (0, 0)
+    reasons = {orjson.loads(payload)["reason"] for _, payload, _ in parts.presences.retained("$presence/#")}
+    assert reasons == {"server_shutdown"}
+
+
 def test_the_gone_are_remembered_for_their_time_and_no_longer() -> None:
     parts = Parts(gone_s=60)
     parts.client("p").lose()
