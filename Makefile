@@ -8,6 +8,8 @@ BENCH ?= all
 BROKERS ?= 1
 KAFKA_PORT ?= 9092
 KAFKA_DIRECTORY ?= build/kafka
+# Files of tests side by side: many wait for something most of the time.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
@@ -25,25 +27,25 @@ run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server wi
 	@scripts/compiled.sh --beside
 	@exec .venv/bin/headrace demo
 
-test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests (under 20 min)
+test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (under 20 min)
 	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory dashboard
 	@$(MAKE) --no-print-directory lint types
 	@scripts/dashboard.sh test
 	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
-	@scripts/pytest.sh tests
+	@scripts/pytest.sh tests $(PARALLEL)
 	@scripts/compiled.sh --test
-	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance -n auto
+	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance $(PARALLEL)
 
 test-compiled: system .venv/.stamp-dev ## all tests on the compiled modules
 	@scripts/compiled.sh
-	@HEADRACE_COMPILED=1 scripts/pytest.sh tests
+	@HEADRACE_COMPILED=1 scripts/pytest.sh tests $(PARALLEL)
 
 compiled: .venv/.stamp ## compile the hot modules by mypyc into build/compiled/ (needs a C compiler; a minute or two)
 	@scripts/compiled.sh
 
 check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (under 60 s)
 	@$(MAKE) --no-print-directory lint types
-	@scripts/pytest.sh tests/unit -m "not slow" -n auto
+	@scripts/pytest.sh tests/unit -m "not slow" -n logical
 	@if [ -f $(DASHBOARD)/dist/index.html ]; then scripts/dashboard.sh budget; \
 	else echo "dashboard    not built, so its budget was not checked (make dashboard)"; fi
 
