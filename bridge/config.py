@@ -81,6 +81,9 @@ class Mqtt(Section):
     topic_alias_maximum: Count = Field(
         100, ge=0, le=65_535, description="Topic aliases of an MQTT 5 client; over it 0x94."
     )
+    topic_aliases_sent_max: Count = Field(
+        100, ge=0, le=65_535, description="Topic aliases given to what is sent to one client that takes them; 0: none."
+    )
     inflight_messages_max: Count = Field(
         1_000, ge=1, le=65_535, description="QoS 1 and 2 messages sent to a client that it has not acknowledged."
     )

@@ -37,6 +37,8 @@ class BrokerConfig:
     receive_maximum: int = 1_000
     """QoS 1 and 2 publishes that an MQTT 5 client may have unacknowledged (§3.2.2.3.3)."""
     topic_alias_maximum: int = 100
+    topic_aliases_sent_max: int = 100
+    """Topic aliases given to what is sent to one client that takes them."""
     inflight_messages_max: int = 1_000
     """QoS 1 and 2 messages sent to one client and not yet acknowledged by it."""
     queued_messages_max: int = 10_000

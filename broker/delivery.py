@@ -99,22 +99,25 @@ def split_frame(
     retain: bool = False,
     identifiers: tuple[int, ...] = (),
     now_ms: int = 0,
+    alias: int = 0,
+    is_alias_known: bool = False,
 ) -> tuple[bytes, bytes]:
     """One row as a PUBLISH for a subscriber, cut where the packet id belongs (QoS 0: joined it is the frame).
 
     `identifiers` are the subscription identifiers to name (MQTT 5 §3.3.2.3.8). A message expiry interval is reduced by
-    the time that the message waited until `now_ms`. [MQTT-3.3.2-6]
+    the time that the message waited until `now_ms`. [MQTT-3.3.2-6] With a topic `alias` that the client knows already
+    the topic name is left out.
     """
     route = run.routes[row]
     payload = run.data[run.payload_starts[row] : run.ends[row]]
-    properties = row_properties(run, row, identifiers, now_ms) if is_v5 else b""
-    encoded_topic = route.encoded_topic
+    properties = row_properties(run, row, identifiers, now_ms, alias) if is_v5 else b""
+    encoded_topic = b"\0\0" if is_alias_known else route.encoded_topic
     length = len(encoded_topic) + len(properties) + len(payload) + (2 if qos else 0)
     first_byte = 0x30 | qos << 1 | (1 if retain else 0)
     return encode_publish_head(first_byte, length) + encoded_topic, properties + payload
 
 
-def row_properties(run: PublishRun, row: int, identifiers: tuple[int, ...], now_ms: int) -> bytes:
+def row_properties(run: PublishRun, row: int, identifiers: tuple[int, ...], now_ms: int, alias: int = 0) -> bytes:
     """A row's properties with their length, as an MQTT 5 subscriber gets them."""
     if run.is_plain or not run.is_v5:
         encoded = b"\0"
@@ -126,12 +129,17 @@ def row_properties(run: PublishRun, row: int, identifiers: tuple[int, ...], now_
         position += 1 + len(run.routes[row].encoded_topic) + (2 if run.data[frame_start] & 0x06 else 0)
         encoded = run.data[position : run.payload_starts[row]]
     if not identifiers and not run.expires_at_ms:
-        return encoded
+        if not alias:
+            return encoded
+        if encoded == b"\0":
+            return b"\x03\x23" + alias.to_bytes(2, "big")
     properties, _ = decode_properties(encoded, 0, constants.PUBLISH)
     if properties is None:
         properties = Properties()
     if identifiers:
         properties.subscription_identifiers = list(identifiers)
+    if alias:
+        properties.topic_alias = alias
     if run.expires_at_ms and now_ms:
         properties.message_expiry_interval = max(1, (run.expires_at_ms - now_ms + 999) // 1000)
     return encode_properties(properties, constants.PUBLISH)

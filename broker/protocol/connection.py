@@ -8,7 +8,7 @@ here waits, knows a socket or reads a clock.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from broker.codec import constants
 from broker.codec.decode import PublishColumns, decode_packet, decode_publishes, next_frame
@@ -39,6 +39,8 @@ from broker.protocol.handlers.publish import take_judged
 from broker.publish_run import PublishRun
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.codec.packets import Will
     from broker.engine import Engine
     from broker.outbox import Transport
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 PARTS_MAX = 64
 """Reads of an unfinished packet kept apart; a peer that sends byte by byte must not cost an object for each."""
+
+PacketT = TypeVar("PacketT", Connack, Disconnect, Puback, Pubrec)
 
 REASON_CHARACTERS_MAX = 200
 """Of a reason string; what a peer sent may be part of it."""
@@ -422,27 +426,32 @@ class Connection:
         elif self.protocol_level == constants.LEVEL_5:
             self.outbox.append(encode_connack(Connack(False, error.reason_code), 5))
 
-    def reason(self, text: str) -> Properties | None:
-        """`text` as a reason string for a client that asked for such, None for others. [MQTT-3.1.2-29]"""
+    def explained(
+        self, encode: Callable[[PacketT, int], bytes], packet: PacketT, text: str, packet_bytes_max: int
+    ) -> bytes:
+        """An answer as bytes, with `text` as its reason string for a client that asked for such. [MQTT-3.1.2-29]
+
+        A text that makes it larger than `packet_bytes_max` (0: no limit) is left out. [MQTT-3.4.2-2] [MQTT-3.14.2-3]
+        """
+        plain = encode(packet, self.protocol_level)
         if not self.wants_reasons or not text:
-            return None
-        properties = Properties()
-        properties.reason_string = text[:REASON_CHARACTERS_MAX].replace("\0", "")
-        return properties
+            return plain
+        if packet.properties is None:
+            packet.properties = Properties()
+        packet.properties.reason_string = text[:REASON_CHARACTERS_MAX].replace("\0", "")
+        explained = encode(packet, self.protocol_level)
+        return plain if packet_bytes_max and len(explained) > packet_bytes_max else explained
 
     def close(self, reason: CloseReason, reason_code: int = 0, text: str = "") -> None:
         """End the connection from our side, with DISCONNECT in MQTT 5 after CONNACK. [MQTT-3.14.0-1]
 
-        `text` is for people; it is sent when the client asked for it and takes it. [MQTT-3.14.2-3]
+        `text` is for people: a reason string where the client asked for such.
         """
         if self.state == states.CLOSED:
             return
         if self.state == states.CONNECTED and self.is_v5 and reason_code:
-            farewell = encode_disconnect(Disconnect(reason_code, self.reason(text)), 5)
-            bytes_max = self.session.packet_bytes_max if self.session is not None else 0
-            if bytes_max and len(farewell) > bytes_max:
-                farewell = encode_disconnect(Disconnect(reason_code), 5)
-            self.outbox.append(farewell)
+            packet_bytes_max = self.session.packet_bytes_max if self.session is not None else 0
+            self.outbox.append(self.explained(encode_disconnect, Disconnect(reason_code), text, packet_bytes_max))
         self._end(reason)
         self.outbox.close()
         self.engine.file_timer(self, self.engine.config.close_timeout_s)

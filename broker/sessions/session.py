@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from broker.metrics import Metrics
     from broker.outbox import Outbox
     from broker.protocol.close_reason import CloseReason
+    from broker.sessions.aliases import OutboundAliases
     from broker.sessions.replays import Replay
 
 
@@ -84,6 +85,7 @@ class Session:
     __slots__ = (
         "_config",
         "_metrics",
+        "aliases",
         "client_id",
         "connection",
         "expires_at_s",
@@ -121,6 +123,8 @@ class Session:
         """The client's Receive Maximum, or our own bound if that is lower (MQTT 5 §4.9)."""
         self.packet_bytes_max = 0
         """The client's Maximum Packet Size; 0: none. [MQTT-3.1.2-24]"""
+        self.aliases: OutboundAliases | None = None
+        """Of this connection; None: the client takes none."""
         # The rest is made when it is first needed: most sessions are idle.
         self.subscriptions: dict[str, Subscription] | None = None
         self.targets: dict[tuple[int, bool, bool, tuple[int, ...], Target | None], Target] | None = None
@@ -166,25 +170,16 @@ class Session:
             self._metrics.dropped_messages["outbox_full"] += count
             self._metrics.limits.hit("outbox_bytes_max")
             return
+        if self.aliases is not None:
+            self.send_qos0_rows(delivery, False, (), 0)
+            return
         chunk = delivery.qos0(self.is_v5)
         if self.packet_bytes_max and len(chunk) > self.packet_bytes_max:
-            self._deliver_fitting(delivery)
+            self.send_qos0_rows(delivery, False, (), 0)
             return
         outbox.append(chunk)
         self._metrics.messages_delivered += count
         outbox.messages_out += count
-
-    def _deliver_fitting(self, delivery: Delivery) -> None:
-        """QoS 0 rows one by one, without those over the client's Maximum Packet Size. [MQTT-3.1.2-25]"""
-        assert self.outbox is not None
-        for row in range(delivery.row, delivery.end_row):
-            front, back = split_frame(delivery.run, row, self.is_v5, 0)
-            if len(front) + len(back) > self.packet_bytes_max:
-                self._metrics.dropped_messages["packet_too_large"] += 1
-            else:
-                self.outbox.append(front + back)
-                self.outbox.messages_out += 1
-                self._metrics.messages_delivered += 1
 
     def deliver_reliably(
         self,
@@ -226,7 +221,7 @@ class Session:
             self.send_qos0_rows(delivery, retain, target.identifiers, now_ms)
 
     def send_qos0_rows(self, delivery: Delivery, retain: bool, identifiers: tuple[int, ...], now_ms: int) -> None:
-        """QoS 0 rows with RETAIN or subscription identifiers of their own."""
+        """QoS 0 rows one by one: what makes a frame this client's own, or too large for it, is looked at for each."""
         outbox = self.outbox
         if outbox is None:
             return
@@ -235,15 +230,41 @@ class Session:
                 self._metrics.dropped_messages["outbox_full"] += 1
                 self._metrics.limits.hit("outbox_bytes_max")
                 continue
-            front, back = split_frame(
-                delivery.run, row, self.is_v5, 0, retain=retain, identifiers=identifiers, now_ms=now_ms
-            )
-            if self.packet_bytes_max and len(front) + len(back) > self.packet_bytes_max:
-                self._metrics.dropped_messages["packet_too_large"] += 1
-                continue
-            outbox.append(front + back)
-            outbox.messages_out += 1
-            self._metrics.messages_delivered += 1
+            frame = self._frame(delivery.run, row, 0, retain, identifiers, now_ms)
+            if frame is not None:
+                outbox.append(frame[0] + frame[1])
+                outbox.messages_out += 1
+                self._metrics.messages_delivered += 1
+
+    def _frame(
+        self, run: PublishRun, row: int, qos: int, retain: bool, identifiers: tuple[int, ...], now_ms: int
+    ) -> tuple[bytes, bytes] | None:
+        """One row as `split_frame` has it, with a topic alias for who takes such.
+
+        None, and counted, when it is over the client's Maximum Packet Size. [MQTT-3.1.2-25]
+        """
+        alias = 0
+        is_alias_known = False
+        if self.aliases is not None:
+            alias, is_alias_known = self.aliases.choose(run.routes[row].encoded_topic)
+        frame = split_frame(
+            run,
+            row,
+            self.is_v5,
+            qos,
+            retain=retain,
+            identifiers=identifiers,
+            now_ms=now_ms,
+            alias=alias,
+            is_alias_known=is_alias_known,
+        )
+        size = len(frame[0]) + len(frame[1]) + (2 if qos else 0)
+        if not self.packet_bytes_max or size <= self.packet_bytes_max:
+            return frame
+        self._metrics.dropped_messages["packet_too_large"] += 1
+        if self.aliases is not None and alias and not is_alias_known:
+            self.aliases.take_back(run.routes[row].encoded_topic)
+        return None
 
     def _send(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...], now_ms: int = 0) -> int:
         """Send as many of the rows as quota, packet ids and the outbox allow; returns the first row not sent."""
@@ -253,7 +274,13 @@ class Session:
             self.inflight = Inflight()
         inflight = self.inflight
         row, end_row = delivery.row, delivery.end_row
-        is_special = retain or bool(identifiers) or bool(self.packet_bytes_max) or bool(delivery.run.expires_at_ms)
+        is_special = (
+            retain
+            or bool(identifiers)
+            or bool(self.packet_bytes_max)
+            or bool(delivery.run.expires_at_ms)
+            or self.aliases is not None
+        )
         while row < end_row:
             room = min(self.quota - inflight.count, inflight.room())
             if room <= 0:
@@ -289,10 +316,10 @@ class Session:
         if run.expires_at_ms and now_ms >= run.expires_at_ms:  # [MQTT-3.3.2-5]
             self._metrics.dropped_messages["expired"] += 1
             return 1
-        front, back = split_frame(run, row, self.is_v5, qos, retain=retain, identifiers=identifiers, now_ms=now_ms)
-        if self.packet_bytes_max and len(front) + len(back) + 2 > self.packet_bytes_max:
-            self._metrics.dropped_messages["packet_too_large"] += 1
+        frame = self._frame(run, row, qos, retain, identifiers, now_ms)
+        if frame is None:
             return 1
+        front, back = frame
         flight = self.inflight.add(*compact(run, row, row + 1), qos, retain, identifiers, delivery.share)
         self.outbox.append(front + PACKET_IDS[flight.first_id] + back)
         self.outbox.messages_out += 1

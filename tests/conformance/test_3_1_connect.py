@@ -187,12 +187,19 @@ def test_reason_strings_only_for_those_who_ask(
     assert (connack.reason_code, wire.REASON_STRING in connack.properties) == (0x8C, is_told)
 
 
-def test_a_reason_string_that_does_not_fit_is_left_out(connected: Connect, name: str) -> None:
-    """[MQTT-3.14.2-3]"""
-    client = connected(name, properties={REQUEST_PROBLEM_INFORMATION: 1, wire.MAXIMUM_PACKET_SIZE: 40})
+def test_a_reason_string_that_does_not_fit_is_left_out(connected: Connect, opened: Open, name: str) -> None:
+    """[MQTT-3.14.2-3] [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.2.2-19]"""
+    asked: wire.Properties = {REQUEST_PROBLEM_INFORMATION: 1, wire.MAXIMUM_PACKET_SIZE: 36}
+    client = connected(name, properties=asked)
+    client.publish("$server/x", b"", 1)
+    client.publish("$server/x", b"", 2)
     client.publish("a", b"", 1, properties={wire.TOPIC_ALIAS: 65_535})
-    farewell = client.expect(wire.DISCONNECT)
-    assert (farewell.reason_code, farewell.properties) == (0x94, {})
+    answers = [client.expect(kind) for kind in (wire.PUBACK, wire.PUBREC, wire.DISCONNECT)]
+    assert [(one.reason_code, one.properties) for one in answers] == [(0x87, {}), (0x87, {}), (0x94, {})]
+    refused = opened()
+    refused.send(wire.connect(name, connect_properties={**asked, wire.AUTHENTICATION_METHOD: "SCRAM-X"}))
+    connack = refused.expect(wire.CONNACK)
+    assert (connack.reason_code, connack.properties) == (0x8C, {})
 
 
 def test_empty_client_id_with_clean_start_gets_one(opened: Open) -> None:

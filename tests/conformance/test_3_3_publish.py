@@ -294,6 +294,43 @@ class TestVersion5:
         client.publish("", b"x")
         client.expect_closed(0x82)
 
+    @pytest.mark.parametrize("qos", [0, 1, 2])
+    def test_topic_aliases_of_the_server_stay_within_the_clients_maximum(
+        self, connected: Connect, name: str, qos: int
+    ) -> None:
+        """[MQTT-3.1.2-26] [MQTT-3.3.2-10] [MQTT-3.3.2-11]"""
+        subscriber, publisher = connected(properties={wire.TOPIC_ALIAS_MAXIMUM: 2}), connected()
+        subscriber.subscribe((f"{name}/#", 2), properties={wire.SUBSCRIPTION_IDENTIFIER: 3})
+        sent = [f"{name}/{number}" for number in (1, 1, 2, 3, 3, 2, 1, *([4] * 20))]
+        for topic in sent:
+            publisher.publish(topic, topic.encode(), qos, properties={wire.MESSAGE_EXPIRY: 60})
+        topic_by_alias: dict[int, str] = {}
+        found: list[str] = []
+        without_topic = 0
+        for topic in sent:
+            one = subscriber.expect_publish(payload=topic.encode())
+            alias = one.properties.get(wire.TOPIC_ALIAS, 0)
+            assert alias <= 2
+            assert (one.properties[wire.SUBSCRIPTION_IDENTIFIER], one.properties[wire.MESSAGE_EXPIRY]) == ([3], 60)
+            without_topic += not one.topic
+            if one.topic and alias:
+                topic_by_alias[alias] = one.topic
+            found.append(one.topic or topic_by_alias[alias])
+        assert found == sent
+        assert without_topic > 10, "an alias that is never used is none"
+
+    def test_no_topic_alias_for_who_takes_none(self, connected: Connect, name: str) -> None:
+        """[MQTT-3.1.2-27]"""
+        asked: list[wire.Properties] = [{}, {wire.TOPIC_ALIAS_MAXIMUM: 0}]
+        publisher, subscribers = connected(), [connected(properties=one) for one in asked]
+        for subscriber in subscribers:
+            subscriber.subscribe(name)
+        for _ in range(3):
+            publisher.publish(name, b"x")
+        for subscriber in subscribers:
+            for _ in range(3):
+                assert subscriber.expect_publish(name).properties == {}
+
     def test_subscription_identifier_from_a_client_is_refused(self, connected: Connect, name: str) -> None:
         """[MQTT-3.3.4-6]"""
         client = connected()

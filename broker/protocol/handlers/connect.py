@@ -14,6 +14,7 @@ from broker.hooks import connect_refusal
 from broker.protocol import state as states
 from broker.protocol.allowance import Allowance
 from broker.protocol.close_reason import CloseReason
+from broker.sessions.aliases import OutboundAliases
 from broker.sessions.replays import open_replays
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     connection.wants_reasons = properties.request_problem_information == 1
     refusal = _refusal(connection, packet)
     if refusal is not None:
-        refuse_connect(connection, *refusal)
+        refuse_connect(connection, *refusal, properties.maximum_packet_size or 0)
         return
     answer = Properties()
     client_id = packet.client_id
@@ -57,6 +58,8 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     receive_maximum = properties.receive_maximum or 65_535
     session.quota = min(receive_maximum, engine.config.inflight_messages_max)
     session.packet_bytes_max = properties.maximum_packet_size or 0
+    aliases = min(properties.topic_alias_maximum or 0, engine.config.topic_aliases_sent_max)  # [MQTT-3.1.2-26]
+    session.aliases = OutboundAliases(aliases) if aliases else None
     _set_keep_alive(connection, packet, answer)
     config = engine.config
     if config.client_bytes_per_s_max or config.client_messages_per_s_max:
@@ -103,14 +106,13 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
     return None
 
 
-def refuse_connect(connection: Connection, reason_code: int, text: str = "") -> None:
+def refuse_connect(connection: Connection, reason_code: int, text: str = "", packet_bytes_max: int = 0) -> None:
     """CONNACK with a reason, then the close. [MQTT-3.2.2-7]"""
     connection.engine.connect_refused(connection, connection.client_id, reason_word(reason_code))
     if connection.protocol_level != constants.LEVEL_5:
         reason_code = connack_code_3_1_1(reason_code)
-    properties = connection.reason(text)
-    level = connection.protocol_level or 4
-    connection.outbox.append(encode_connack(Connack(False, reason_code, properties), level))
+    connack = Connack(False, reason_code)
+    connection.outbox.append(connection.explained(encode_connack, connack, text, packet_bytes_max))
     connection.close(CloseReason.REFUSED)
 
 

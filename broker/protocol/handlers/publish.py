@@ -175,12 +175,14 @@ def _refuse(connection: Connection, packet: Publish, reason_code: int, reason: s
         return
     if not connection.is_v5:
         reason_code = 0
-    level = connection.protocol_level
-    properties = connection.reason(REFUSALS[reason])
+    text = REFUSALS[reason]
+    packet_bytes_max = connection.session.packet_bytes_max if connection.session is not None else 0
     if packet.qos == 1:
-        connection.answer_in_order(encode_puback(Puback(packet.packet_id, reason_code, properties), level))
+        puback = Puback(packet.packet_id, reason_code)
+        connection.answer_in_order(connection.explained(encode_puback, puback, text, packet_bytes_max))
         return
-    connection.answer_in_order(encode_pubrec(Pubrec(packet.packet_id, reason_code, properties), level))
+    pubrec = Pubrec(packet.packet_id, reason_code)
+    connection.answer_in_order(connection.explained(encode_pubrec, pubrec, text, packet_bytes_max))
     if reason_code == 0 and connection.session is not None:  # PUBREL will come
         if connection.session.unreleased is None:
             connection.session.unreleased = set()
