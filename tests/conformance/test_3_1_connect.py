@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.conftest import Connect
 from tests.support import mqtt_wire as wire
 from tests.support.mqtt_client import ConnectionEnded, RawClient
+from tests.support.server import ServerProcess
 
 Open = Callable[..., RawClient]
 
 REQUEST_PROBLEM_INFORMATION = 0x17
+RESPONSE_INFORMATION = 0x1A
 
 
 def corrupt_flags(packet: bytes, flags: int, version: int) -> bytes:
@@ -30,7 +33,7 @@ def test_first_packet_must_be_connect(opened: Open, version: int) -> None:
 
 
 def test_second_connect_is_a_protocol_error(connected: Connect, name: str, version: int) -> None:
-    """[MQTT-3.1.0-2]"""
+    """[MQTT-3.1.0-2] [MQTT-3.2.0-2] [MQTT-4.13.1-1] [MQTT-4.13.2-1]"""
     client = connected(name, version)
     client.send(wire.connect(name, version))
     client.expect_closed(0x82)
@@ -66,7 +69,7 @@ def test_unknown_protocol_level_is_refused(opened: Open, name: str, level: int) 
 
 @pytest.mark.parametrize(("protocol_name", "level"), [("MQTT", 3), ("MQIsdp", 4), ("MQIsdp", 5), ("MQIsdp", 0x84)])
 def test_level_of_another_name_is_refused(opened: Open, name: str, protocol_name: str, level: int) -> None:
-    """[MQTT-3.1.2-2]"""
+    """[MQTT-3.1.2-2] [MQTT-3.1.2-2] of 3.1.1"""
     client = opened(wire.V311)
     body = wire.string(protocol_name) + bytes((level, 2, 0, 0)) + wire.string(name)
     client.send(wire.packet(wire.CONNECT, body))
@@ -86,7 +89,7 @@ def test_wrong_protocol_name_is_closed_without_a_word(
 
 
 def test_3_1_1_says_nothing_to_a_malformed_connect(opened: Open, name: str) -> None:
-    """[MQTT-3.1.4-1] of 3.1.1: closed without a CONNACK"""
+    """[MQTT-3.1.4-1] of 3.1.1, [MQTT-3.1.2-22] of 3.1.1, [MQTT-3.2.2-6] of 3.1.1: closed without a CONNACK"""
     for broken in (
         corrupt_flags(wire.connect(name, wire.V311), 0x03, wire.V311),
         wire.connect(name, wire.V311, will=wire.Will("a/#", b"")),
@@ -136,6 +139,7 @@ def test_will_qos_3_is_refused(opened: Open, name: str, version: int) -> None:
 
 
 def test_bytes_after_the_payload_are_malformed(opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.1.2-16] [MQTT-3.1.2-18] [MQTT-3.1.4-1] [MQTT-3.1.2-11] of 3.1.1: what no flag promises is not there"""
     client = opened(version)
     packet = wire.connect(name, version)
     client.send(bytes((packet[0], packet[1] + 1)) + packet[2:] + b"\0")
@@ -143,7 +147,7 @@ def test_bytes_after_the_payload_are_malformed(opened: Open, name: str, version:
 
 
 def test_truncated_fields_are_malformed(opened: Open, name: str, version: int) -> None:
-    """A remaining length that ends inside the client id."""
+    """[MQTT-3.1.4-1] [MQTT-3.1.3-3]: a remaining length that ends inside the client id"""
     client = opened(version)
     packet = wire.connect(name, version)
     client.send(bytes((packet[0], packet[1] - 3)) + packet[2:-3])
@@ -203,20 +207,103 @@ def test_a_reason_string_that_does_not_fit_is_left_out(connected: Connect, opene
 
 
 def test_empty_client_id_with_clean_start_gets_one(opened: Open) -> None:
-    """[MQTT-3.1.3-6] [MQTT-3.2.2-16]"""
+    """[MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16]"""
     client = opened(wire.V5)
     connack = client.connect("")
-    assert connack.properties[wire.ASSIGNED_CLIENT_ID]
-    again = opened(wire.V5)
-    assert again.connect("").properties[wire.ASSIGNED_CLIENT_ID] != connack.properties[wire.ASSIGNED_CLIENT_ID]
+    assigned = connack.properties[wire.ASSIGNED_CLIENT_ID]
+    assert assigned
+    assert opened(wire.V5).connect("").properties[wire.ASSIGNED_CLIENT_ID] != assigned
+    opened(wire.V5).connect(assigned)
+    client.expect_closed(0x8E)
+
+
+def test_empty_client_id_with_clean_session_is_taken(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.1.3-6]"""
+    clients = [connected("", version), connected("", version)]
+    for client in clients:
+        client.subscribe(name)
+    connected().publish_acknowledged(name, b"x")
+    for client in clients:
+        client.expect_publish(name, b"x")
 
 
 def test_empty_client_id_without_clean_session_is_refused_in_3_1_1(opened: Open) -> None:
-    """[MQTT-3.1.3-8] of 3.1.1"""
+    """[MQTT-3.1.3-7] of 3.1.1, [MQTT-3.1.3-8] of 3.1.1, [MQTT-3.1.3-9] of 3.1.1, [MQTT-3.2.2-5] of 3.1.1"""
     client = opened(wire.V311)
     client.send(wire.connect("", wire.V311, clean=False))
     assert client.expect(wire.CONNACK).reason_code == 2
     client.expect_closed()
+
+
+def test_client_ids_of_letters_and_digits(connected: Connect, version: int) -> None:
+    """[MQTT-3.1.3-5] [MQTT-3.1.3-3]"""
+    for client_id in ("0", "0123456789abcdefghijklm", "nopqrstuvwxyzABCDEFGHIJ", "KLMNOPQRSTUVWXYZ"):
+        connected(client_id, version).ping()
+
+
+def test_the_acknowledge_flags_are_nothing_but_session_present(opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.1.4-5]"""
+    client = opened(version)
+    client.send(wire.connect(name, version))
+    head = client.socket.recv(4)
+    assert (head[0], head[2], head[3]) == (0x20, 0, 0)
+
+
+def test_nothing_is_taken_after_a_refused_connect(connected: Connect, opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.1.4-6] [MQTT-3.2.2-7]"""
+    watcher = connected(version=version)
+    watcher.subscribe(f"{name}/#")
+    client = opened(version)
+    refused = wire.connect("", version, clean=False)
+    if version == wire.V5:
+        refused = wire.connect(name, connect_properties={wire.AUTHENTICATION_METHOD: "x"})
+    client.send(refused + wire.publish(f"{name}/late", b"x", version=version) + wire.pingreq())
+    assert client.expect(wire.CONNACK).reason_code != 0
+    client.expect_closed()
+    watcher.expect_nothing()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        0x02 | 0x04,  # a will [MQTT-3.1.2-9]
+        0x02 | 0x80,  # a user name
+        0x02 | 0xC0,  # a user name and a password
+    ],
+)
+def test_fields_that_the_flags_promise_are_there(opened: Open, name: str, version: int, flags: int) -> None:
+    """[MQTT-3.1.2-9] [MQTT-3.1.2-17] [MQTT-3.1.2-19] [MQTT-3.1.3-1]"""
+    client = opened(version)
+    client.send(corrupt_flags(wire.connect(name, version), flags, version))
+    expect_refused(client)
+
+
+def test_a_user_name_and_a_password_are_taken(opened: Open, name: str, version: int) -> None:
+    """[MQTT-3.1.2-17] [MQTT-3.1.2-19] [MQTT-3.1.3-1]"""
+    client = opened(version)
+    will = wire.Will(f"{name}/will", b"x")
+    client.send(wire.connect(name, version, will=will, username="ü", password=b"\0\xff"))
+    assert client.expect(wire.CONNACK).reason_code == 0
+
+
+def test_no_authentication_and_no_response_information_unasked(opened: Open, name: str) -> None:
+    """[MQTT-4.12.0-6] [MQTT-3.1.2-28]"""
+    properties = opened(wire.V5).connect(name).properties
+    assert not {wire.AUTHENTICATION_METHOD, wire.AUTHENTICATION_DATA, RESPONSE_INFORMATION} & set(properties)
+
+
+@pytest.mark.slow
+def test_server_keep_alive_counts_where_it_is_sent(tmp_path: Path) -> None:
+    """[MQTT-3.2.2-21] [MQTT-3.2.2-22]"""
+    with ServerProcess(tmp_path / "data", "[mqtt]\nkeep_alive_s_max = 1\n") as server:
+        kept = RawClient(server.mqtt_port)
+        assert wire.SERVER_KEEP_ALIVE not in kept.connect("short", keep_alive=1).properties
+        endless = [RawClient(server.mqtt_port) for _ in range(2)]
+        for client, asked in zip(endless, (0, 600), strict=True):
+            assert client.connect(f"asks-{asked}", keep_alive=asked).properties[wire.SERVER_KEEP_ALIVE] == 1
+        for client in (kept, *endless):
+            client.expect_closed(0x8D)
+            client.close()
 
 
 def test_session_present_is_zero_when_refused(opened: Open) -> None:
@@ -250,14 +337,15 @@ def test_illegal_property_is_refused(opened: Open, name: str, properties: wire.P
 
 
 def test_unknown_authentication_method_is_refused(opened: Open, name: str) -> None:
-    """[MQTT-4.12.0-1]"""
+    """[MQTT-4.12.0-1] [MQTT-4.12.0-4] [MQTT-3.1.4-2] [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-3.2.2-8]
+    [MQTT-4.13.2-1] [MQTT-3.14.0-1]"""
     client = opened(wire.V5)
     client.send(wire.connect(name, connect_properties={wire.AUTHENTICATION_METHOD: "SCRAM-X"}))
     expect_refused(client, {0x8C})
 
 
 def test_take_over_tells_the_first_connection(connected: Connect, name: str, version: int) -> None:
-    """[MQTT-3.1.4-3]"""
+    """[MQTT-3.1.4-3] [MQTT-3.14.4-2]"""
     first = connected(name, version)
     second = connected(name, version)
     first.expect_closed(0x8E)
@@ -265,7 +353,7 @@ def test_take_over_tells_the_first_connection(connected: Connect, name: str, ver
 
 
 def test_packets_may_follow_connect_at_once(opened: Open, name: str, version: int) -> None:
-    """§3.1.4: clients need not wait for CONNACK"""
+    """[MQTT-3.2.0-1] [MQTT-3.1.4-5]: clients need not wait for CONNACK"""
     client = opened(version)
     client.send(
         wire.connect(name, version)
@@ -280,7 +368,7 @@ def test_packets_may_follow_connect_at_once(opened: Open, name: str, version: in
 
 
 def test_any_split_of_the_bytes_gives_the_same(opened: Open, name: str, version: int) -> None:
-    """§4.2: the transport is a stream of bytes"""
+    """[MQTT-4.2-1]: the transport is a stream of bytes"""
     client = opened(version)
     data = wire.connect(name, version) + wire.subscribe(1, name, version=version) + wire.pingreq()
     for position in range(len(data)):
@@ -298,7 +386,7 @@ def test_silent_client_is_closed_after_one_and_a_half_keep_alives(connected: Con
 
 @pytest.mark.slow
 def test_packets_keep_a_client_alive(connected: Connect) -> None:
-    """[MQTT-3.1.2-20]"""
+    """[MQTT-3.1.2-22]"""
     client = connected(keep_alive=1)
     for _ in range(5):
         with pytest.raises(TimeoutError):

@@ -13,7 +13,8 @@ from tests.support.mqtt_client import RawClient
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_lost_connection_publishes_the_will(connected: Connect, name: str, version: int, qos: int) -> None:
-    """[MQTT-3.1.2-8]"""
+    """[MQTT-3.1.2-8] [MQTT-3.1.2-7] [MQTT-3.1.2-14] [MQTT-3.1.2-9]
+    [MQTT-3.1.2-8] of 3.1.1"""
     watcher = connected(version=version)
     watcher.subscribe((f"{name}/will", 2))
     client = connected(name, version, will=wire.Will(f"{name}/will", b"gone", qos))
@@ -22,8 +23,19 @@ def test_lost_connection_publishes_the_will(connected: Connect, name: str, versi
     assert (found.qos, found.retain) == (qos, False)
 
 
+def test_without_a_will_none_is_published(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.1.2-12] of 3.1.1"""
+    watcher = connected(version=version)
+    watcher.subscribe((f"{name}/#", 2))
+    connected(name, version).close()
+    connected(name, version, will=wire.Will(f"{name}/will", b"gone", 1)).close()
+    watcher.expect_publish(f"{name}/will", b"gone")
+    connected(name, version).close()
+    watcher.expect_nothing()
+
+
 def test_disconnect_discards_the_will(connected: Connect, name: str, version: int) -> None:
-    """[MQTT-3.14.4-3]"""
+    """[MQTT-3.14.4-3] [MQTT-3.1.2-10] [MQTT-3.1.2-10] of 3.1.1"""
     watcher = connected(version=version)
     watcher.subscribe((f"{name}/#", 2))
     client = connected(name, version, will=wire.Will(f"{name}/will", b"gone"))
@@ -106,13 +118,13 @@ class TestVersion5:
         watcher.expect_publish(f"{name}/will", b"gone")
 
     def test_properties_of_the_will_are_delivered(self, connected: Connect, name: str) -> None:
-        """§3.1.3.2"""
+        """[MQTT-3.1.3-10]"""
         watcher = connected()
         watcher.subscribe((f"{name}/will", 1))
         properties: wire.Properties = {
             wire.PAYLOAD_FORMAT: 1,
             wire.CONTENT_TYPE: "text/plain",
-            wire.USER_PROPERTY: [("a", "b")],
+            wire.USER_PROPERTY: [("b", "1"), ("a", "2"), ("b", "3")],
         }
         client = connected(name, will=wire.Will(f"{name}/will", b"gone", 1, properties=properties))
         client.close()

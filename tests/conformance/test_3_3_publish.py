@@ -13,7 +13,8 @@ from tests.support import mqtt_wire as wire
 def test_delivered_with_the_lower_of_both_qos(
     connected: Connect, name: str, version: int, published_qos: int, granted_qos: int
 ) -> None:
-    """[MQTT-3.8.4-8]"""
+    """[MQTT-3.8.4-8] [MQTT-3.3.4-1] [MQTT-3.3.2-3] [MQTT-3.8.4-7] [MQTT-2.2.1-2] [MQTT-2.2.1-5]
+    [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.2-4] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-4.3.3-8] [MQTT-4.3.3-11]"""
     subscriber, publisher = connected(version=version), connected(version=version)
     assert subscriber.subscribe((name, granted_qos)) == [granted_qos]
     if published_qos:
@@ -59,7 +60,7 @@ def test_dup_with_qos_0_is_wrong(connected: Connect, name: str, version: int) ->
 
 @pytest.mark.parametrize("topic", ["a/+", "#", "a/#/b", "+"])
 def test_topic_name_has_no_wildcards(connected: Connect, version: int, topic: str) -> None:
-    """[MQTT-3.3.2-2]"""
+    """[MQTT-3.3.2-2] [MQTT-4.7.0-1]"""
     client = connected(version=version)
     client.send(wire.publish(topic, b"x", version=version))
     client.expect_closed(0x81)
@@ -67,7 +68,7 @@ def test_topic_name_has_no_wildcards(connected: Connect, version: int, topic: st
 
 @pytest.mark.parametrize("topic", [b"", b"\xff", b"a\0b", b"\xed\xa0\x80", b"\xc0\xaf"])
 def test_topic_name_is_utf_8_and_not_empty(connected: Connect, version: int, topic: bytes) -> None:
-    """[MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-4.7.3-1] [MQTT-4.7.3-2]"""
+    """[MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-3.3.2-1]"""
     client = connected(version=version)
     body = wire.string(topic) + (b"\0" if version == wire.V5 else b"")
     client.send(wire.packet(wire.PUBLISH, body + b"x"))
@@ -136,7 +137,7 @@ def test_acknowledgements_come_in_the_order_of_the_publishes(
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_messages_of_a_topic_arrive_in_order(connected: Connect, name: str, version: int, qos: int) -> None:
-    """[MQTT-4.6.0-6]"""
+    """[MQTT-4.6.0-6] [MQTT-4.6.0-5]"""
     subscriber, publisher = connected(version=version), connected(version=version)
     subscriber.subscribe((f"{name}/#", 2))
     for number in range(200):
@@ -238,7 +239,7 @@ class TestVersion5:
     """What only MQTT 5 has."""
 
     def test_properties_reach_the_subscriber_unchanged(self, connected: Connect, name: str) -> None:
-        """[MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]"""
+        """[MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20] [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]"""
         subscriber, publisher = connected(), connected()
         subscriber.subscribe((name, 1))
         properties: wire.Properties = {
@@ -298,7 +299,7 @@ class TestVersion5:
     def test_topic_aliases_of_the_server_stay_within_the_clients_maximum(
         self, connected: Connect, name: str, qos: int
     ) -> None:
-        """[MQTT-3.1.2-26] [MQTT-3.3.2-10] [MQTT-3.3.2-11]"""
+        """[MQTT-3.1.2-26] [MQTT-3.3.2-11]"""
         subscriber, publisher = connected(properties={wire.TOPIC_ALIAS_MAXIMUM: 2}), connected()
         subscriber.subscribe((f"{name}/#", 2), properties={wire.SUBSCRIPTION_IDENTIFIER: 3})
         sent = [f"{name}/{number}" for number in (1, 1, 2, 3, 3, 2, 1, *([4] * 20))]
@@ -338,7 +339,7 @@ class TestVersion5:
         client.expect_closed(0x82)
 
     def test_receive_maximum_of_the_client_is_kept(self, connected: Connect, name: str) -> None:
-        """[MQTT-3.3.4-7] [MQTT-3.3.4-9]"""
+        """[MQTT-3.3.4-7] [MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-10]"""
         subscriber, publisher = connected(properties={wire.RECEIVE_MAXIMUM: 2}), connected()
         subscriber.subscribe((name, 1))
         for number in range(5):
@@ -387,6 +388,7 @@ class TestVersion5:
         publisher.publish_acknowledged(name, b"x")
 
     def test_payload_format_that_is_not_0_or_1_is_wrong(self, connected: Connect, name: str) -> None:
+        """§3.3.2.3.2"""
         client = connected()
         client.publish(name, b"x", properties={wire.PAYLOAD_FORMAT: 2})
         found = client.next_packet_or_end()

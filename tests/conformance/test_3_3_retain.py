@@ -23,7 +23,7 @@ def retained(connected: Connect, name: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_new_subscriber_gets_it_with_the_flag(connected: Connect, retained: str, version: int, qos: int) -> None:
-    """[MQTT-3.3.1-8]"""
+    """[MQTT-3.3.1-8] [MQTT-3.3.1-9] [MQTT-3.3.1-8] of 3.1.1"""
     subscriber = connected(version=version)
     subscriber.subscribe((retained, qos))
     found = subscriber.expect_publish(retained, b"kept")
@@ -40,7 +40,7 @@ def test_wildcards_find_it(connected: Connect, retained: str, pattern: str) -> N
 
 
 def test_every_subscribe_brings_it_again(connected: Connect, retained: str, version: int) -> None:
-    """[MQTT-3.8.4-3]"""
+    """[MQTT-3.8.4-3] [MQTT-3.8.4-4] [MQTT-3.3.1-9]"""
     subscriber = connected(version=version)
     for _ in range(2):
         subscriber.subscribe((retained, 1))
@@ -55,6 +55,33 @@ def test_last_one_replaces_those_before(connected: Connect, retained: str, versi
     subscriber.subscribe(retained)
     subscriber.expect_publish(retained, b"newer")
     subscriber.expect_nothing()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_one_of_any_qos_replaces_those_before(connected: Connect, retained: str, version: int, qos: int) -> None:
+    """[MQTT-3.3.1-5] [MQTT-3.3.1-7] of 3.1.1"""
+    publisher = connected(version=version)
+    if qos:
+        publisher.publish_acknowledged(retained, b"newer", qos, retain=True)
+    else:
+        publisher.publish(retained, b"newer", retain=True)
+        publisher.ping()
+    subscriber = connected(version=version)
+    subscriber.subscribe((retained, 2))
+    found = subscriber.expect_publish(retained, b"newer")
+    assert (found.qos, found.retain) == (qos, True)
+
+
+def test_retained_messages_do_not_end_with_a_session(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-3.1.2-7] of 3.1.1"""
+    publisher = connected(name, version)
+    publisher.publish_acknowledged(f"{name}/kept", b"kept", retain=True)
+    publisher.disconnect()
+    connected(name, version).disconnect()
+    subscriber = connected(version=version)
+    subscriber.subscribe((f"{name}/kept", 1))
+    subscriber.expect_publish(f"{name}/kept", b"kept")
+    connected().publish_acknowledged(f"{name}/kept", b"", retain=True)
 
 
 def test_plain_publish_leaves_it(connected: Connect, retained: str, version: int) -> None:

@@ -34,10 +34,10 @@ NO_LOCAL, RETAIN_AS_PUBLISHED = 0x04, 0x08
     ],
 )
 def test_filters_match_as_the_specification_says(
-    connected: Connect, name: str, topic_filter: str, topic: str, matches: bool
+    connected: Connect, name: str, version: int, topic_filter: str, topic: str, matches: bool
 ) -> None:
-    """[MQTT-4.7.1-1] to [MQTT-4.7.3-4]"""
-    subscriber, publisher = connected(), connected()
+    """[MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-4] [MQTT-3.3.2-3]"""
+    subscriber, publisher = connected(version=version), connected(version=version)
     places = {"n": name, "N": name.upper()}
     subscriber.subscribe(topic_filter.format(**places))
     publisher.publish_acknowledged(topic.format(**places), b"x")
@@ -47,9 +47,11 @@ def test_filters_match_as_the_specification_says(
 
 
 @pytest.mark.parametrize("topic_filter", ["#", "+/{n}", "+/+"])
-def test_wildcards_do_not_match_topics_that_begin_with_dollar(connected: Connect, name: str, topic_filter: str) -> None:
+def test_wildcards_do_not_match_topics_that_begin_with_dollar(
+    connected: Connect, name: str, version: int, topic_filter: str
+) -> None:
     """[MQTT-4.7.2-1]"""
-    subscriber, publisher = connected(), connected()
+    subscriber, publisher = connected(version=version), connected()
     subscriber.subscribe(topic_filter.format(n=name))
     publisher.publish(f"$custom/{name}", b"hidden")
     publisher.publish_acknowledged(f"plain/{name}", b"shown")
@@ -117,7 +119,7 @@ def test_topics_of_many_levels(connected: Connect, version: int, slashes: int, i
 
 
 def test_suback_has_a_code_for_each_filter_in_order(connected: Connect, name: str, version: int) -> None:
-    """[MQTT-3.8.4-6] [MQTT-3.9.3-1]"""
+    """[MQTT-3.8.4-6] [MQTT-3.9.3-1] [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.9.3-2] [MQTT-2.2.1-6]"""
     client = connected(version=version)
     assert client.subscribe((f"{name}/a", 2), (f"{name}/b", 0), (f"{name}/c", 1)) == [2, 0, 1]
 
@@ -141,7 +143,7 @@ def test_subscribe_flags_are_fixed(connected: Connect, name: str, version: int, 
 
 @pytest.mark.parametrize("options", [0x03, 0x40, 0x80])
 def test_subscribe_options_are_checked(connected: Connect, name: str, version: int, options: int) -> None:
-    """[MQTT-3.8.3-5]"""
+    """[MQTT-3.8.3-5] [MQTT-3.8.3-4] of 3.1.1"""
     client = connected(version=version)
     client.send(wire.subscribe(1, (name, options), version=version))
     found = client.next_packet_or_end()
@@ -183,7 +185,8 @@ def test_overlapping_subscriptions_get_the_highest_qos(connected: Connect, name:
 
 
 def test_unsubscribe_ends_delivery(connected: Connect, name: str, version: int) -> None:
-    """[MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.11.3-1]"""
+    """[MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.11.3-1] [MQTT-3.10.4-1] [MQTT-3.10.4-5] [MQTT-3.10.4-6]
+    [MQTT-3.11.3-2]"""
     subscriber, publisher = connected(version=version), connected()
     subscriber.subscribe((f"{name}/a", 1), (f"{name}/+", 1))
     codes = subscriber.unsubscribe(f"{name}/+", f"{name}/never")
@@ -194,6 +197,34 @@ def test_unsubscribe_ends_delivery(connected: Connect, name: str, version: int) 
     subscriber.unsubscribe(f"{name}/a")
     publisher.publish_acknowledged(f"{name}/a", b"no more")
     subscriber.expect_nothing()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_deliveries_that_have_begun_are_completed_after_unsubscribe(
+    connected: Connect, name: str, version: int, qos: int
+) -> None:
+    """[MQTT-3.10.4-3]"""
+    subscriber, publisher = connected(version=version), connected()
+    subscriber.subscribe((name, 2))
+    publisher.publish_acknowledged(name, b"x", qos)
+    found = subscriber.expect(wire.PUBLISH)
+    subscriber.unsubscribe(name)
+    if qos == 1:
+        subscriber.send(wire.acknowledgement(wire.PUBACK, found.packet_id))
+    else:
+        subscriber.send(wire.acknowledgement(wire.PUBREC, found.packet_id))
+        assert subscriber.expect(wire.PUBREL).packet_id == found.packet_id
+        subscriber.send(wire.acknowledgement(wire.PUBCOMP, found.packet_id))
+    subscriber.expect_nothing()
+
+
+def test_the_longest_topic_passes(connected: Connect, version: int) -> None:
+    """[MQTT-4.7.3-3]"""
+    topic = "t" * 65_535
+    client = connected(version=version)
+    client.subscribe((topic, 1))
+    client.publish(topic, b"x")
+    client.expect_publish(topic, b"x")
 
 
 def test_unsubscribe_without_filter_is_wrong(connected: Connect, version: int) -> None:
@@ -241,16 +272,13 @@ class TestVersion5:
         publisher.publish_acknowledged(name, b"", retain=True)
 
     def test_subscription_identifiers_are_told(self, connected: Connect, name: str) -> None:
-        """[MQTT-3.3.4-3] [MQTT-3.3.4-5]"""
+        """[MQTT-3.3.4-3] [MQTT-3.3.4-4]"""
         subscriber, publisher = connected(), connected()
         subscriber.subscribe(f"{name}/a", properties={wire.SUBSCRIPTION_IDENTIFIER: 7})
         subscriber.subscribe(f"{name}/+", properties={wire.SUBSCRIPTION_IDENTIFIER: 268_435_455})
         publisher.publish(f"{name}/a", b"x", 1)
-        found = [subscriber.expect_publish()]
-        if len(found[0].properties[wire.SUBSCRIPTION_IDENTIFIER]) == 1:
-            found.append(subscriber.expect_publish())
-        identifiers = [number for one in found for number in one.properties[wire.SUBSCRIPTION_IDENTIFIER]]
-        assert sorted(identifiers) == [7, 268_435_455]
+        assert sorted(subscriber.expect_publish().properties[wire.SUBSCRIPTION_IDENTIFIER]) == [7, 268_435_455]
+        subscriber.expect_nothing()
 
     def test_subscription_identifier_zero_is_a_protocol_error(self, connected: Connect, name: str) -> None:
         """§3.8.2.1.2"""

@@ -23,7 +23,8 @@ def end_session(opened: Callable[..., RawClient], client_id: str) -> None:
 
 
 def test_session_present_tells_of_a_kept_session(opened: Callable[..., RawClient], name: str, version: int) -> None:
-    """[MQTT-3.2.2-2] [MQTT-3.2.2-3]"""
+    """[MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-6] [MQTT-3.1.4-4] [MQTT-3.1.3-2]
+    [MQTT-3.1.2-4] of 3.1.1"""
     first = opened(version)
     assert not keep(first, name).session_present
     first.disconnect()
@@ -44,7 +45,7 @@ def test_session_present_tells_of_a_kept_session(opened: Callable[..., RawClient
 def test_kept_session_gets_what_it_missed(
     opened: Callable[..., RawClient], connected: Connect, name: str, version: int, qos: int, leave: str
 ) -> None:
-    """[MQTT-3.1.2-5] of 3.1.1, §4.1"""
+    """[MQTT-3.1.2-5] of 3.1.1, [MQTT-3.1.2-5] [MQTT-3.1.2-23] [MQTT-4.5.0-1] [MQTT-4.1.0-1]"""
     subscriber = opened(version)
     keep(subscriber, name)
     subscriber.subscribe((f"{name}/#", 2))
@@ -65,7 +66,7 @@ def test_kept_session_gets_what_it_missed(
 def test_unacknowledged_messages_are_sent_again(
     opened: Callable[..., RawClient], connected: Connect, name: str, version: int
 ) -> None:
-    """[MQTT-4.4.0-1] [MQTT-3.3.1-1]"""
+    """[MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-4.6.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3]"""
     subscriber = opened(version)
     keep(subscriber, name)
     subscriber.subscribe((f"{name}/#", 2))
@@ -90,7 +91,7 @@ def test_unacknowledged_messages_are_sent_again(
 
 
 def test_pubrel_is_sent_again(opened: Callable[..., RawClient], connected: Connect, name: str, version: int) -> None:
-    """[MQTT-4.4.0-1]"""
+    """[MQTT-4.4.0-1] [MQTT-4.3.3-5] [MQTT-4.3.3-6]"""
     subscriber = opened(version)
     keep(subscriber, name)
     subscriber.subscribe((name, 2))
@@ -192,7 +193,7 @@ class TestVersion5:
 
     @pytest.mark.slow
     def test_session_ends_after_its_expiry(self, opened: Callable[..., RawClient], name: str) -> None:
-        """[MQTT-3.1.2-23]"""
+        """[MQTT-3.1.2-23] [MQTT-4.1.0-2]"""
         first = opened(wire.V5)
         first.connect(name, clean=False, properties={wire.SESSION_EXPIRY: 1})
         first.disconnect()

@@ -40,6 +40,12 @@ def test_several_packets_in_one_frame(client: WebSocketMqttClient) -> None:
     assert sorted(found[1:]) == sorted([wire.SUBACK, wire.PUBLISH, wire.PUBACK, wire.PINGRESP])
 
 
+def test_the_subprotocol_is_mqtt(shared_server: ServerProcess) -> None:
+    """[MQTT-6.0.0-4]"""
+    with RawWebSocket(shared_server.ws_port) as opened:
+        assert opened.handshake().headers["sec-websocket-protocol"] == "mqtt"
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_one_packet_over_several_frames(client: WebSocketMqttClient, size: int) -> None:
     """[MQTT-6.0.0-2]"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.codec import constants
 from broker.codec.packets import (
     Connack,
     Disconnect,
@@ -20,6 +21,7 @@ from broker.codec.packets import (
     Will,
 )
 from broker.codec.properties import Properties
+from broker.protocol.connection import Connection
 from tests.support.engine_client import EngineClient, HoldingSink, make_engine, turn
 
 
@@ -663,6 +665,26 @@ def test_bad_packet_ends_only_its_connection(level: int, data: bytes, code: int 
         assert received == []
     good.send(Pingreq())
     assert [type(p) for p in good.received()] == [Pingresp]
+
+
+def test_a_fault_of_ours_ends_its_connection_alone() -> None:
+    """[MQTT-4.8.0-2] of 3.1.1; 0x83 in 5.0"""
+    engine = make_engine()
+    other = EngineClient(engine)
+    other.connect("other")
+
+    def broken(connection: Connection, packet: object, now_ms: int) -> None:
+        raise ZeroDivisionError
+
+    engine.handlers = {**engine.handlers, constants.UNSUBSCRIBE: broken}
+    for level in (4, 5):
+        client = EngineClient(engine, level)
+        client.connect(f"c{level}")
+        client.send(Unsubscribe(1, ["a"]), Pingreq())
+        assert client.received() == ([Disconnect(0x83)] if level == 5 else [])
+        assert client.transport.is_closed
+    other.send(Pingreq())
+    assert other.received() == [Pingresp()]
 
 
 def test_packets_of_any_split() -> None:
