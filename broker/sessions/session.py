@@ -13,7 +13,7 @@ from broker.codec.encode import PACKET_IDS
 from broker.delivery import Delivery, split_frame
 from broker.publish_run import PublishRun
 from broker.replay import ReplayPiece
-from broker.sessions.inflight import Flight, Inflight
+from broker.sessions.inflight import Flight, Inflight, holds, take
 from broker.sessions.replays import send_replays
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Session:
         "connection",
         "expires_at_s",
         "expiry_s",
+        "held",
+        "held_messages",
         "inflight",
         "is_kept",
         "is_v5",
@@ -131,6 +133,9 @@ class Session:
         self.replays: dict[str, Replay] | None = None
         """Those of the subscriptions that are replays, by topic filter as subscribed."""
         self.inflight: Inflight | None = None
+        self.held: deque[tuple[int, Flight]] | None = None
+        """(QoS, messages) in flight that this connection has not been sent again yet: they are more than it takes."""
+        self.held_messages = 0
         self.queue: deque[Queued] | None = None
         self.queued_messages = 0
         self.queued_bytes = 0
@@ -353,6 +358,8 @@ class Session:
 
     def send_queued(self, now_ms: int) -> None:
         """Send from the queue what quota and outbox allow; replays get what room is left."""
+        if self.held is not None and not self._send_held(now_ms):
+            return
         self._send_queue(now_ms)
         if self.replays is not None:
             send_replays(self)
@@ -387,14 +394,43 @@ class Session:
         inflight, outbox = self.inflight, self.outbox
         if inflight is None or outbox is None:
             return
-        for qos, flight in inflight.in_order():
-            self._resend_flight(flight, qos, now_ms)
+        self.held = deque(
+            (qos, Flight(each.first_id, each.run, each.row, each.end_row, each.retain, each.identifiers))
+            for qos, each in inflight.in_order()
+        )
+        self.held_messages = sum(flight.end_row - flight.row for _, flight in self.held)
+        self._send_held(now_ms)
         for flight in inflight.uncompleted:
             first_id = flight.first_id
             outbox.append(pubrel[4 * first_id : 4 * (first_id + flight.end_row - flight.row)])
 
+    def _send_held(self, now_ms: int) -> bool:
+        """Send again what the client's Receive Maximum and the outbox allow; returns whether all has left."""
+        held, inflight, outbox = self.held, self.inflight, self.outbox
+        if outbox is None or inflight is None:
+            return False
+        while held:
+            qos, flight = held[0]
+            while flight.row < flight.end_row:
+                if inflight.count - self.held_messages >= self.quota:  # [MQTT-3.3.4-9]
+                    return False
+                if outbox.pending_bytes > self._config.outbox_reliable_bytes_max:
+                    outbox.waiting = self
+                    return False
+                first_id, row = flight.first_id, flight.row
+                flight.first_id += 1
+                flight.row += 1
+                self.held_messages -= 1
+                if holds(inflight.unacknowledged if qos == 1 else inflight.unreceived, first_id):
+                    one = Flight(first_id, flight.run, row, row + 1, flight.retain, flight.identifiers)
+                    self._resend_flight(one, qos, now_ms)
+            held.popleft()
+        self.held = None
+        return True
+
     def _resend_flight(self, flight: Flight, qos: int, now_ms: int) -> None:
         assert self.outbox is not None
+        assert self.inflight is not None
         for row in range(flight.row, flight.end_row):
             if isinstance(flight.run, ReplayPiece):
                 front, back = flight.run.split(row, self.is_v5)
@@ -408,8 +444,14 @@ class Session:
                     identifiers=flight.identifiers,
                     now_ms=now_ms,
                 )
+            packet_id = flight.first_id + row - flight.row
+            if self.packet_bytes_max and len(front) + len(back) + 2 > self.packet_bytes_max:  # [MQTT-3.1.2-25]
+                self._metrics.dropped_messages["packet_too_large"] += 1
+                take(self.inflight.unacknowledged if qos == 1 else self.inflight.unreceived, packet_id)
+                self.inflight.count -= 1
+                continue
             front = bytes((front[0] | 0x08,)) + front[1:]  # DUP [MQTT-3.3.1-1]
-            self.outbox.append(front + PACKET_IDS[flight.first_id + row - flight.row] + back)
+            self.outbox.append(front + PACKET_IDS[packet_id] + back)
 
 
 def rows_bytes(run: PublishRun, row: int, end_row: int) -> int:

@@ -189,7 +189,64 @@ def test_what_is_sent_again_is_what_was_sent(
 
 
 class TestVersion5:
-    """Session Expiry Interval."""
+    """Session Expiry Interval, and what a client takes after a reconnect."""
+
+    @pytest.mark.parametrize("qos", [1, 2])
+    def test_what_is_sent_again_keeps_to_the_new_receive_maximum(
+        self, opened: Callable[..., RawClient], connected: Connect, name: str, qos: int
+    ) -> None:
+        """[MQTT-3.3.4-9] [MQTT-4.6.0-1] [MQTT-4.9.0-2]"""
+        subscriber = opened(wire.V5)
+        keep(subscriber, name)
+        subscriber.subscribe((name, 2))
+        publisher = connected(f"{name}-publisher")
+        for number in range(7):
+            publisher.publish_acknowledged(name, b"%d" % number, qos)
+        before = [subscriber.expect(wire.PUBLISH).packet_id for _ in range(7)]
+        subscriber.close()
+        again = opened(wire.V5)
+        again.connect(name, clean=False, properties={**KEPT, wire.RECEIVE_MAXIMUM: 2})
+        publisher.publish_acknowledged(name, b"7", qos)
+        waiting = [again.expect(wire.PUBLISH), again.expect(wire.PUBLISH)]
+        again.expect_nothing()
+        found = []
+        while waiting:
+            one = waiting.pop(0)
+            found.append((one.payload, one.packet_id if one.dup else 0))
+            if qos == 1:
+                again.send(wire.acknowledgement(wire.PUBACK, one.packet_id))
+            else:
+                again.send(wire.acknowledgement(wire.PUBREC, one.packet_id))
+                assert again.expect(wire.PUBREL).packet_id == one.packet_id
+                again.expect_nothing()
+                again.send(wire.acknowledgement(wire.PUBCOMP, one.packet_id))
+            if len(found) + len(waiting) < 8:
+                waiting.append(again.expect(wire.PUBLISH))
+        assert found == [*((b"%d" % number, before[number]) for number in range(7)), (b"7", 0)]
+        again.expect_nothing()
+        again.disconnect()
+        end_session(opened, name)
+
+    def test_what_is_sent_again_keeps_to_the_new_maximum_packet_size(
+        self, opened: Callable[..., RawClient], connected: Connect, name: str
+    ) -> None:
+        """[MQTT-3.1.2-24] [MQTT-3.1.2-25]"""
+        subscriber = opened(wire.V5)
+        keep(subscriber, name)
+        subscriber.subscribe((name, 2))
+        publisher = connected(f"{name}-publisher")
+        for payload in (b"x" * 200, b"small", b"y" * 200):
+            publisher.publish_acknowledged(name, payload, 2)
+            subscriber.expect(wire.PUBLISH)
+        subscriber.close()
+        again = opened(wire.V5)
+        limits = {wire.RECEIVE_MAXIMUM: 1, wire.MAXIMUM_PACKET_SIZE: 100}
+        again.connect(name, clean=False, properties={**KEPT, **limits})
+        again.expect_publish(name, b"small")
+        publisher.publish_acknowledged(name, b"next")
+        again.expect_publish(name, b"next")
+        again.disconnect()
+        end_session(opened, name)
 
     @pytest.mark.slow
     def test_session_ends_after_its_expiry(self, opened: Callable[..., RawClient], name: str) -> None:

@@ -46,7 +46,7 @@ def receive_acknowledgements(connection: Connection, data: bytes, position: int,
     else:
         reached = _take_run(inflight.uncompleted, PUBCOMP_STREAM, data, position)
         inflight.count -= (reached - position) // 4
-    if reached > position and (session.queue or session.replays):
+    if reached > position and (session.queue or session.replays or session.held):
         session.send_queued(now_ms)
     return reached
 
