@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.conformance.conftest import Connect
 from tests.support import mqtt_wire as wire
+from tests.support.mqtt_client import RawClient
+
+Open = Callable[..., RawClient]
 
 
 @pytest.mark.parametrize("published_qos", [0, 1, 2])
@@ -275,6 +280,20 @@ class TestVersion5:
             (f"{name}/b", b"4"),
         ]
         assert not any(wire.TOPIC_ALIAS in one.properties for one in found)
+
+    def test_all_topic_aliases_up_to_the_announced_maximum_are_taken(self, opened: Open, name: str) -> None:
+        """[MQTT-3.3.2-12]"""
+        client = opened(wire.V5)
+        maximum = client.connect(name).properties[wire.TOPIC_ALIAS_MAXIMUM]
+        client.subscribe((f"{name}/#", 0))
+        for alias in range(1, maximum + 1):
+            client.publish(f"{name}/{alias}", b"", properties={wire.TOPIC_ALIAS: alias})
+        for alias in range(1, maximum + 1):
+            client.publish("", b"by alias", properties={wire.TOPIC_ALIAS: alias})
+        found = [client.expect_publish().topic for _ in range(2 * maximum)]
+        assert found == [f"{name}/{alias}" for alias in range(1, maximum + 1)] * 2
+        client.publish(f"{name}/x", b"", properties={wire.TOPIC_ALIAS: maximum + 1})
+        client.expect_closed(0x94)
 
     @pytest.mark.parametrize("alias", [0, 65_535])
     def test_topic_alias_outside_the_range_is_refused(self, connected: Connect, name: str, alias: int) -> None:

@@ -481,6 +481,18 @@ MALFORMED = [
 ]
 
 
+def test_nobody_knows_yet_whether_a_replay_takes_a_publish() -> None:
+    """0x10 of PUBACK is for what no subscription can take (§3.4.2.1)"""
+    engine = make_replaying(ListSource())
+    client = connected(engine)
+    for packet_id, answer in ((1, Puback(1, 0x10)), (2, Puback(2))):
+        client.send(Publish("a", b"", 1, packet_id=packet_id))
+        engine.sink.commit()  # type: ignore[union-attr]
+        turn(engine)
+        assert client.received() == [answer]
+        assert client.subscribe("$replay/-1h/b") == [Suback(1, [0])]
+
+
 class TestRefusals:
     """What SUBACK says."""
 
