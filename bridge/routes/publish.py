@@ -16,7 +16,7 @@ from bridge.node import Node, PublishRefused
 from broker.codec.errors import MqttError, PacketTooLarge
 from broker.codec.properties import Properties
 from broker.routing import RESERVED_PREFIXES
-from broker.topics.names import validate_topic_name
+from broker.topics.names import refuse_control_characters, validate_topic_name
 
 router = APIRouter(prefix="/api/v1", tags=["sending"])
 
@@ -126,6 +126,7 @@ def _refuse_constant(constant: str) -> None:
 def _topic_name(topic: str) -> str:
     try:
         topic_name = validate_topic_name(topic.encode())
+        refuse_control_characters(topic_name)
     except (MqttError, UnicodeEncodeError) as error:
         raise ParameterInvalid("topic", f"topic: {topic!r} is no topic name: {error}.") from error
     if topic_name.startswith(RESERVED_PREFIXES) or f"{topic_name}/" in RESERVED_PREFIXES:

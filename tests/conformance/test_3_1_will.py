@@ -97,7 +97,7 @@ def test_will_may_be_retained(connected: Connect, name: str, version: int) -> No
     connected().publish_acknowledged(f"{name}/will", b"", retain=True)
 
 
-@pytest.mark.parametrize("topic", ["a/+", "#", ""])
+@pytest.mark.parametrize("topic", ["a/+", "#", "", "a\x07", "$SYS/\x07"])
 def test_will_topic_must_be_a_name(opened: Callable[..., RawClient], name: str, version: int, topic: str) -> None:
     """[MQTT-3.1.3-11]"""
     client = opened(version)

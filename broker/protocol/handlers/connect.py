@@ -16,6 +16,7 @@ from broker.protocol.allowance import Allowance
 from broker.protocol.close_reason import CloseReason
 from broker.sessions.aliases import OutboundAliases
 from broker.sessions.replays import open_replays
+from broker.topics.names import refuse_control_characters
 
 if TYPE_CHECKING:
     from broker.codec.packets import Connect
@@ -87,7 +88,11 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
 
 
 def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
-    """The reason code with which the CONNECT is refused, and its words; None: it is not."""
+    """The reason code with which the CONNECT is refused, and its words; None: it is not.
+
+    Raises:
+        TopicNameInvalid: the will's topic holds control characters.
+    """
     engine = connection.engine
     properties = packet.properties
     if properties is not None and properties.authentication_method is not None:
@@ -101,6 +106,7 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
         return CLIENT_IDENTIFIER_NOT_VALID, "an empty client identifier"  # [MQTT-3.1.3-8]
     # Bridges of Mosquitto tell of their end below $SYS: they are let in, their will is not published.
     topic_name = packet.will.topic_name if packet.will is not None else ""
+    refuse_control_characters(topic_name)
     if topic_name and not topic_name.startswith("$SYS/") and engine.router.open_route(topic_name.encode()) is None:
         return NOT_AUTHORIZED, f"only the server publishes to {topic_name}"
     return None

@@ -146,6 +146,7 @@ BODIES = (
         (b'{"topic": "a"}', 400, "payload"),
         (b'{"topic": "", "payload": 1}', 400, "topic"),
         (b'{"topic": "a/#", "payload": 1}', 400, "topic"),
+        (b'{"topic": "a\\u0007", "payload": 1}', 400, "topic"),
         (b'{"topic": "a\\u0000", "payload": 1}', 400, "topic"),
         (b'{"topic": "\\ud800", "payload": 1}', 400, "topic"),
         (b'{"topic": 5, "payload": 1}', 400, "topic"),
