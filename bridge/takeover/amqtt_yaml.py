@@ -14,6 +14,8 @@ from bridge.takeover.translation import CannotTranslate, Place, Translation
 
 FILE_BYTES_MAX = 1024 * 1024
 PLUGIN = "this is a plug-in of aMQTT: plug-ins are not loaded in this version"
+NOBODY = f"on this computer alone, since nobody is let in without a user: {USERS}"
+RESTRICTED = "on this computer alone, since a plug-in restricts clients there and cannot here"
 DEFAULTS = """\
 Where the file says nothing, Headrace's own defaults hold. Beside what aMQTT does: MQTT 5, and everything that is
 published is kept for 24 hours or 1 GiB (docs/streams.md)."""
@@ -77,6 +79,7 @@ def translate_amqtt(file: Path) -> Translation:
     """
     translation = Translation(str(file), "aMQTT's configuration", remarks=[DEFAULTS])
     is_anonymous = True  # without any `plugins` and `auth`, aMQTT lets everybody in
+    has_rules = False
     listeners: list[Listener] = []
     for key, place, node in _pairs(_root(file), str(file)):
         name = key.replace("-", "_")
@@ -84,6 +87,7 @@ def translate_amqtt(file: Path) -> Translation:
             listeners = list(_listeners(node, str(file), translation))
         elif name == "plugins":
             is_anonymous = _take_plugins(node, str(file), translation)
+            has_rules = has_rules or any(note.text in (RULES, PLUGIN) for note in translation.notes)
         elif name == "sys_interval":
             _put_seconds(translation, place, key, node, "sys_interval_s", 65_535)
         elif name == "session_expiry_interval":
@@ -92,7 +96,9 @@ def translate_amqtt(file: Path) -> Translation:
             is_anonymous = _take_auth(place, node, str(file), translation)
         else:
             translation.note(place, key, TOP_KEYS.get(name, "no key of aMQTT 0.11 that is known here"))
-    _put_listeners(listeners, translation, is_anonymous=is_anonymous)
+            has_rules = has_rules or name == "topic_check"
+    closed = RESTRICTED if has_rules else NOBODY if not is_anonymous else None
+    _put_listeners(listeners, translation, closed)
     translation.notes.sort(key=lambda note: note.place.line)
     return translation
 
@@ -194,7 +200,8 @@ def dict_of(node: yaml.Node) -> dict[str, yaml.Node]:
     return {key.replace("-", "_"): value for key, _, value in _pairs(node, "")}
 
 
-def _put_listeners(listeners: list[Listener], translation: Translation, *, is_anonymous: bool) -> None:
+def _put_listeners(listeners: list[Listener], translation: Translation, closed: str | None) -> None:
+    """`closed`: why no address may be open to a network."""
     is_exposed = False
     taken: list[Listener] = []
     for listener in listeners:
@@ -207,9 +214,8 @@ def _put_listeners(listeners: list[Listener], translation: Translation, *, is_an
             translation.note(listener.place, what, f"[{section}] has one address: run a second server, or bind 0.0.0.0")
             continue
         bind = listener.bind
-        if not is_anonymous and not bind.is_loopback:
-            text = f"on this computer alone, since nobody is let in without a user: {USERS}"
-            translation.note(listener.place, what, text)
+        if closed is not None and not bind.is_loopback:
+            translation.note(listener.place, what, closed)
             bind = Address("127.0.0.1", bind.port)
         is_exposed = is_exposed or not bind.is_loopback
         taken.append(listener)

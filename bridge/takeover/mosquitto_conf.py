@@ -76,6 +76,8 @@ class Configuration:
     listeners: list[Listener] = field(default_factory=list)
     bridges: list[Bridge] = field(default_factory=list)
     allow_anonymous: Line | None = None
+    restricts: Line | None = None
+    """What keeps clients from doing everything, and is not available here."""
     log_level: str | None = None
 
 
@@ -161,6 +163,8 @@ def _take(found: Configuration, line: Line) -> None:
         translation.note(line.place, line.what, options.GENERAL[option])
     else:
         translation.note(line.place, line.what, "no option of Mosquitto 2 that is known here; is it spelt right?")
+    if option in options.RESTRICTING:
+        found.restricts = line
 
 
 def _current(found: Configuration) -> Listener:
@@ -328,7 +332,11 @@ def _put_listeners(found: Configuration) -> None:
             translation.note(listener.place, what, f"[{section}] has one address: run a second server, or bind 0.0.0.0")
             continue
         host = listener.host or "0.0.0.0"
-        if not is_open and not _is_loopback(host):
+        if found.restricts is not None and not _is_loopback(host):
+            text = f"on this computer alone, since {found.restricts.option} restricts clients there and cannot here"
+            translation.note(listener.place, what, text)
+            host = "127.0.0.1"
+        elif not is_open and not _is_loopback(host):
             translation.note(
                 listener.place, what, "on this computer alone, since nobody is let in without a user: " + options.USERS
             )

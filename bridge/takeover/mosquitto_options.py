@@ -13,6 +13,9 @@ RULES = "access rules are not available in this version: every client may read a
 LOGGING = "the log goes to standard error: let systemd or the shell store it (2>> FILE)"
 DATA = "records go to the data directory as they are acknowledged; Mosquitto's database is not read"
 
+RESTRICTING = frozenset(("acl_file", "auth_plugin", "plugin", "global_plugin", "plugin_use", "clientid_prefixes"))
+"""Options by which not every client may do everything: without them a listener must not be open to a network."""
+
 ALWAYS_SO: dict[str, tuple[str, ...]] = {
     "allow_zero_length_clientid": ("true",),
     "allow_duplicate_messages": ("false",),

@@ -132,6 +132,21 @@ def test_users_only_never_becomes_open_to_all(tmp_path: Path, plugins: str) -> N
     assert any("on this computer alone" in note.text for note in translation.notes)
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ANONYMOUS + "  amqtt.plugins.topic_checking.TopicTabooPlugin:\n",
+        ANONYMOUS + "  my.own.Plugin:\n",
+        ANONYMOUS + "topic-check:\n  enabled: true\n",
+    ],
+)
+def test_rules_never_become_open_to_all(tmp_path: Path, rules: str) -> None:
+    translation = translated(tmp_path, "listeners: {default: {bind: '0.0.0.0:1883'}}\n" + rules)
+    assert translation.values["mqtt"]["bind"] == "127.0.0.1:1883"
+    assert "auth" not in translation.values
+    assert "a plug-in restricts clients" in translation.text()
+
+
 def test_an_encrypted_listener_is_left_out(tmp_path: Path) -> None:
     text = "listeners:\n  default: {bind: '127.0.0.1:1883'}\n  tls: {bind: '0.0.0.0:8883', ssl: on, certfile: c}\n"
     translation = translated(tmp_path, text)

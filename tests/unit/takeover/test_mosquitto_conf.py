@@ -122,6 +122,14 @@ def test_a_listener_that_lets_in_users_only_never_becomes_an_open_one(tmp_path: 
     assert any("on this computer alone" in note.text for note in translation.notes if note.place.line == 1)
 
 
+@pytest.mark.parametrize("line", ["acl_file /acl", "plugin /x.so", "clientid_prefixes secure-"])
+def test_a_listener_with_rules_never_becomes_an_open_one(tmp_path: Path, line: str) -> None:
+    translation = translated(tmp_path, f"listener 1883\nallow_anonymous true\n{line}\n")
+    assert translation.values["mqtt"]["bind"] == "127.0.0.1:1883"
+    assert "auth" not in translation.values
+    assert f"since {line.split()[0]} restricts" in translation.text()
+
+
 def test_an_encrypted_listener_never_becomes_an_open_one(tmp_path: Path) -> None:
     text = "allow_anonymous true\nlistener 8883\ncertfile c\nkeyfile k\nlistener 1883 127.0.0.1\n"
     translation = translated(tmp_path, text)
