@@ -8,6 +8,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support import mqtt_wire as wire
@@ -258,27 +259,49 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tls_is_verified_and_the_password_comes_from_a_file(tmp_path: Path, certificates: Path) -> None:
-    """A broker whose certificate is not known is not spoken to; with its certificate given, all is well."""
-    port = free_port()
+    """A broker whose certificate is not known is not spoken to; with its certificate given, all is well.
+
+    A second listener wants a certificate of ours too.
+    """
+    port, strict_port = free_port(), free_port()
     passwords = tmp_path / "passwords"
     passwords.touch(0o600)
     subprocess.run(["mosquitto_passwd", "-b", str(passwords), "headrace", "tell nobody"], check=True)
-    listener = (
-        f"allow_anonymous false\npassword_file {passwords}\nlistener {port} 127.0.0.1\n"
-        f"certfile {certificates}/server.pem\nkeyfile {certificates}/server.key\n"
+    served = f"certfile {certificates}/server.pem\nkeyfile {certificates}/server.key\n"
+    listeners = (
+        f"allow_anonymous false\npassword_file {passwords}\nlistener {port} 127.0.0.1\n{served}"
+        f"listener {strict_port} 127.0.0.1\n{served}cafile {certificates}/other.pem\nrequire_certificate true\n"
     )
     secret = tmp_path / "secret"
     secret.write_text("wrong\n", encoding="utf-8")
-    table = ingest(
-        port, 'username = "headrace"', f'password_file = "{secret}"', "reconnect_s_max = 0.2", "qos = 1"
-    ).replace("mqtt://", "mqtts://")
-    with MosquittoProcess(tmp_path / "m", listener, port) as mosquitto:
-        with ServerProcess(tmp_path / "data", table) as server:
-            eventually(lambda: "self-signed certificate" in server.stderr_text.replace("self signed", "self-signed"))
-        with ServerProcess(tmp_path / "data", f'{table}\nca_file = "{certificates}/server.pem"\n') as server:
-            eventually(lambda: "not authorized" in server.stderr_text)
-            assert "tell nobody" not in server.stderr_text
-            assert not is_connected(server)
-            secret.write_text("tell nobody\n", encoding="utf-8")
-            eventually(lambda: is_connected(server), what=server.stderr_text)
-            eventually(lambda: is_subscribed(mosquitto))
+    signed_in = ('username = "headrace"', f'password_file = "{secret}"', "reconnect_s_max = 0.2")
+    trusted = (*signed_in, f'ca_file = "{certificates}/server.pem"')
+    shown = (
+        *trusted,
+        f'certificate_file = "{certificates}/other.pem"',
+        f'key_file = "{certificates}/other.key"',
+    )
+    tables = [
+        ingest(port, *signed_in, name="unknown"),
+        ingest(port, *trusted),
+        ingest(strict_port, *shown, name="shown"),
+        ingest(strict_port, *trusted, name="hidden"),
+    ]
+    with (
+        MosquittoProcess(tmp_path / "m", listeners, port) as mosquitto,
+        ServerProcess(tmp_path / "data", "".join(tables).replace("mqtt://", "mqtts://")) as server,
+    ):
+
+        def error_of(name: str) -> str:
+            rows = httpx.get(f"{server.http_url}/api/v1/system").json()["ingest"]
+            return next(str(row["error"]) for row in rows if row["name"] == name).lower()
+
+        eventually(lambda: "self-signed" in error_of("unknown").replace("self signed", "self-signed"))
+        eventually(lambda: "not authorized" in error_of("plant"))
+        secret.write_text("tell nobody\n", encoding="utf-8")
+        eventually(lambda: is_connected(server), what=server.stderr_text)
+        eventually(lambda: is_connected(server, "shown"), what=server.stderr_text)
+        eventually(lambda: is_subscribed(mosquitto, 2))
+        assert not is_connected(server, "unknown")
+        assert not is_connected(server, "hidden")
+        assert "tell nobody" not in server.stderr_text
