@@ -35,6 +35,7 @@ PATTERNS = (
     "broker/sys_topics.py",
     "broker/topics/*.py",
     "broker/turn.py",
+    "bridge/bare_frames.py",
     "bridge/encoding.py",
     "bridge/history/columns.py",
     "bridge/history/numbers.py",
