@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-compiled check compiled bench chaos dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
+.PHONY: help setup run test test-compiled check compiled bench chaos fuzz dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
 
 help: ## list the targets
 	@echo "Headrace. Start here: make run"
@@ -55,6 +55,9 @@ bench: .venv/.stamp-dev ## the load generator beside Mosquitto, all of it; BENCH
 chaos: .venv/.stamp-dev ## random faults of Kafka, network and server, all checked; DURATION=1200 (seconds), SEED=7
 	@.venv/bin/python -m tests.kafka.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(filter command environment,$(firstword $(origin BROKERS))),--brokers $(BROKERS))
+
+fuzz: .venv/.stamp-dev ## ten minutes of bytes that are nearly right at engine and listeners; DURATION=600 (seconds), SEED=7
+	@HEADRACE_COMPILED=$${HEADRACE_COMPILED:-0} .venv/bin/python -m tests.fuzz $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
 
 dashboard: $(DASHBOARD)/dist/.stamp ## build the web page (Node from the machine, else from PyPI)
 	@scripts/dashboard.sh say

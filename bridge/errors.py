@@ -15,6 +15,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from bridge.history.export import TooManyExports
@@ -166,6 +167,10 @@ def install(app: FastAPI) -> None:
     async def busy(request: Request, error: TooManyExports) -> Response:
         request.app.state.node.limits.hits.hit("history.exports_max")
         return problem(503, f"{error}; try again when one has ended.", request.url.path, {"Retry-After": "10"})
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return problem(400, "The request ended before its body did.", request.url.path)  # which nobody hears
 
     @app.exception_handler(StreamLogError)
     async def log_failed(request: Request, error: StreamLogError) -> Response:

@@ -49,6 +49,26 @@ class HeadTooLarge(Exception):
     """The request line and headers are longer than `head_bytes_max`."""
 
 
+class QuietTransport:
+    """uvicorn's transport: what is written to it when it is closing is left out, as nobody hears it.
+
+    uvloop raises for such a write, between the break of a connection and the call that tells of it.
+    """
+
+    __slots__ = ("transport",)
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Write unless it is closing."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
 class Http(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with bounded heads, whose transport can be taken over."""
 
@@ -67,13 +87,17 @@ class Http(HttpToolsProtocol):
     # Bounds of a request's head
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast("Transport", QuietTransport(transport)))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_complete()
         super().connection_lost(exc)
         self._end()  # uvicorn tells only the last of several pipelined requests
+
+    def eof_received(self) -> None:
+        """The peer sends no more, and the transport closes: nothing is written to it between this and its loss."""
+        self._give_up()
 
     def data_received(self, data: bytes) -> None:
         self._read = data
@@ -135,6 +159,10 @@ class Http(HttpToolsProtocol):
         hits: LimitHits | None = self.app_state.get(LIMIT_HITS)
         if hits is not None and status in LIMIT_BY_STATUS:
             hits.hit(LIMIT_BY_STATUS[status])
+        is_answering = self._give_up()
+        if is_answering or self.transport.is_closing():
+            self.transport.close()
+            return
         title, detail = _REFUSALS[status]
         body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
         self.transport.write(
@@ -142,6 +170,17 @@ class Http(HttpToolsProtocol):
             b"connection: close\r\n\r\n%b" % (status, title.encode(), len(body), body)
         )
         self.transport.close()
+
+    def _give_up(self) -> bool:
+        """Answer no request that is under way: the connection ends. Returns whether a response had begun."""
+        self.pipeline.clear()
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.disconnected = True  # else it would write to a transport that is closed
+        cycle.message_event.set()
+        is_answering: bool = cycle.response_started
+        return is_answering
 
     # Handing over
 
@@ -168,7 +207,7 @@ class Http(HttpToolsProtocol):
         self.cycle.response_complete = True
         self.cycle.message_event.set()
         self.server_state.total_requests += 1
-        return self.transport
+        return cast("QuietTransport", self.transport).transport
 
     # MQTT over WebSocket
 
@@ -195,7 +234,8 @@ class Http(HttpToolsProtocol):
         transport, websockets = self.transport, self.websockets
         assert websockets is not None  # `_should_upgrade`
         if self.cycle is not None and not self.cycle.response_complete:
-            transport.close()  # pipelined behind a request that is not answered yet
+            self._give_up()  # pipelined behind a request that is not answered yet
+            transport.close()
             return
         parsed = sys.exc_info()[1]
         behind = self._read[parsed.args[0] :] if parsed is not None and parsed.args else b""
@@ -205,7 +245,7 @@ class Http(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.server_state.total_requests += 1
         self.parser = None  # type: ignore[assignment]  # it knows us as we know it
-        websockets.take_over(transport, b"".join(lines) + b"\r\n" + behind)
+        websockets.take_over(cast("QuietTransport", transport).transport, b"".join(lines) + b"\r\n" + behind)
 
     # The end
 
