@@ -175,12 +175,13 @@ async def serve(
     Raises: CannotStart
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    _raise_file_limit(config.mqtt.connections_max)
+    given = config
+    config = _with_connections(config, _raise_file_limit(config.mqtt.connections_max))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(config, reload))
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(given, reload))
     async with open_server(config, command) as running, asyncio.TaskGroup() as tasks:
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(config, reload, running.node))
         gc.collect()
@@ -230,19 +231,32 @@ def _reload(config: Config, reload: Callable[[], Config] | None, node: Node | No
         log.warning("these changes need a restart", extra={"fields": {"keys": ",".join(waiting)}})
 
 
-def _raise_file_limit(connections_max: int) -> None:
-    """Open as many files as the system allows, and say when that is less than the connections allowed."""
+def _with_connections(config: Config, connections_max: int) -> Config:
+    """The configuration with so many connections: beyond them are the files that those there need."""
+    if connections_max >= config.mqtt.connections_max:
+        return config
+    return config.model_copy(update={"mqtt": config.mqtt.model_copy(update={"connections_max": connections_max})})
+
+
+def _raise_file_limit(connections_max: int) -> int:
+    """Open as many files as the system allows; returns how many connections that is enough for.
+
+    When it is not enough for those that are allowed, that is said.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections_max + FILES_BESIDE_CONNECTIONS
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
+        return connections_max
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit of its own; then the old one stays
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         soft = limit
-    if soft < wanted:
-        log.info(
-            "fewer files may be open than connections are allowed; raise it: ulimit -n %d",
-            wanted,
-            extra={"fields": {"files": soft, "connections": connections_max}},
-        )
+    if soft >= wanted:
+        return connections_max
+    possible = max(1, soft - FILES_BESIDE_CONNECTIONS)
+    log.warning(
+        "fewer files may be open than connections are allowed, so fewer connections are taken; raise it: ulimit -n %d",
+        wanted,
+        extra={"fields": {"files": soft, "connections": possible, "connections_max": connections_max}},
+    )
+    return possible

@@ -141,5 +141,7 @@ def row_properties(run: PublishRun, row: int, identifiers: tuple[int, ...], now_
     if alias:
         properties.topic_alias = alias
     if run.expires_at_ms and now_ms:
-        properties.message_expiry_interval = max(1, (run.expires_at_ms - now_ms + 999) // 1000)
+        left_s = (run.expires_at_ms - now_ms + 999) // 1000
+        # A clock that was set back gives no message more life than it was published with.
+        properties.message_expiry_interval = max(1, min(left_s, properties.message_expiry_interval or left_s))
     return encode_properties(properties, constants.PUBLISH)

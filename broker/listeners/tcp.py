@@ -15,6 +15,8 @@ WRITE_BUFFER_BYTES_HIGH = 256 * 1024
 """A transport with more bytes than this waiting is full: from there on they gather in the outbox, where limits act."""
 
 
+KERNEL_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Seconds of silence, seconds between probes, and probes without an answer."""
 REFUSALS_MAX = 1_000
 """Connections beyond `connections_max` that are kept to be told why they are refused; further ones are cut."""
 
@@ -41,6 +43,7 @@ class TcpConnection(asyncio.Protocol):
         if raw_socket is not None:
             # Each turn writes once, so waiting for an ACK to join writes (Nagle) would only delay.
             raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            watch_peer(raw_socket)
         self._connection = self._turn.engine.open(
             cast("Transport", transport), peer_text(transport.get_extra_info("peername")), "tcp"
         )
@@ -69,6 +72,17 @@ class TcpConnection(asyncio.Protocol):
             self._connection.lost()
             self._connection = None
             self._turn.schedule()
+
+
+def watch_peer(raw_socket: socket.socket) -> None:
+    """Have the kernel find out about a peer that is gone without a word: two minutes of silence, or of unread data.
+
+    A client with a keep alive of 0 is never missed otherwise.
+    """
+    raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KERNEL_KEEP_ALIVE:
+        if hasattr(socket, name):
+            raw_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def peer_text(peername: object) -> str:

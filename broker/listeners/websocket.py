@@ -25,7 +25,7 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not in its stub; tests/unit/listeners watches it
 
-from broker.listeners.tcp import WRITE_BUFFER_BYTES_HIGH, peer_text
+from broker.listeners.tcp import WRITE_BUFFER_BYTES_HIGH, peer_text, watch_peer
 from broker.protocol.close_reason import CloseReason
 
 if TYPE_CHECKING:
@@ -282,6 +282,7 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # not in picows' stu
         self._raw_transport = cast("asyncio.Transport", transport)
         self._raw_transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
         super().connection_made(transport)
+        watch_peer(self._raw_transport.get_extra_info("socket"))
         self._owner.handshake_begun(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
