@@ -47,7 +47,8 @@ def test_fast_client_is_slowed_down_and_loses_nothing(limited: ServerProcess, ki
         publisher.send(wire.pingreq())
         for number in range(900):
             assert subscriber.next_packet().payload == b"%d" % number
-        publisher.expect(wire.PINGRESP)
+        answers = [publisher.next_packet().packet_type for _ in range(1 + (900 if qos else 0))]
+        assert answers.count(wire.PINGRESP) == 1  # and the rest are PUBACKs
     held = metrics(limited.http_url)['headrace_limit_hits_total{limit="mqtt.client_messages_per_s_max"}']
     assert held > held_before
 
