@@ -128,8 +128,9 @@ class SysTopics:
         yield "store/messages/count", str(stored)
         yield "store/messages/bytes", str(engine.retained.bytes + metrics.queued_bytes)
         replays = engine.replays.count if engine.replays is not None else 0
-        yield "subscriptions/count", str(engine.router.subscriptions.count + replays)
-        yield "shared_subscriptions/count", "0"
+        shared = engine.router.shared
+        yield "subscriptions/count", str(engine.router.subscriptions.count - len(shared.groups) + replays)
+        yield "shared_subscriptions/count", str(shared.members)
         yield "retained messages/count", str(len(engine.retained) + len(self.retained))
         heap = engine.heap_bytes()
         self._heap_most = max(self._heap_most, heap)

@@ -145,7 +145,9 @@ def _judge(connection: Connection, session: Session, name: str, sinces: list[str
     ):
         limits.hit("subscriptions_per_client_max")
         raise Refused(QUOTA_EXCEEDED)
-    if shared_filter and not connection.engine.router.shared.has_room(session, name):
+    shared = connection.engine.router.shared
+    if shared_filter and not shared.has_room(session, name):
+        limits.hit("shared_members_max" if name in shared.groups else "shared_groups_max")
         raise Refused(QUOTA_EXCEEDED)
     is_one_more = session.replays is None or name not in session.replays
     if wanted is not None and replays is not None and is_one_more and not replays.has_room(session):

@@ -75,6 +75,11 @@ def subscribed_with(code: int, *filters: str) -> Callable[[Engine, EngineClient]
     return check
 
 
+def over_members(engine: Engine, client: EngineClient) -> None:
+    connected(engine, "member").subscribe("$share/a/x")
+    subscribed_with(0x97, "$share/a/x")(engine, client)
+
+
 def acknowledged_with(code: int, *packets: Publish) -> Callable[[Engine, EngineClient], None]:
     def check(engine: Engine, client: EngineClient) -> None:
         client.send(*packets)
@@ -167,6 +172,8 @@ LIMITS: list[tuple[str, int, Callable[[Engine, EngineClient], None]]] = [
     ("outbox_bytes_max", 65_536, over_outbox),
     ("subscriptions_per_client_max", 1, subscribed_with(0x97, "a", "b")),
     ("subscription_topic_levels_max", 3, subscribed_with(0x8F, "a/b/c/d")),
+    ("shared_groups_max", 1, subscribed_with(0x97, "$share/a/x", "$share/b/x")),
+    ("shared_members_max", 1, over_members),
     ("topic_levels_max", 3, disconnected_with(0x90, publish("a/b/c/d"))),
     (
         "retained_messages_max",

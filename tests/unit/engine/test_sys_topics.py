@@ -97,6 +97,8 @@ def test_values_count_what_happened() -> None:
     away.subscribe("a/#", 1)
     away.lose()
     subscriber.subscribe("a/#", 1)
+    for member in (subscriber, publisher):
+        member.subscribe("$share/g/other", 1)
     publisher.send(Publish("a/1", b"x" * 50, 1, True, False, 1, None))
     publisher.send(*(Publish("a/2", b"y", 0, False, False, 0, None) for _ in range(3)))
     publisher.send(Pingreq(), Unsubscribe(2, ["nothing"], None))
@@ -110,10 +112,11 @@ def test_values_count_what_happened() -> None:
         "clients/maximum": "3",
         "publish/messages/received": "4",
         "publish/messages/sent": "4",
-        "messages/received": "12",  # 3 CONNECT, 2 SUBSCRIBE, 4 PUBLISH, PINGREQ, UNSUBSCRIBE, PUBACK
-        "messages/sent": "12",  # 3 CONNACK, 2 SUBACK, 4 PUBLISH, PUBACK, PINGRESP, UNSUBACK
+        "messages/received": "14",  # 3 CONNECT, 4 SUBSCRIBE, 4 PUBLISH, PINGREQ, UNSUBSCRIBE, PUBACK
+        "messages/sent": "14",  # 3 CONNACK, 4 SUBACK, 4 PUBLISH, PUBACK, PINGRESP, UNSUBACK
         "messages/stored": "2",  # one is retained, one is queued for the client that is away
         "subscriptions/count": "2",
+        "shared_subscriptions/count": "2",
         "bytes/received": str(engine.metrics.bytes_received),
         "publish/bytes/received": str(59 + 3 * 8),
         "publish/bytes/sent": str(59 + 3 * 8),
