@@ -289,6 +289,7 @@ class Engine:
                 self.replays.remove(session, name)
         session.subscriptions = None
         session.inflight = None
+        self.metrics.dropped_messages["session_ended"] += session.unsent()
         session.queue = None
         self.metrics.queued_messages -= session.queued_messages
         self.metrics.queued_bytes -= session.queued_bytes

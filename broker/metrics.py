@@ -55,6 +55,6 @@ class Metrics:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.dropped_messages: Counter[str] = Counter()
-        """By reason: `outbox_full`, `queue_full`, `packet_too_large`, `expired`, `log_stalled`."""
+        """By reason: `outbox_full`, `queue_full`, `session_ended`, `packet_too_large`, `expired`, `log_stalled`."""
         self.refused_publishes: Counter[str] = Counter()
         """By reason: `reserved_topic`, `retained_full`, `log_stalled`, `hook`."""

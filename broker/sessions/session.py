@@ -356,6 +356,11 @@ class Session:
         self._metrics.queued_messages += count
         self._metrics.queued_bytes += size
 
+    def unsent(self) -> int:
+        """Messages of its own in the queue, which nobody else gets when it ends."""
+        own = [queued.delivery for queued in self.queue or () if not queued.delivery.share]
+        return sum(delivery.end_row - delivery.row for delivery in own)
+
     def send_queued(self, now_ms: int) -> None:
         """Send from the queue what quota and outbox allow; replays get what room is left."""
         if self.held is not None and not self._send_held(now_ms):

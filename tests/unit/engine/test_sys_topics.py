@@ -157,6 +157,7 @@ def test_queue_that_is_sent_or_forgotten_is_no_longer_counted() -> None:
     assert (engine.metrics.queued_messages, engine.metrics.queued_bytes) == (0, 0)
     engine.sys_topics.publish()
     assert retained(engine)["clients/expired"] == "1"
+    assert engine.metrics.dropped_messages == {"session_ended": 5}
 
 
 def test_load_rises_and_falls_as_a_moving_average() -> None:
