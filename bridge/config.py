@@ -143,6 +143,9 @@ class Http(Section):
         (), description="Origins of other web pages that may use the API or MQTT over WebSocket."
     )
     root_path: str = Field("", description="The path below which a proxy shows this server, like /headrace.")
+    connections_max: Count = Field(
+        51_000, ge=1, description="Connections at a time, live readers included; over it 503 with Retry-After."
+    )
     head_bytes_max: Size = Field(64 * KIB, ge=8 * KIB, le=MIB, description="Request line and headers; over it 431.")
     head_timeout_s: Seconds = Field(10.0, ge=1, le=600, description="Time for a whole request head.")
     body_bytes_max: Size = Field(2 * MIB, ge=KIB, le=256 * MIB, description="Request body; over it 413.")

@@ -26,7 +26,7 @@ COUNTED = frozenset(
         *("mqtt.subscription_topic_levels_max", "mqtt.unreleased_per_client_max", "mqtt.replays_max"),
         *("mqtt.replays_per_client_max", "mqtt.retained_messages_max", "mqtt.retained_bytes_max", "mqtt.routes_max"),
         *("mqtt.shared_groups_max", "mqtt.shared_members_max"),
-        *("http.head_bytes_max", "http.head_timeout_s", "http.body_bytes_max"),
+        *("http.connections_max", "http.head_bytes_max", "http.head_timeout_s", "http.body_bytes_max"),
         *("live.readers_max", "live.filters_per_reader_max", "live.query_bytes_max", "live.waiting_bytes_max"),
         *("live.latest_topics_max", "live.latest_bytes_max", "live.poll_wait_s_max", "live.poll_events_max"),
         *("live.records_max", "history.exports_max", "history.buckets_max", "history.points_max"),

@@ -31,7 +31,7 @@ WEBSOCKETS = "headrace_websockets"
 """In the state of the application's lifespan: who takes over the connections of MQTT clients."""
 LIMIT_HITS = "headrace_limit_hits"
 """In the same state: who counts."""
-LIMIT_BY_STATUS = {408: "http.head_timeout_s", 431: "http.head_bytes_max"}
+LIMIT_BY_STATUS = {408: "http.head_timeout_s", 431: "http.head_bytes_max", 503: "http.connections_max"}
 MQTT_PATH = b"/mqtt"
 NOT_SENT_BYTES_MAX = 64 * 1024
 """What the kernel takes beyond what the peer's window lets it send: seconds of stale events otherwise."""
@@ -88,6 +88,10 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(cast("Transport", QuietTransport(transport)))
+        if len(self.connections) > self.limits.connections_max:
+            self._refusal = 503
+            self.send_400_response("")
+            return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,8 +170,9 @@ class Http(HttpToolsProtocol):
         title, detail = _REFUSALS[status]
         body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
         self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (status, title.encode(), len(body), body)
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b"
+            b"connection: close\r\n\r\n%b"
+            % (status, title.encode(), len(body), b"retry-after: 5\r\n" if status == 503 else b"", body)
         )
         self.transport.close()
 
@@ -272,6 +277,7 @@ _REFUSALS = {
     400: ("Bad Request", "This is not an HTTP/1.1 request."),
     408: ("Request Timeout", "The head of the request did not arrive in time."),
     431: ("Request Header Fields Too Large", "The request line and headers are longer than this server takes."),
+    503: ("Service Unavailable", "No further connection is taken now."),
 }
 
 

@@ -11,6 +11,8 @@ MIB = 1024 * 1024
 class LiveLimits:
     """Bounds of the live side; sizes in bytes, times in seconds."""
 
+    connections_max: int = 51_000
+    """HTTP connections, live readers included. Over it: 503 with Retry-After."""
     readers_max: int = 50_000
     """Over it: 503 with Retry-After."""
     filters_per_reader_max: int = 256

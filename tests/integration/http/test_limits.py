@@ -66,3 +66,15 @@ async def test_lateness_of_the_loop_is_measured(server: RunningServer) -> None:
     metrics = (await server.http.get("/metrics")).text
     assert "headrace_loop_delay_seconds_max 3.0" in metrics
     await eventually_async(lambda: not server.node.broker.engine.is_late(), what="that it is forgotten")
+
+
+async def test_connection_over_the_limit_is_told_to_come_again(start_server: Start) -> None:
+    server = await start_server(http={"connections_max": 2})
+    there = await server.events("topic=%23")
+    assert await hits(server) == {}  # over the second
+    third = await server.connect(b"")
+    assert await third.read_head() == 503
+    assert "retry-after: 5" in third.head.lower()
+    await server.publish("a", 1)
+    await there.messages(1)
+    assert await hits(server) == {"http.connections_max": 1}
