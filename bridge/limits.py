@@ -32,6 +32,8 @@ COUNTED = frozenset(
         *("live.records_max", "history.exports_max", "history.buckets_max", "history.points_max"),
         *(
             "presence.gone_devices_max",
+            "presence.pending_bytes_max",
+            "presence.server_events_max",
             "store.pending_bytes_max",
             "store.held_bytes_max",
             "store.held_publishes_max",

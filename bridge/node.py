@@ -119,6 +119,7 @@ class Node:
         self.broker: Broker
         self.events = ServerEvents(clock_ms, config.presence.server_events_max)
         """Tells on `$server/{kind}` what happens to this node."""
+        self.events.limit_hits = self.limits.hits
         self.presences: Presences
         self.limits_hit = LimitsHit(self.events, self.limits.counts)
         self.kafka: KafkaSide | None = None

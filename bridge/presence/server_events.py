@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from bridge.encoding import rfc3339
+from broker.limit_hits import LimitHits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,7 @@ class ServerEvents:
     def __init__(self, clock: Callable[[], int], events_max: int) -> None:
         self.told: dict[str, int] = {}
         self.left_out: dict[str, int] = {}
+        self.limit_hits = LimitHits()
         self._clock = clock
         """Epoch milliseconds."""
         self._events_max = events_max
@@ -89,6 +91,7 @@ class ServerEvents:
         if state.told >= self._events_max:
             state.left_out += 1
             self.left_out[kind] = self.left_out.get(kind, 0) + 1
+            self.limit_hits.hit("presence.server_events_max")
             return
         state.told += 1
         if self._publisher is None:

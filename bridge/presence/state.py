@@ -32,6 +32,7 @@ BY_REASON: dict[str, str] = {
     "protocol_error": SERVER,
     "packet_too_large": SERVER,
     "receive_maximum_exceeded": SERVER,
+    "refused": SERVER,
     "internal_error": SERVER,
     "server_shutdown": SERVER,
     RESTART_REASON: SERVER,

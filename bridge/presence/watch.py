@@ -184,7 +184,9 @@ class Presences:
         if rows:
             self.changes += len(rows)
             is_stored = self._pending_bytes() <= self._limits.pending_bytes_max
-            self.not_stored += 0 if is_stored else len(rows)
+            if not is_stored:
+                self.not_stored += len(rows)
+                self.limit_hits.hit("presence.pending_bytes_max")
             self._publisher.publish_own(rows, retain=True, is_stored=is_stored)
 
     def _apply(self, change: Change | ConnectionChange) -> Presence | None:

@@ -121,8 +121,8 @@ def describe(node: Node, device: Device, now_ms: int, subscriptions_max: int | N
         if presence.session
         else None,
         "subscriptions": [
-            {"filter": each.topic_filter, "qos": each.qos}
-            for each in list((subscriptions or {}).values())[:subscriptions_max]
+            {"filter": topic_filter, "qos": each.qos}
+            for topic_filter, each in list((subscriptions or {}).items())[:subscriptions_max]
         ],
         "counters": counted._asdict(),
         "seq": presence.seq,

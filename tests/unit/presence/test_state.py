@@ -17,7 +17,7 @@ from broker.protocol.close_reason import CloseReason
 from broker.topics.names import validate_topic_name
 
 PAGE = Path(__file__).parents[3] / "docs" / "presence.md"
-NO_PRESENCE = {CloseReason.CONNECT_TIMEOUT, CloseReason.REFUSED, CloseReason.TAKEN_OVER}
+NO_PRESENCE = {CloseReason.CONNECT_TIMEOUT, CloseReason.TAKEN_OVER}
 """Ends of connections that had no client id, or that lost it to another connection of the client."""
 
 

@@ -32,6 +32,7 @@ const REASONS: Record<string, string> = {
   protocol_error: "broke the protocol (0x82)",
   packet_too_large: "packet too large (0x95)",
   receive_maximum_exceeded: "too many unacknowledged messages (0x93)",
+  refused: "its answer was larger than it takes",
   internal_error: "an error of the server (0x83)",
   server_shutdown: "the server was stopped (0x8B)",
   server_restart: "the server restarted",
