@@ -34,7 +34,7 @@ def bystander(shared_server: ServerProcess) -> Iterator[RawClient]:
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32))
 def test_mistakes_stay_with_who_makes_them(
     shared_server: ServerProcess, bystander: RawClient, listener: str, seed: int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.protocol.allowance import Allowance
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(1, 5_000), min_size=1, max_size=50))
 def test_waiting_as_told_keeps_the_rate(sizes: list[int]) -> None:
     now_ms = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import inputs
@@ -14,7 +14,7 @@ from tests.support import mqtt_wire as wire
 from tests.support.engine_client import EngineClient
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.randoms(use_true_random=False), st.integers(0, 2**32))
 def test_conversations_with_mistakes(chance: random.Random, seed: int) -> None:
     engine, sink = fuzzed_engine()
@@ -28,7 +28,7 @@ def test_conversations_with_mistakes(chance: random.Random, seed: int) -> None:
     assert len(engine.sessions) <= 50
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(max_size=300), max_size=6), st.randoms(use_true_random=False))
 def test_any_bytes(reads: list[bytes], chance: random.Random) -> None:
     engine, sink = fuzzed_engine()
