@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.cursors import Cursor, CursorInvalid, distance
 from bridge.egress.feed import EgressFeed
-from bridge.encoding import rfc3339
 from bridge.history.scan import BareForm
 from bridge.publish_frames import user_property
 from bridge.remote.client import RemoteClient
@@ -347,17 +346,9 @@ class MqttSink:
 
     def describe(self) -> dict[str, object]:
         """As `/api/v1/system` shows it."""
-        client = self.client
         return {
-            "name": self.name,
-            "broker": str(self.table.broker),
+            **self.client.describe(),
             "topics": list(self.table.topics),
-            "state": client.state,
-            "since": rfc3339(client.since_ms),
-            "error": client.failure,
-            "protocol": client.protocol,
-            "client_id": client.client_id,
-            "connections": client.connections,
             "acknowledged": self.acknowledged,
             "in_flight": self.in_flight,
             "behind": self.behind,

@@ -14,7 +14,6 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from bridge.encoding import rfc3339
 from bridge.remote.client import RemoteClient
 from bridge.remote.link import LinkFailed
 from bridge.remote.mark import MARK
@@ -281,17 +280,9 @@ class MqttSource:
 
     def describe(self) -> dict[str, object]:
         """As `/api/v1/system` shows it."""
-        client = self.client
         return {
-            "name": self.name,
-            "broker": str(self.table.broker),
+            **self.client.describe(),
             "topics": list(self.table.subscribed),
-            "state": client.state,
-            "since": rfc3339(client.since_ms),
-            "error": client.failure,
-            "protocol": client.protocol,
-            "client_id": client.client_id,
-            "connections": client.connections,
             "received": self.inlet.received,
             "unstored": self.inlet.unstored,
             "repeated": self.inlet.repeated,

@@ -12,6 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal
 
+from bridge.encoding import rfc3339
 from bridge.remote.credentials import CredentialsMissing, read_credentials
 from bridge.remote.link import Link, LinkFailed, LinkUser, open_link
 from broker.codec import constants
@@ -86,6 +87,19 @@ class RemoteClient:
         if not self._is_level_known:
             return None
         return "5.0" if self._level == constants.LEVEL_5 else "3.1.1"
+
+    def describe(self) -> dict[str, object]:
+        """What `/api/v1/system` shows of a connection, whatever it is for."""
+        return {
+            "name": self._table.name,
+            "broker": str(self._table.broker),
+            "state": self.state,
+            "since": rfc3339(self.since_ms),
+            "error": self.failure,
+            "protocol": self.protocol,
+            "client_id": self.client_id,
+            "connections": self.connections,
+        }
 
     async def _run(self) -> None:
         wait_s = FIRST_WAIT_S
