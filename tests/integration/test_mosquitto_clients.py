@@ -175,5 +175,7 @@ def test_shared_subscription_deals_out_each_line_once(
         timeout=30,
     )
     eventually(lambda: sum(len(one.lines) for one in subscribers) == 300)
-    for index, one in enumerate(subscribers):
-        assert one.lines == [f"{topic}|{number}|1|0" for number in range(index, 300, 3)]
+    # A member that is slow for a moment is passed over, so who gets which is for the tests of the engine.
+    numbers = [[int(line.split("|")[1]) for line in one.lines] for one in subscribers]
+    assert all(each and each == sorted(each) for each in numbers)
+    assert sorted(itertools.chain(*numbers)) == list(range(300))

@@ -131,7 +131,12 @@ async def start_server(tmp_path: Path) -> AsyncIterator[Start]:
 
     async def start(http_protocol: type | None = None, data: str = "data", **settings: Any) -> RunningServer:
         config = Config.model_validate(
-            {"data": tmp_path / data, "mqtt": {"bind": "127.0.0.1:0"}, "websocket": {"bind": "127.0.0.1:0"}} | settings
+            {
+                "data": tmp_path / data,
+                "mqtt": {"bind": "127.0.0.1:0", "loop_delay_ms_max": 2_500},
+                "websocket": {"bind": "127.0.0.1:0"},
+            }
+            | settings
         )
         node = await stack.enter_async_context(Node(config))
         server = uvicorn.Server(
