@@ -146,7 +146,7 @@ class Node:
     async def _open(self) -> None:
         config = self.config
         self.started_at_ms = time.time_ns() // 1_000_000
-        self._store = store = SqliteStore.open(config.data_dir)
+        self._store = store = SqliteStore.open(config.data_dir, holds_rows=True)
         store.on_failure = self._on_store_failure
         store.on_recovered = self._on_store_recovered
         self.node_run = store.node_run

@@ -14,17 +14,20 @@ from broker.codec.reason_codes import reason_word
 from broker.hooks import Hooks
 from broker.kept_sessions import KeptSessions
 from broker.metrics import Metrics
+from broker.owed import Owed
 from broker.own_publishes import own_retained, own_runs
 from broker.presence import CONNECTED, DISCONNECTED, PRESENCE_PREFIX, REFUSED, SESSION_ENDED, ConnectionChange
 from broker.protocol import state as states
 from broker.protocol.close_reason import CloseReason
 from broker.protocol.connection import KEEP_ALIVE_TIMEOUT, SERVER_SHUTTING_DOWN, Connection
 from broker.protocol.handlers import acknowledge, connect, disconnect, publish, subscribe
+from broker.restore import OwedMessages
 from broker.retained import Retained
 from broker.routing import Router
 from broker.sessions.registry import SessionRegistry
 from broker.sessions.replays import Replays, close_replays
 from broker.store import Durable
+from broker.stored_origin import StoredOrigin
 from broker.sys_topics import SysTopics
 
 if TYPE_CHECKING:
@@ -132,6 +135,8 @@ class Engine:
         self.router = Router(config, self._open_sink_topic, self.metrics.limits)
         self.sessions = SessionRegistry(config, self.metrics)
         self.retained = Retained(config, self._put_down if store is not None else None)
+        self.owed = Owed(store, self._put_down) if store is not None else None
+        """None: there is no store."""
         self.kept = KeptSessions(self, store)
         self.sys_topics = SysTopics(self)
         self.clients_connected = 0
@@ -162,7 +167,10 @@ class Engine:
             self.metrics.dropped_messages["retained_full"] += left_out
             log.warning("%d retained messages are not shown: there are more than the limits allow", left_out)
         self.retained.expire(now_ms)
-        self.kept.restore()
+        begins = self.kept.restore()
+        if self.owed is not None:
+            OwedMessages(self, self.owed, begins).find()
+        self.publish_due_wills()
 
     # Connections
 
@@ -356,6 +364,8 @@ class Engine:
     def take(self, run: PublishRun) -> None:
         """Route a run and put it down for the sink; QoS 2 is routed when it is stored. [MQTT-4.3.3-9]"""
         self.metrics.messages_received += len(run.routes)
+        if self.owed is not None:
+            self.owed.number(run)
         if run.qos < 2:
             self._deliver(run)
         elif run.retain:
@@ -367,7 +377,7 @@ class Engine:
 
     def _acknowledge(self, run: PublishRun, origin: Origin) -> None:
         """A run that no stream takes is safe when what it leaves in the store is."""
-        if self.changes and run.retain:
+        if self.changes:
             self.changes.append(Durable(lambda: origin.acknowledge(run)))
         else:
             origin.acknowledge(run)
@@ -386,7 +396,12 @@ class Engine:
         if run.retain and not self.retained.put(run):
             self.metrics.dropped_messages["retained_full"] += 1
             self._retained_full()
-        delivered_to = self.router.route(run)
+        if self.owed is None:
+            delivered_to = self.router.route(run)
+        else:
+            copies = self.owed.copies
+            delivered_to = self.router.route(run)
+            run.waits_for_store = self.owed.copies != copies
         if run.unmatched is not None and self.replays is not None and self.replays.count:
             run.unmatched = None  # a replay may take them, later: nobody knows yet
         return delivered_to
@@ -422,6 +437,14 @@ class Engine:
         if origin is not None:
             run.reliable = 1  # who asks from inside wants to know of QoS 0 too when it is stored
         self.metrics.messages_received += 1
+        if self.owed is not None:
+            self.owed.number(run)
+        if run.retain and run.qos == 2:
+            self.retained.storing(run)
+        if run.qos == 2 and run.stream is not None and self.owed is not None:
+            run.origin = StoredOrigin(self, origin)
+            self.runs.append(run)
+            return run, len(route.targets or self.router.resolve(route))
         delivered_to = self._deliver(run)
         if run.stream is not None:
             # It has been delivered: `stored` must not do so again.
@@ -472,6 +495,8 @@ class Engine:
             self._end_kept_session(session, CloseReason.SESSION_EXPIRED)
         self.publish_due_wills()
         self.sys_topics.tick()
+        if self.owed is not None:
+            self.owed.tick()
 
     def _look_at(self, connection: Connection) -> None:
         if connection.state == states.CLOSED:
@@ -497,6 +522,8 @@ class Engine:
         self.router.shared.close()
         for connection in sorted(self.connections, key=_is_forgotten):
             connection.close(CloseReason.SERVER_SHUTDOWN, SERVER_SHUTTING_DOWN)
+        if self.owed is not None:
+            self.owed.tick()
 
     # What goes wrong
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from broker.protocol.connection import Connection
     from broker.replay import ReplayState
     from broker.sessions.session import Session
-    from broker.store import SessionRow, Store
+    from broker.store import Position, SessionRow, Store
 
 
 class KeptSessions:
@@ -39,6 +39,9 @@ class KeptSessions:
             self.forget(session)
             return
         session.is_kept = True
+        session.owed = self._engine.owed
+        if session.owed is not None:
+            session.owed.touch(session)
         self._engine.changes.append(SessionChange(session_row(session, connection.will, connection.is_v5)))
 
     def left(self, session: Session) -> None:
@@ -64,12 +67,16 @@ class KeptSessions:
         """A session has ended."""
         if session.is_kept:
             session.is_kept = False
+            session.owed = None
+            if self._engine.owed is not None:
+                self._engine.owed.forget(session)
             self._engine.changes.append(SessionEnd(session.client_id))
 
     def subscribed(self, session: Session, subscription: Subscription, replay: ReplayState | None) -> None:
         """A subscription is made, replaced, or its replay stands elsewhere."""
         if session.is_kept:
-            row = subscription_row(session.client_id, subscription, replay)
+            begins = self._store.position() if self._store is not None else {}
+            row = subscription_row(session.client_id, subscription, replay, begins)
             self._engine.changes.append(SubscriptionChange(row))
 
     def unsubscribed(self, session: Session, topic_filter: str) -> None:
@@ -93,10 +100,11 @@ class KeptSessions:
 
     # The start
 
-    def restore(self) -> None:
-        """Have the sessions that the store has, none of them connected."""
+    def restore(self) -> dict[tuple[str, str], Position]:
+        """Have the sessions that the store has, none of them connected; returns where each subscription begins."""
+        begins: dict[tuple[str, str], Position] = {}
         if self._store is None:
-            return
+            return begins
         for row in self._store.load_sessions():
             self._restore_session(row)
         engine = self._engine
@@ -109,18 +117,20 @@ class KeptSessions:
             if session.subscriptions is None:
                 session.subscriptions = {}
             if replay is None:
+                begins[session.client_id, subscription.topic_filter] = subscription_values.begins
                 engine.router.subscribe(session, subscription.topic_filter, subscription)
             elif engine.replays is not None:
                 engine.replays.add(session, replay)
             else:
                 continue
             session.subscriptions[subscription.topic_filter] = subscription
-        engine.publish_due_wills()
+        return begins
 
     def _restore_session(self, row: SessionRow) -> None:
         engine = self._engine
         session = engine.sessions.create(row.client_id)
         session.is_kept = True
+        session.owed = engine.owed
         session.is_v5 = row.is_v5
         session.expiry_s = row.expiry_s
         session.unreleased = (engine.sink.unreleased(row.client_id) or None) if engine.sink is not None else None

@@ -37,6 +37,8 @@ class PublishRun:
         "is_plain",
         "is_v5",
         "keeps_packet_ids",
+        "log_id",
+        "number",
         "origin",
         "packet_ids",
         "partition",
@@ -50,6 +52,7 @@ class PublishRun:
         "start",
         "stream",
         "unmatched",
+        "waits_for_store",
     )
 
     def __init__(
@@ -102,6 +105,12 @@ class PublishRun:
         """(First row, row after the last) of what nobody subscribes to, in runs with `is_v5`: their PUBACKs say so."""
         self.stream = routes[0].stream
         """`SinkTopic.stream` of the rows, None when no stream takes them."""
+        self.number = 0
+        """Rows are numbered in the order in which they are taken, this is the first one's; only with a store."""
+        self.log_id = 0
+        """Not 0: the run was read back from this log (`broker.store.Store.log_id`); -1: from a copy."""
+        self.waits_for_store = False
+        """A session's copy of it is on its way to the store: it is acknowledged after that."""
         # Filled in by the log that takes the run.
         self.base_offset = -1
         self.partition = 0

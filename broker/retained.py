@@ -1,7 +1,8 @@
 """Retained messages: the last one with RETAIN of each topic (MQTT 5 §3.3.1.3), until it expires or is cleared.
 
 They are held in memory, and each change is put down for the store, when there is one: with QoS 0 and 1 when the
-publish is routed, with QoS 2 when it is taken, so that it commits with its record though it is routed after that.
+publish is routed, with QoS 2 when it is taken, so that it commits with its record though it is routed after that. Of
+two publishes to a topic the one that came last stays, whichever is routed last.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Retained:
         self._expiries: list[tuple[int, str]] = []
         """A heap of (epoch ms, topic name); entries of messages that were replaced since are passed over."""
         self._storing: dict[str, PublishRun] = {}
-        """By topic name: the QoS 2 publish whose message the store has been given last, and that is not routed yet."""
+        """By topic name: the QoS 2 publish that came last and is not routed yet."""
         self.expired = 0
         """Messages that were dropped because their time was over."""
 
@@ -111,14 +112,16 @@ class Retained:
 
     def storing(self, run: PublishRun) -> None:
         """A QoS 2 publish has been taken: its message commits with its record, and is shown after that."""
-        if self._put_down is None:
-            return
         self._storing[run.routes[0].topic_name] = run
         self._tell(run.routes[0].topic_name, message_of(run))
 
     def put(self, run: PublishRun) -> bool:
         """A publish with RETAIN is routed; False when there is no room for its message."""
         topic_name = run.routes[0].topic_name
+        if run.qos == 2:
+            latest = self._storing.get(topic_name)
+            if latest is None:  # a publish that came later, with a lower QoS, has been routed before this one
+                return True
         message = message_of(run)
         if message is None:
             self._messages.remove(topic_name)
@@ -127,18 +130,11 @@ class Retained:
             return False
         else:
             self._note_expiry(message)
-        if self._put_down is None:
-            return True
-        if run.qos == 2:
-            latest = self._storing.get(topic_name)
-            if latest is run:
-                del self._storing[topic_name]
-                return True
-            if latest is not None:  # the store has been given the message of a later publish, which will be routed
-                return True
-        else:
+        if run.qos < 2:
             self._storing.pop(topic_name, None)
-        self._tell(topic_name, message)
+            self._tell(topic_name, message)
+        elif latest is run:
+            del self._storing[topic_name]
         return True
 
     def refused(self, run: PublishRun) -> None:

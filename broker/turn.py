@@ -50,19 +50,27 @@ class Turn:
         if engine.connection_changes and engine.watch is not None:
             connection_changes, engine.connection_changes = engine.connection_changes, []
             engine.watch.changed(connection_changes)
-        changes = engine.changes
-        if changes and engine.store is not None:
-            engine.changes = []
-            engine.store.keep(changes)
+        store = engine.store
+        has_changes = False
+        if engine.changes and store is not None:
+            changes, engine.changes = engine.changes, []
+            store.keep(changes)
+            has_changes = True
         runs = engine.runs
         if runs and engine.sink is not None:
             engine.runs = []
             engine.sink.submit(runs)
-        if changes and engine.store is not None:
-            engine.store.flush()
+        if engine.changes and store is not None:  # of QoS 2 publishes that were stored at once, and are routed now
+            changes, engine.changes = engine.changes, []
+            store.keep(changes)
+            has_changes = True
+        if has_changes and store is not None:
+            store.flush()
         if engine.touched:
             engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
         if engine.held:
             for connection, wait_ms in engine.held:
                 self._loop.call_later(wait_ms / 1000, connection.resume_reading, PAUSED_BY_RATE)
             engine.held.clear()
+        if engine.changes:  # there was room for QoS 2 messages that had waited
+            self.schedule()

@@ -144,11 +144,11 @@ class Intake:
                 continue
             run.first_number = number
             number += len(run.ends)
-            if run.retain and stream.reads_back and not stream.acknowledges_on_receipt:
+            if (run.retain or run.waits_for_store) and stream.reads_back and not stream.acknowledges_on_receipt:
                 self._keep_first(run)
             stream.append(run)
             if stream.acknowledges_on_receipt and run.reliable and run.origin is not None:
-                run.origin.acknowledge(run)
+                self._acknowledge_receipt(run, run.origin)
             if stream not in touched:
                 touched.append(stream)
                 if self._figures is not None:
@@ -179,6 +179,13 @@ class Intake:
         """The client's session has ended."""
         if self._packet_ids is not None:
             self._packet_ids.forget(client_id)
+
+    def _acknowledge_receipt(self, run: PublishRun, origin: Origin) -> None:
+        """At once, but for what is owed to kept sessions: then their copies are the promise."""
+        if run.waits_for_store and self._when_durable is not None:
+            self._when_durable(lambda: origin.acknowledge(run))
+        else:
+            origin.acknowledge(run)
 
     def _keep_first(self, run: PublishRun) -> None:
         """A retained message whose record is kept elsewhere: who sent it is acknowledged when both are durable."""

@@ -6,25 +6,21 @@ The changes of a turn become items of one group with the turn's records, so that
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from broker.store import (
-    Durable,
-    RetainedChange,
-    SessionChange,
-    SessionEnd,
-    SessionRow,
-    SubscriptionChange,
-    SubscriptionEnd,
-    SubscriptionRow,
-)
+from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.session_item import MARK, SessionItem, decode_position
+from bridge.streams.sqlite_log import SqliteLog
+from bridge.streams.stored_records import read_records
+from broker.store import CopyRow, Durable, FlightRow, RetainedChange, SessionRow, SubscriptionRow
 
 if TYPE_CHECKING:
     from bridge.streams.sqlite_store import SqliteStore
     from broker.retained import RetainedMessage
-    from broker.store import Change, RetainedRow
+    from broker.store import Change, Position, RetainedRow, StoredRecord
 
 LOADED_ROWS = 10_000
 """Rows are read from the writer's connection in pieces of so many."""
@@ -53,35 +49,6 @@ class RetainedItem:
         ]
         if rows:
             connection.executemany("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    def committed(self) -> None:
-        """Nobody waits for it by name: see `DurableItem`."""
-
-
-class SessionItem:
-    """Statements about sessions, in order; they commit with their group."""
-
-    __slots__ = ("_statements",)
-
-    def __init__(self) -> None:
-        self._statements: list[tuple[str, tuple[object, ...]]] = []
-
-    def add(self, change: SessionChange | SessionEnd | SubscriptionChange | SubscriptionEnd) -> None:
-        add = self._statements.append
-        if isinstance(change, SessionChange):
-            add(("INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?, ?, ?)", change.row))
-        elif isinstance(change, SubscriptionChange):
-            add(("INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?, ?, ?, ?)", change.row))
-        elif isinstance(change, SubscriptionEnd):
-            whose = (change.client_id, change.topic_filter)
-            add(("DELETE FROM subscription WHERE client_id = ? AND filter = ?", whose))
-        else:
-            for table in ("session", "subscription"):
-                add((f"DELETE FROM {table} WHERE client_id = ?", (change.client_id,)))
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        for sql, values in self._statements:
-            connection.execute(sql, values)
 
     def committed(self) -> None:
         """Nobody waits for it by name: see `DurableItem`."""
@@ -120,8 +87,62 @@ class BrokerStore:
         yield from map(SessionRow._make, self._store.read_rows(sql, LOADED_ROWS))
 
     def load_subscriptions(self) -> Iterator[SubscriptionRow]:
-        sql = "SELECT client_id, filter, options, identifier, since, replay_filter, position FROM subscription"
-        yield from map(SubscriptionRow._make, self._store.read_rows(sql, LOADED_ROWS))
+        sql = "SELECT client_id, filter, options, identifier, since, replay_filter, position, begins FROM subscription"
+        position_by_text: dict[str, Position] = {}  # many begin where others do
+        for *values, text in self._store.read_rows(sql, LOADED_ROWS):
+            position = position_by_text.get(text)
+            if position is None:
+                position = position_by_text[text] = decode_position(text)
+            yield SubscriptionRow._make([*values, position])
+
+    def load_positions(self) -> dict[str, Position]:
+        rows = self._store.read_rows("SELECT client_id, position FROM owed", LOADED_ROWS)
+        return {client_id: decode_position(text) for client_id, text in rows}
+
+    def load_mark(self) -> Position | None:
+        found = list(self._store.read_rows(f"SELECT value FROM meta WHERE key = '{MARK}'", 1))
+        return decode_position(found[0][0]) if found else None
+
+    def load_flights(self) -> Iterator[FlightRow]:
+        sql = "SELECT client_id, packet_id, log, offset, is_released, retain, identifiers FROM flight ORDER BY number"
+        for *values, identifiers in self._store.read_rows(sql, LOADED_ROWS):
+            yield FlightRow._make([*values, tuple(json.loads(identifiers))])
+
+    def load_ended_flights(self) -> Iterator[tuple[str, int, int]]:
+        yield from self._store.read_rows("SELECT client_id, log, offset FROM ended_flight", LOADED_ROWS)
+
+    def load_copies(self) -> Iterator[CopyRow]:
+        sql = (
+            "SELECT client_id, number, qos, retain, identifiers, topic, frame, is_v5, publisher, received_ms FROM copy"
+            " ORDER BY client_id, number"
+        )
+        for row in self._store.read_rows(sql, LOADED_ROWS):
+            yield CopyRow._make([*row[:4], tuple(json.loads(row[4])), *row[5:]])
+
+    def hold(self, position: Position) -> None:
+        for log in self._logs():
+            log.hold(position.get(log.table.stream_id, 0))
+
+    def wanted(self) -> Position:
+        return {log.table.stream_id: log.wanted_first for log in self._logs() if log.wanted_first}
+
+    def read_records(self, position: Position, is_wanted: Callable[[str], bool]) -> Iterator[StoredRecord]:
+        for log in self._logs():
+            first = position.get(log.table.stream_id)
+            if first is not None and first < log.next_offset:
+                yield from read_records(self._store.path, log.table.stream_id, first, is_wanted)
+
+    def position(self) -> Position:
+        return {log.table.stream_id: log.next_offset for log in self._logs()}
+
+    def log_id(self, stream: object) -> int:
+        return stream.table.stream_id if isinstance(stream, SqliteLog) else 0
+
+    def _logs(self) -> Iterator[SqliteLog]:
+        """Those of streams; the spools of Kafka's are on their way to elsewhere."""
+        for name, log in self._store.logs.items():
+            if not name.startswith(SPOOL_PREFIX):
+                yield log
 
     def keep(self, changes: Sequence[Change]) -> None:
         retained: RetainedItem | None = None

@@ -44,6 +44,11 @@ def begin_new_life(connection: sqlite3.Connection) -> None:
                 begin_spool_anew(connection, stream_id, now_s)
         # A device has finished these exchanges since, and may use the packet ids for other messages.
         connection.execute("DELETE FROM unreleased")
+        # Nor may what was under way to them come again, when they have taken it; the rest is sent anew.
+        connection.execute(
+            "INSERT OR IGNORE INTO ended_flight SELECT client_id, log, offset FROM flight WHERE is_released AND log"
+        )
+        connection.execute("DELETE FROM flight")
         # Runs of the node that followed the copy have given ids to records; a node is not started once a second.
         connection.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'node_run'", (now_s,))
         connection.execute("DELETE FROM meta WHERE key = ?", (COPIED_MS,))

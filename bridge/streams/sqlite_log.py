@@ -49,6 +49,8 @@ class SqliteLog(OnePartition):
         self._pending: list[PublishRun] = []
         self._pending_bytes = 0
         self._is_trimmed = asyncio.Event()
+        self.wanted_first = 0
+        """Not 0: retention would begin here, and waits for `hold`."""
 
     @property
     def first_offset(self) -> int:
@@ -151,6 +153,16 @@ class SqliteLog(OnePartition):
     async def offset_keeping(self, bytes_max: int) -> int:
         """The offset from which on there is no more than `bytes_max`."""
         return await asyncio.wrap_future(self._store.writer.call_soon(lambda: self.table.offset_keeping(bytes_max)))
+
+    def hold(self, first: int) -> None:
+        """Records from `first` on are referred to, and none before them: retention goes no farther."""
+        self.table.held_from = first
+        if self.wanted_first <= first:
+            self.wanted_first = 0
+
+    def held_back(self, wanted_first: int) -> None:
+        """For the store, on the loop: retention has come to what is held."""
+        self.wanted_first = max(self.wanted_first, wanted_first)
 
     def take_pending(self) -> list[PublishRun]:
         """For the store: the queued runs, which now belong to the writer."""

@@ -18,9 +18,9 @@ from bridge.streams.log import StreamLogError
 
 FILE_NAME = "headrace.sqlite"
 LOCK_NAME = "headrace.lock"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic. 3: retained
-messages. 4: sessions."""
+messages. 4: sessions. 5: what they are owed."""
 SQLITE_VERSION_MIN = (3, 35, 0)
 PAGE_BYTES = 4096
 WAL_CHECKPOINT_BYTES = 32 * 1024 * 1024
@@ -66,6 +66,21 @@ CREATE TABLE IF NOT EXISTS device(
     keep_alive_s INTEGER NOT NULL, expiry_s INTEGER NOT NULL) WITHOUT ROWID
 """
 """Of any format version: a file gets the table when it is opened, and an older Headrace does not look at it."""
+
+_OWED_TABLES = """
+ALTER TABLE subscription ADD COLUMN begins TEXT NOT NULL DEFAULT '{}';      -- a position: {log: offset}
+CREATE TABLE owed(client_id TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE flight(
+    number INTEGER PRIMARY KEY, client_id TEXT NOT NULL, packet_id INTEGER NOT NULL,
+    log INTEGER NOT NULL, offset INTEGER NOT NULL, is_released INTEGER NOT NULL,
+    retain INTEGER NOT NULL, identifiers TEXT NOT NULL, UNIQUE(client_id, packet_id));
+CREATE TABLE copy(
+    client_id TEXT, number INTEGER, qos INTEGER NOT NULL, retain INTEGER NOT NULL, identifiers TEXT NOT NULL,
+    topic TEXT NOT NULL, frame BLOB NOT NULL, is_v5 INTEGER NOT NULL, publisher TEXT NOT NULL,
+    received_ms INTEGER NOT NULL, PRIMARY KEY(client_id, number)) WITHOUT ROWID;
+CREATE TABLE ended_flight(
+    client_id TEXT, log INTEGER, offset INTEGER, PRIMARY KEY(client_id, log, offset)) WITHOUT ROWID;
+"""
 
 _STREAM_TABLES = """
 CREATE TABLE batch_{id}(
@@ -189,7 +204,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if is_new:
         connection.executescript(
             f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; "
-            f"{_TABLES}{_RETAINED_TABLE}{_SESSION_TABLES}"
+            f"{_TABLES}{_RETAINED_TABLE}{_SESSION_TABLES}{_OWED_TABLES}"
             f"INSERT INTO meta VALUES ('format_version', {FORMAT_VERSION}), ('node_run', 0); COMMIT;"
         )
     connection.execute(_DEVICE_TABLE)
@@ -236,7 +251,18 @@ def _upgrade_to_4(connection: sqlite3.Connection) -> None:
     connection.executescript(f"BEGIN; {_SESSION_TABLES} {version} COMMIT;")
 
 
-UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {1: _upgrade_to_2, 2: _upgrade_to_3, 3: _upgrade_to_4}
+def _upgrade_to_5(connection: sqlite3.Connection) -> None:
+    """Nothing was known of what sessions are owed, and without a mark nothing from before is."""
+    version = "UPDATE meta SET value = 5 WHERE key = 'format_version';"
+    connection.executescript(f"BEGIN; {_OWED_TABLES} {version} COMMIT;")
+
+
+UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {
+    1: _upgrade_to_2,
+    2: _upgrade_to_3,
+    3: _upgrade_to_4,
+    4: _upgrade_to_5,
+}
 """From a format version to the function that brings a file to the next one, in one transaction."""
 
 

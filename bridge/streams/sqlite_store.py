@@ -49,8 +49,10 @@ class SqliteStore:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], int],
         reader_processes: int,
+        holds_rows: bool,
     ) -> None:
         self.path = path
+        self._holds_rows = holds_rows
         self.on_failure: Callable[[str], None] = _ignore
         """Called with a text when the disk refuses records; they stay queued."""
         self.on_recovered: Callable[[], None] = _ignore
@@ -85,8 +87,11 @@ class SqliteStore:
         loop: asyncio.AbstractEventLoop | None = None,
         clock: Callable[[], int] = clock_ms,
         reader_processes: int = READER_PROCESSES,
+        holds_rows: bool = False,
     ) -> SqliteStore:
         """Open or create the file of `data_dir`. It blocks for some milliseconds: for start-up.
+
+        With `holds_rows` retention drops nothing before `SqliteLog.hold` says what may go.
 
         Raises: DataDirectoryInUse, StoreNewer, StoreUnusable
         """
@@ -96,7 +101,13 @@ class SqliteStore:
             connection = open_writer(data_dir / FILE_NAME)
             begin_new_life(connection)
             return cls(
-                data_dir / FILE_NAME, lock, connection, loop or asyncio.get_running_loop(), clock, reader_processes
+                data_dir / FILE_NAME,
+                lock,
+                connection,
+                loop or asyncio.get_running_loop(),
+                clock,
+                reader_processes,
+                holds_rows,
             )
         except BaseException:
             lock.release()
@@ -138,7 +149,13 @@ class SqliteStore:
                 (age_ms_max, bytes_max, stream_id),
             )
         table = StreamTable(self._connection, stream_id, self._node_run, age_ms_max, bytes_max, self._clock)
-        upkeep = TableUpkeep(table, lambda extent: self._on_loop(lambda: self.logs[name].trimmed(extent)))
+        if self._holds_rows and not name.startswith(SPOOL_PREFIX):
+            table.held_from = 0
+        upkeep = TableUpkeep(
+            table,
+            lambda extent: self._on_loop(lambda: self.logs[name].trimmed(extent)),
+            lambda first: self._on_loop(lambda: self.logs[name].held_back(first)),
+        )
         self._upkeep_by_table[table] = upkeep
         self._upkeep.add(upkeep)
         return epoch, table

@@ -140,6 +140,8 @@ class StreamTable:
         """Records before this offset are no longer wanted, whatever retention says."""
         self.cut_before = 0
         """The same, and a row that holds others too is cut."""
+        self.held_from: int | None = None
+        """Records from here on must not be dropped yet: sessions refer to them. None: nobody does."""
         self.batch = f"batch_{stream_id}"
         self.chunk = f"chunk_{stream_id}"
         self.head_rows: deque[Row] = deque()

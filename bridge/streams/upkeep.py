@@ -34,6 +34,8 @@ SWEEP_TOPICS = 200
 LATEST_ROWS = 100
 LATEST_ROWS_AT_END = 5_000
 URGENT_RATIO = 1.05
+HELD_SHARE = 16
+"""So much of a stream is asked for beyond what retention would drop, when a session refers to it."""
 
 
 class LatestEntry(NamedTuple):
@@ -67,9 +69,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 class TableUpkeep:
     """Upkeep of one stream."""
 
-    def __init__(self, table: StreamTable, on_trimmed: Callable[[Extent], None]) -> None:
+    def __init__(
+        self,
+        table: StreamTable,
+        on_trimmed: Callable[[Extent], None],
+        on_held_back: Callable[[int], None] = lambda _first: None,
+    ) -> None:
         self.table = table
         self._on_trimmed = on_trimmed
+        self._on_held_back = on_held_back
+        self._asked_at: int | None = None
         self._merge_looked_at = -1
         self._sweep: Iterator[None] | None = None
         # By topic name: as many as the caller's own table of latest values has, which is bounded.
@@ -100,6 +109,7 @@ class TableUpkeep:
         count = rows_to_drop(
             oldest, table.stored_bytes, table.clock(), table.age_ms_max, table.bytes_max, table.drop_before
         )
+        count = self._not_held(oldest, count)
         if not count:
             return False
         end = oldest[count - 1].end
@@ -127,6 +137,22 @@ class TableUpkeep:
         self._on_trimmed(table.extent())
         return True
 
+    def _not_held(self, oldest: list[Row], count: int) -> int:
+        """How many of the rows that retention would drop it may drop; who holds the others is told, each time once."""
+        held_from = self.table.held_from
+        if held_from is None or not count or oldest[count - 1].end <= held_from:
+            return count
+        # A little more than this step needs, so that the next ones need not ask.
+        more = (self.table.next_offset - oldest[0].base) // HELD_SHARE
+        first = oldest[count - 1].end + more
+        self._ask(held_from, first)
+        return sum(row.end <= held_from for row in oldest[:count])
+
+    def _ask(self, held_from: int, first: int) -> None:
+        if held_from != self._asked_at:
+            self._asked_at = held_from
+            self._on_held_back(first)
+
     def _oldest_rows(self) -> list[Row]:
         """As many as one step may drop."""
         oldest: list[Row] = []
@@ -143,6 +169,9 @@ class TableUpkeep:
         table = self.table
         row = table.oldest_row
         if row is None or not row.base < table.cut_before < row.end:
+            return False
+        if table.held_from is not None and table.held_from < table.cut_before:
+            self._ask(table.held_from, table.cut_before)
             return False
         with transaction(table.connection):
             cut = cut_row(table, row, table.cut_before)

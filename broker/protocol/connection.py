@@ -37,6 +37,7 @@ from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements
 from broker.protocol.handlers.publish import take_judged
 from broker.publish_run import PublishRun
+from broker.store import Durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -307,6 +308,12 @@ class Connection:
     def acknowledge(self, run: PublishRun) -> None:
         """The run is stored, or needs no storing."""
         self.engine.stored(run)
+        if run.qos == 2 and run.waits_for_store:  # it has been routed just now, to sessions that need a copy
+            self.engine.changes.append(Durable(lambda: self._acknowledge(run)))
+        else:
+            self._acknowledge(run)
+
+    def _acknowledge(self, run: PublishRun) -> None:
         run.is_done = True
         if self.pending_acks:
             self.release_acks()

@@ -20,12 +20,12 @@ PACKET_ID_MAX = 65_535
 class Flight:
     """Rows `row` to `end_row - 1` of `run` (or of a piece of a replay), sent with the packet ids from `first_id` on."""
 
-    __slots__ = ("end_row", "first_id", "identifiers", "retain", "row", "run", "share")
+    __slots__ = ("end_row", "first_id", "identifiers", "is_durable", "retain", "row", "run", "share")
 
     def __init__(
         self,
         first_id: int,
-        run: PublishRun | ReplayPiece,
+        run: PublishRun | ReplayPiece | None,
         row: int,
         end_row: int,
         retain: bool = False,
@@ -34,6 +34,7 @@ class Flight:
     ) -> None:
         self.first_id = first_id
         self.run = run
+        """None: it was read back after PUBREC, when only the id counts."""
         self.row = row
         self.end_row = end_row
         self.retain = retain
@@ -41,6 +42,8 @@ class Flight:
         """The subscription identifiers that the rows name; they and RETAIN are the same when they are sent again."""
         self.share = share
         """As in `Delivery`."""
+        self.is_durable = True
+        """False: the store does not know of it yet, so nothing has been sent."""
 
 
 class Inflight:

@@ -12,6 +12,7 @@ from broker.store import SessionRow, SubscriptionRow
 
 if TYPE_CHECKING:
     from broker.sessions.session import Session
+    from broker.store import Position
 
 NO_LOCAL = 0x04
 RETAIN_AS_PUBLISHED = 0x08
@@ -48,7 +49,9 @@ def decode_will(frame: bytes, is_v5: bool) -> Will:
     return Will(packet.topic_name, packet.payload, packet.qos, packet.retain, packet.properties)
 
 
-def subscription_row(client_id: str, subscription: Subscription, replay: ReplayState | None) -> SubscriptionRow:
+def subscription_row(
+    client_id: str, subscription: Subscription, replay: ReplayState | None, begins: Position
+) -> SubscriptionRow:
     """What is kept of a subscription, with the place of a replay."""
     options = (
         subscription.qos
@@ -64,6 +67,7 @@ def subscription_row(client_id: str, subscription: Subscription, replay: ReplayS
         replay.since if replay is not None else None,
         replay.topic_filter if replay is not None else "",
         replay.position if replay is not None else "",
+        begins,
     )
 
 

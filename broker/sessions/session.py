@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.metrics import Metrics
     from broker.outbox import Outbox
+    from broker.owed import Owed
     from broker.protocol.close_reason import CloseReason
     from broker.sessions.aliases import OutboundAliases
     from broker.sessions.replays import Replay
@@ -96,6 +97,7 @@ class Session:
         "is_kept",
         "is_v5",
         "outbox",
+        "owed",
         "packet_bytes_max",
         "queue",
         "queued_bytes",
@@ -121,6 +123,8 @@ class Session:
         self.expires_at_s = 0
         self.is_kept = False
         """The store has it."""
+        self.owed: Owed | None = None
+        """Not None: the store has to know what is sent and queued."""
         self.quota = config.inflight_messages_max
         """The client's Receive Maximum, or our own bound if that is lower (MQTT 5 §4.9)."""
         self.packet_bytes_max = 0
@@ -198,6 +202,8 @@ class Session:
 
         `now_ms` is for messages that have waited, retained ones: their message expiry interval is reduced by that.
         """
+        if self.owed is not None:
+            self.owed.given(self, delivery, qos, retain, identifiers)
         if self.queue or self.outbox is None:
             self._enqueue(delivery, qos, retain, identifiers)
             return
@@ -305,7 +311,10 @@ class Session:
             else:
                 parts = delivery.reliable_parts(self.is_v5, qos).copy()
             parts[1::2] = PACKET_IDS[flight.first_id : flight.first_id + sent]
-            outbox.append(b"".join(parts))
+            if qos == 2 and self.owed is not None:
+                self.owed.send(self, flight, retain, identifiers, b"".join(parts))
+            else:
+                outbox.append(b"".join(parts))
             outbox.messages_out += sent
             self._metrics.messages_delivered += sent
             row += sent
@@ -326,7 +335,11 @@ class Session:
             return 1
         front, back = frame
         flight = self.inflight.add(*compact(run, row, row + 1), qos, retain, identifiers, delivery.share)
-        self.outbox.append(front + PACKET_IDS[flight.first_id] + back)
+        data = front + PACKET_IDS[flight.first_id] + back
+        if qos == 2 and self.owed is not None:
+            self.owed.send(self, flight, retain, identifiers, data)
+        else:
+            self.outbox.append(data)
         self.outbox.messages_out += 1
         self._metrics.messages_delivered += 1
         return 1
@@ -402,10 +415,13 @@ class Session:
         self.held = deque(
             (qos, Flight(each.first_id, each.run, each.row, each.end_row, each.retain, each.identifiers))
             for qos, each in inflight.in_order()
+            if each.is_durable  # the others are sent when they are
         )
         self.held_messages = sum(flight.end_row - flight.row for _, flight in self.held)
         self._send_held(now_ms)
         for flight in inflight.uncompleted:
+            if not flight.is_durable:
+                continue
             first_id = flight.first_id
             outbox.append(pubrel[4 * first_id : 4 * (first_id + flight.end_row - flight.row)])
 
@@ -428,13 +444,15 @@ class Session:
                 self.held_messages -= 1
                 if holds(inflight.unacknowledged if qos == 1 else inflight.unreceived, first_id):
                     one = Flight(first_id, flight.run, row, row + 1, flight.retain, flight.identifiers)
-                    self._resend_flight(one, qos, now_ms)
+                    self.resend_flight(one, qos, now_ms)
             held.popleft()
         self.held = None
         return True
 
-    def _resend_flight(self, flight: Flight, qos: int, now_ms: int) -> None:
+    def resend_flight(self, flight: Flight, qos: int, now_ms: int) -> None:
+        """Send some PUBLISHes again, with DUP."""
         assert self.outbox is not None
+        assert flight.run is not None
         assert self.inflight is not None
         for row in range(flight.row, flight.end_row):
             if isinstance(flight.run, ReplayPiece):
@@ -454,9 +472,27 @@ class Session:
                 self._metrics.dropped_messages["packet_too_large"] += 1
                 take(self.inflight.unacknowledged if qos == 1 else self.inflight.unreceived, packet_id)
                 self.inflight.count -= 1
+                if qos == 2 and self.owed is not None:
+                    self.owed.end(self, [packet_id])
                 continue
             front = bytes((front[0] | 0x08,)) + front[1:]  # DUP [MQTT-3.3.1-1]
             self.outbox.append(front + PACKET_IDS[packet_id] + back)
+
+    def oldest_owed(self) -> int | None:
+        """The number of the oldest message that the client has not taken, replays aside; None: there is none."""
+        oldest: int | None = None
+        if self.inflight is not None:
+            for flights in (self.inflight.unacknowledged, self.inflight.unreceived):
+                for flight in flights:
+                    if isinstance(flight.run, PublishRun):
+                        number = flight.run.number + flight.row
+                        oldest = number if oldest is None else min(oldest, number)
+                        break
+        if self.queue:
+            delivery = self.queue[0].delivery
+            number = delivery.run.number + delivery.row
+            oldest = number if oldest is None else min(oldest, number)
+        return oldest
 
 
 def rows_bytes(run: PublishRun, row: int, end_row: int) -> int:
@@ -489,4 +525,9 @@ def compact(run: PublishRun, row: int, end_row: int) -> tuple[PublishRun, int, i
         is_plain=run.is_plain,
     )
     copy.expires_at_ms = run.expires_at_ms
+    copy.stream = run.stream
+    copy.number = run.number + row
+    copy.log_id = run.log_id
+    if run.base_offset >= 0:
+        copy.base_offset = run.base_offset + row
     return copy, 0, end_row - row

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
 from tests.support import mqtt_wire as wire
 from tests.support.conditions import eventually
-from tests.support.mqtt_client import ConnectionEnded, RawClient
+from tests.support.mqtt_client import RawClient
 from tests.support.server import ServerProcess
 
 NO_STREAM = 'default_stream = false\n[[streams]]\nname = "mem"\ntopics = ["mem/#"]\nstorage = "memory"\n'
@@ -73,49 +72,3 @@ def test_its_expiry_goes_on_over_a_restart(server: ServerProcess) -> None:
             return found
 
     eventually(lambda: left() == {"kept/long"})
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_twenty_kills_while_retained_messages_are_written(tmp_path: Path) -> None:
-    """One publisher sends rising numbers to ten topics: after each kill no topic is behind its last acknowledgement."""
-    chance = random.Random(11)
-    rounds_in_flight = 0
-    with ServerProcess(tmp_path / "data") as server:
-        acknowledged: dict[str, int] = {}
-        sent: dict[str, int] = {}
-        number = 0
-        for round_number in range(20):
-            qos = 1 + round_number % 2
-            enough = chance.randrange(50, 400)
-            client = RawClient(server.mqtt_port, wire.V311)
-            client.connect(f"p{round_number}")
-            waiting: dict[int, tuple[str, int]] = {}
-            answered = 0
-            try:
-                while True:
-                    while len(waiting) < 40:
-                        number += 1
-                        topic = f"kept/{number % 10}"
-                        packet_id = number % 60_000 + 1
-                        sent[topic] = number
-                        waiting[packet_id] = (topic, number)
-                        client.send(wire.publish(topic, b"%d" % number, qos, packet_id, version=wire.V311, retain=True))
-                    packet = client.next_packet()
-                    if packet.packet_type == wire.PUBREC:
-                        client.send(wire.acknowledgement(wire.PUBREL, packet.packet_id))
-                    if packet.packet_type in (wire.PUBACK, wire.PUBREC):
-                        topic, value = waiting.pop(packet.packet_id)
-                        acknowledged[topic] = max(acknowledged.get(topic, 0), value)
-                        answered += 1
-                        if answered == enough:
-                            server.kill()
-            except (ConnectionEnded, OSError):
-                client.close()
-            rounds_in_flight += bool(waiting)
-            server.start()
-            found = retained_now(server, "kept/#", 10)
-            for topic, value in acknowledged.items():
-                assert value <= int(found[topic]) <= sent[topic], f"round {round_number}, {topic}"
-        assert rounds_in_flight >= 15
-        server.terminate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import mqtt_wire as wire
+from tests.support.kept_subscriber import KeptSubscriber
 from tests.support.mqtt_client import RawClient
 from tests.support.server import ServerProcess
 
@@ -33,3 +34,58 @@ def test_a_subscription_holds_from_its_suback_on(server: ServerProcess, how: str
             properties = KEPT if client.version == wire.V5 else None
             assert again.connect(f"k{client.version}", clean=False, properties=properties).session_present
             again.expect_publish("held/1", b"while it was away")
+
+
+def test_an_offline_session_gets_each_message_once_and_in_order(server: ServerProcess) -> None:
+    """Published and acknowledged, with QoS 1 and 2, around two kills and a stop."""
+    subscribers = [KeptSubscriber(server.mqtt_port, f"k{version}", version) for version in (wire.V311, wire.V5)]
+    for subscriber in subscribers:
+        assert subscriber.connect(is_new=True).subscribe(("owed/#", 2)) == [2]
+        subscriber.close()
+    sent: list[tuple[str, bytes, int]] = []
+    for how in ("kill", "kill", "terminate"):
+        with RawClient(server.mqtt_port) as publisher:
+            publisher.connect()
+            for number in range(40):
+                qos = 1 + number % 2
+                sent.append((f"owed/{qos}", b"%d" % len(sent), qos))
+                publisher.publish_acknowledged(*sent[-1])
+        getattr(server, how)()
+        server.start()
+    for subscriber in subscribers:
+        subscriber.connect()
+        subscriber.drain(lambda one=subscriber: len(one.received) >= len(sent))  # type: ignore[misc]
+        subscriber.close()
+        for topic in ("owed/1", "owed/2"):  # in order for each topic and QoS [MQTT-4.6.0-6]
+            of_topic = [each for each in sent if each[0] == topic]
+            assert [each for each in subscriber.received if each[0] == topic] == of_topic
+
+
+def test_a_message_that_was_on_its_way_comes_again(server: ServerProcess) -> None:
+    """With QoS 2 under its packet id, with DUP, and after PUBREC not at all."""
+    subscriber = KeptSubscriber(server.mqtt_port, "k", wire.V5)
+    client = subscriber.connect(is_new=True)
+    client.subscribe(("owed/#", 2))
+    with RawClient(server.mqtt_port) as publisher:
+        publisher.connect()
+        for number in range(3):
+            publisher.publish_acknowledged("owed/2", b"%d" % number, 2)
+        publisher.publish_acknowledged("owed/1", b"3", 1)
+    found = [client.next_packet() for _ in range(4)]
+    client.send(wire.acknowledgement(wire.PUBREC, found[0].packet_id))
+    assert client.expect(wire.PUBREL).packet_id == found[0].packet_id
+    server.kill()
+    subscriber.close()
+    server.start()
+    client = subscriber.connect()
+    again = [client.next_packet() for _ in range(4)]
+    of_qos_2 = [packet for packet in again if packet.packet_type == wire.PUBLISH and packet.qos == 2]
+    assert [(each.packet_id, each.payload, each.dup) for each in of_qos_2] == [
+        (each.packet_id, each.payload, True) for each in found[1:3]
+    ]
+    (pubrel,) = [packet for packet in again if packet.packet_type == wire.PUBREL]
+    assert pubrel.packet_id == found[0].packet_id
+    (of_qos_1,) = [packet for packet in again if packet.packet_type == wire.PUBLISH and packet.qos == 1]
+    assert of_qos_1.payload == b"3"
+    client.expect_nothing()
+    subscriber.close()

@@ -15,11 +15,22 @@ from broker.presence import PresenceWatch
 from broker.publish_run import PublishRun
 from broker.store import (
     Change,
+    CopiesEnd,
+    CopiesTaken,
+    CopyRow,
+    FlightRow,
+    FlightsEnd,
+    FlightsReleased,
+    FlightsSent,
+    MarkChange,
+    Position,
+    PositionChange,
     RetainedChange,
     RetainedRow,
     SessionChange,
     SessionEnd,
     SessionRow,
+    StoredRecord,
     SubscriptionChange,
     SubscriptionEnd,
     SubscriptionRow,
@@ -108,6 +119,17 @@ class HoldingStore:
         self.rows = rows
         self.sessions: dict[str, SessionRow] = {}
         self.subscriptions: dict[tuple[str, str], SubscriptionRow] = {}
+        self.positions: dict[str, Position] = {}
+        self.mark: Position | None = None
+        self.flights: dict[tuple[str, int], FlightRow] = {}
+        self.ended_flights: set[tuple[str, int, int]] = set()
+        self.copies: dict[tuple[str, int], CopyRow] = {}
+        self.held: Position = {}
+        self.wanted_first = 0
+        """Not 0: retention of log 1 waits."""
+        self.records: list[StoredRecord] = []
+        """What is committed to the log number 1; tests put it there."""
+        self.next_offset = 0
         self.changes: list[Change] = []
         """Those that are not durable yet."""
         self.retained: dict[str, bytes | None] = {}
@@ -122,6 +144,51 @@ class HoldingStore:
 
     def load_subscriptions(self) -> Sequence[SubscriptionRow]:
         return list(self.subscriptions.values())
+
+    def load_positions(self) -> dict[str, Position]:
+        return dict(self.positions)
+
+    def load_mark(self) -> Position | None:
+        return self.mark
+
+    def load_flights(self) -> Sequence[FlightRow]:
+        return list(self.flights.values())
+
+    def load_ended_flights(self) -> Sequence[tuple[str, int, int]]:
+        return sorted(self.ended_flights)
+
+    def load_copies(self) -> Sequence[CopyRow]:
+        return sorted(self.copies.values())
+
+    def hold(self, position: Position) -> None:
+        self.held = position
+
+    def wanted(self) -> Position:
+        return {1: self.wanted_first} if self.wanted_first > self.held.get(1, 0) else {}
+
+    def read_records(self, position: Position, is_wanted: Callable[[str], bool]) -> Sequence[StoredRecord]:
+        return [each for each in self.records if each.offset >= position.get(1, 0) and is_wanted(each.topic_name)]
+
+    def position(self) -> Position:
+        return {1: self.next_offset}
+
+    def drop_records_before(self, offset: int) -> None:
+        """What retention does."""
+        assert offset <= self.held.get(1, 0)
+        self.records = [each for each in self.records if each.offset >= offset]
+
+    def log_id(self, stream: object) -> int:
+        return 1 if isinstance(stream, StreamDouble) else 0
+
+    def record(self, run: PublishRun) -> None:
+        """Commit a run to the log: give its rows their offsets."""
+        run.base_offset = self.next_offset
+        for row, route in enumerate(run.routes):
+            frame = run.data[run.frame_start(row) : run.ends[row]]
+            self.records.append(
+                StoredRecord(1, self.next_offset, route.topic_name, frame, run.is_v5, run.client_id, run.received_at_ms)
+            )
+            self.next_offset += 1
 
     def keep(self, changes: Sequence[Change]) -> None:
         self.changes.extend(changes)
@@ -138,15 +205,54 @@ class HoldingStore:
             elif isinstance(change, SessionChange):
                 self.sessions[change.row.client_id] = change.row
             elif isinstance(change, SubscriptionChange):
-                self.subscriptions[change.row.client_id, change.row.topic_filter] = change.row
+                key = (change.row.client_id, change.row.topic_filter)
+                before = self.subscriptions.get(key, change.row)
+                self.subscriptions[key] = change.row._replace(begins=before.begins)
+            elif isinstance(change, PositionChange):
+                self._change_position(change)
+            elif isinstance(change, MarkChange):
+                self.mark = change.position
+            elif isinstance(change, FlightsSent):
+                for row in change.rows:
+                    self.flights.pop((row.client_id, row.packet_id), None)
+                    self.flights[row.client_id, row.packet_id] = row
+            elif isinstance(change, FlightsReleased):
+                for packet_id in range(change.first_id, change.first_id + change.count):
+                    row = self.flights[change.client_id, packet_id]
+                    self.flights[change.client_id, packet_id] = row._replace(is_released=True)
+            elif isinstance(change, FlightsEnd):
+                for packet_id in change.packet_ids:
+                    row = self.flights.pop((change.client_id, packet_id))
+                    if row.log_id:
+                        self.ended_flights.add((row.client_id, row.log_id, row.offset))
+                    else:
+                        self.copies.pop((row.client_id, row.offset), None)
+            elif isinstance(change, CopiesTaken):
+                for copied in change.rows:
+                    self.copies.setdefault((copied.client_id, copied.number), copied)
+            elif isinstance(change, CopiesEnd):
+                for key in [key for key in self.copies if key[0] == change.client_id and key[1] < change.before]:
+                    del self.copies[key]
             elif isinstance(change, SubscriptionEnd):
                 del self.subscriptions[change.client_id, change.topic_filter]
             elif isinstance(change, SessionEnd):
                 del self.sessions[change.client_id]
+                self.positions.pop(change.client_id, None)
+                self.copies = {key: row for key, row in self.copies.items() if key[0] != change.client_id}
+                self.flights = {key: row for key, row in self.flights.items() if key[0] != change.client_id}
                 for key in [key for key in self.subscriptions if key[0] == change.client_id]:
                     del self.subscriptions[key]
             else:
                 change.tell()
+
+    def _change_position(self, change: PositionChange) -> None:
+        if change.position is None:
+            self.positions.pop(change.client_id, None)
+        else:
+            self.positions[change.client_id] = change.position
+        for ended in sorted(self.ended_flights):
+            if ended[0] == change.client_id and ended[2] < change.settled.get(ended[1], 0):
+                self.ended_flights.remove(ended)
 
 
 class EngineClient:
@@ -240,4 +346,7 @@ def make_engine(
 ) -> Engine:
     engine = Engine(BrokerConfig(**limits), sink, None, store, watch)
     engine.restore(NOW_MS)
+    if store is not None:
+        turn(engine)
+        store.commit()
     return engine

@@ -46,6 +46,8 @@ def receive_acknowledgements(connection: Connection, data: bytes, position: int,
     else:
         reached = _take_run(inflight.uncompleted, PUBCOMP_STREAM, data, position)
         inflight.count -= (reached - position) // 4
+    if first_byte == 0x70 and reached > position and session.owed is not None:
+        session.owed.end(session, [data[at] << 8 | data[at + 1] for at in range(position + 2, reached, 4)])
     if reached > position and (session.queue or session.replays or session.held):
         session.send_queued(now_ms)
     return reached
@@ -78,9 +80,15 @@ def _take_pubrecs(connection: Connection, inflight: Inflight, data: bytes, posit
         first_id = flight.first_id
         if not count or data[position : position + 4 * count] != PUBREC_STREAM[4 * first_id : 4 * (first_id + count)]:
             return position
-        inflight.uncompleted.append(Flight(first_id, flight.run, flight.row, flight.row + count))
+        received = Flight(first_id, flight.run, flight.row, flight.row + count)
+        inflight.uncompleted.append(received)
         take_first(flights, count)
-        connection.outbox.append(PUBREL_STREAM[4 * first_id : 4 * (first_id + count)])
+        pubrels = PUBREL_STREAM[4 * first_id : 4 * (first_id + count)]
+        owed = connection.session.owed if connection.session is not None else None
+        if owed is not None and connection.session is not None:
+            owed.release(connection.session, received, pubrels)
+        else:
+            connection.outbox.append(pubrels)
         position += 4 * count
     return position
 
@@ -116,6 +124,8 @@ def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
     if inflight is not None and flight is not None:
         if packet.reason_code >= 0x80:
             inflight.count -= 1
+            if session.owed is not None:
+                session.owed.end(session, [packet.packet_id])
             session.send_queued(now_ms)
             return
         inflight.uncompleted.append(flight)
@@ -126,7 +136,11 @@ def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
     # Known without being here: its PUBREL was lost with the connection.
     is_known = flight is not None or (inflight is not None and holds(inflight.uncompleted, packet.packet_id))
     reason_code = 0 if is_known else PACKET_ID_NOT_FOUND
-    connection.outbox.append(encode_pubrel(Pubrel(packet.packet_id, reason_code), connection.protocol_level))
+    answer = encode_pubrel(Pubrel(packet.packet_id, reason_code), connection.protocol_level)
+    if flight is not None and session.owed is not None:
+        session.owed.release(session, flight, answer)
+    else:
+        connection.outbox.append(answer)
 
 
 def handle_pubcomp(connection: Connection, packet: Pubcomp, now_ms: int) -> None:
@@ -142,6 +156,8 @@ def handle_pubcomp(connection: Connection, packet: Pubcomp, now_ms: int) -> None
         return
     if take(inflight.uncompleted, packet.packet_id) is not None:
         inflight.count -= 1
+        if session.owed is not None:
+            session.owed.end(session, [packet.packet_id])
         session.send_queued(now_ms)
     elif holds(inflight.unacknowledged, packet.packet_id) or holds(inflight.unreceived, packet.packet_id):
         raise ProtocolError("PUBCOMP for a message that was not released")

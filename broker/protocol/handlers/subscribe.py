@@ -246,6 +246,7 @@ def _send_retained(
     packet = message.publish()
     route = connection.engine.router.add_route(message.topic_name, message.topic_name.encode())
     run = make_run(packet, route, message.is_v5, message.client_id, message.received_at_ms, None)
+    run.stream = None  # it is no new record
     delivery = Delivery(run, 0, 1, packet.qos > 0)
     identifiers = (subscription.subscription_identifier,) if subscription.subscription_identifier else ()
     qos = min(packet.qos, subscription.qos)

@@ -86,8 +86,8 @@ async def test_many_changes_of_one_topic_are_one_write(open_store: OpenStore, tm
 async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: OpenStore) -> None:
     file = open_store()
     kept_one = SessionRow("kept", True, 60, 7_000, b"\x30\x03\x00\x01a", 5, 6_000)
-    usual = SubscriptionRow("kept", "a/#", 0x2E, 9, None, "", "")
-    replay = SubscriptionRow("kept", "$replay/-1h/b", 1, 0, "-1h", "b", "place")
+    usual = SubscriptionRow("kept", "a/#", 0x2E, 9, None, "", "", {})
+    replay = SubscriptionRow("kept", "$replay/-1h/b", 1, 0, "-1h", "b", "place", {1: 7})
     await kept(
         BrokerStore(file, lambda: None),
         SessionChange(kept_one._replace(expires_at_ms=0)),

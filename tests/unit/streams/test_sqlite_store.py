@@ -114,12 +114,12 @@ async def test_a_file_of_format_1_is_read_on_and_upgraded(
         for base, count, column in connection.execute("SELECT base, count, topics FROM batch_1").fetchall():
             ids = array("I", sorted(RowTopics(column, count).count_by_id()))
             connection.execute("UPDATE batch_1 SET topics = ? WHERE base = ?", (ids.tobytes(), base))
-        for table in ("retained", "session", "subscription"):
+        for table in ("retained", "session", "subscription", "owed", "flight", "ended_flight", "copy"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE meta SET value = 1 WHERE key = 'format_version'")
     connection.close()
     again = opened_log(open_store())
-    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'format_version'") == [(4,)]
+    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'format_version'") == [(5,)]
     assert query(tmp_path, "SELECT topic FROM retained UNION ALL SELECT client_id FROM session") == []
     for _ in range(40):
         await again.store(again.maker.run(numbers(5)))

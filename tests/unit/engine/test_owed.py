@@ -1,0 +1,338 @@
+"""What kept sessions are owed over a kill: found again by mark, positions and packet ids; QoS 2 not twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.codec.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
+from tests.support.engine_client import NOW_MS, EngineClient, HoldingSink, HoldingStore, make_engine, turn
+from tests.unit.engine.test_engine import of_type, payloads, publish
+from tests.unit.engine.test_kept_sessions import kept_client
+
+if TYPE_CHECKING:
+    from broker.engine import Engine
+
+
+class Server:
+    """An engine with a log and a store that survive its end."""
+
+    def __init__(self, *, with_log: bool = True) -> None:
+        self.sink = HoldingSink() if with_log else None
+        self.store = HoldingStore()
+        self.engine: Engine = make_engine(self.sink, self.store)
+        self.publisher = self._connect_publisher()
+        self.packet_id = 0
+
+    def _connect_publisher(self) -> EngineClient:
+        client = EngineClient(self.engine)
+        client.connect("publisher")
+        return client
+
+    def restart(self) -> None:
+        """kill -9, and a start with what was durable."""
+        self.store.changes.clear()
+        if self.sink is not None:
+            self.sink.runs.clear()
+        self.engine = make_engine(self.sink, self.store)
+        self.publisher = self._connect_publisher()
+        turn(self.engine)
+        self.store.commit()
+
+    def commit(self) -> None:
+        """Everything handed over becomes durable, in order, until nothing is left to do."""
+        while self.store.changes or (self.sink is not None and self.sink.runs):
+            self.store.commit()
+            if self.sink is not None:
+                for run in self.sink.runs:
+                    self.store.record(run)
+                self.sink.commit()
+            turn(self.engine)
+
+    def tick(self) -> None:
+        self.engine.tick(NOW_MS)
+        turn(self.engine)
+        self.commit()
+
+    def publish(self, *texts: bytes, qos: int = 1, topic: str = "a") -> None:
+        """Publish and have it acknowledged."""
+        for text in texts:
+            self.packet_id += 1
+            self.publisher.send(publish(topic, text, qos, self.packet_id))
+            self.commit()
+            if qos == 2:
+                self.publisher.send(Pubrel(self.packet_id))
+                self.commit()
+
+    def subscriber(self, qos: int = 2, topic_filter: str = "a") -> EngineClient:
+        client = kept_client(self.engine)
+        client.subscribe(topic_filter, qos)
+        self.commit()
+        client.received()
+        return client
+
+    def back(self) -> EngineClient:
+        """The subscriber connects again."""
+        client = kept_client(self.engine)
+        self.commit()
+        return client
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("ticks", [0, 1, 3])
+def test_an_offline_session_gets_what_was_acknowledged_in_order(server: Server, qos: int, ticks: int) -> None:
+    server.subscriber().lose()
+    server.publish(b"1", b"2", qos=qos)
+    for _ in range(ticks):
+        server.tick()
+    server.publish(b"3", qos=qos)
+    server.restart()
+    server.publish(b"4", qos=qos)
+    server.restart()
+    found = of_type(server.back().received(), Publish)
+    assert payloads(found) == [b"1", b"2", b"3", b"4"]
+    assert {packet.qos for packet in found} == {qos}
+
+
+def test_what_was_sent_and_not_acknowledged_comes_again(server: Server) -> None:
+    client = server.subscriber(1)
+    server.publish(b"1")
+    assert payloads(client.received()) == [b"1"]
+    server.restart()
+    assert payloads(server.back().received()) == [b"1"]
+
+
+def test_what_was_taken_before_the_mark_does_not(server: Server) -> None:
+    client = server.subscriber(1)
+    server.publish(b"1", b"2")
+    for packet in of_type(client.received(), Publish):
+        client.send(Puback(packet.packet_id))
+    server.tick()
+    assert server.store.mark == {1: 2}
+    assert not server.store.positions
+    server.restart()
+    assert payloads(server.back().received()) == []
+
+
+def test_messages_from_before_a_subscription_are_not_its(server: Server) -> None:
+    server.subscriber(1, "other")
+    server.publish(b"before")
+    client = kept_client(server.engine)
+    client.subscribe("a", 1)
+    server.commit()
+    server.publish(b"after")
+    server.restart()
+    assert payloads(server.back().received()) == [b"after"]
+
+
+def test_a_slow_acknowledgement_holds_the_position_back(server: Server) -> None:
+    """Later messages are acknowledged first; the one that is not comes after the crash, and so may they."""
+    client = server.subscriber(1)
+    server.publish(b"1")
+    (first,) = of_type(client.received(), Publish)
+    server.tick()
+    server.publish(b"2", b"3")
+    for packet in of_type(client.received(), Publish):
+        client.send(Puback(packet.packet_id))
+    server.tick()
+    server.tick()
+    server.restart()
+    assert payloads(server.back().received())[0] == b"1"
+    del first
+
+
+class TestQos2:
+    """[MQTT-4.3.3-1..6] over a kill: a packet id stands for the same message, and no message comes twice."""
+
+    def test_a_publish_waits_until_its_packet_id_is_durable(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publisher.send(publish("a", b"1", 2, 1))
+        assert server.sink is not None
+        server.store.record(server.sink.runs[0])
+        server.sink.commit()
+        turn(server.engine)
+        assert client.received() == []
+        server.commit()
+        assert payloads(client.received()) == [b"1"]
+        assert server.store.flights["k", 1].offset == 0
+
+    def test_it_comes_again_with_its_packet_id_and_dup(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publish(b"1", b"2", qos=2)
+        client.received()
+        server.restart()
+        found = of_type(server.back().received(), Publish)
+        assert [(each.payload, each.packet_id, each.dup) for each in found] == [(b"1", 1, True), (b"2", 2, True)]
+
+    def test_pubrel_waits_until_pubrec_is_durable_and_comes_again(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publish(b"1", qos=2)
+        client.received()
+        client.send(Pubrec(1))
+        assert client.received() == []
+        server.commit()
+        assert of_type(client.received(), Pubrel)
+        server.restart()
+        again = server.back()
+        assert [type(packet) for packet in again.received()] == [Pubrel]
+        again.send(Pubcomp(1))
+        server.publish(b"2", qos=2)
+        assert payloads(again.received()) == [b"2"]
+
+    def test_a_message_that_is_over_does_not_come_again_before_the_mark(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publish(b"1", qos=2)
+        client.received()
+        client.send(Pubrec(1))
+        server.commit()
+        client.send(Pubcomp(1))
+        server.commit()
+        assert server.store.mark == {1: 0}
+        server.restart()
+        assert server.back().received() == []
+        server.tick()
+        assert not server.store.ended_flights
+
+    def test_packet_ids_go_on_behind_those_in_flight(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publish(b"1", qos=2)
+        client.received()
+        server.restart()
+        server.publish(b"2", qos=2)
+        found = of_type(server.back().received(), Publish)
+        assert [(each.payload, each.packet_id) for each in found] == [(b"1", 1), (b"2", 2)]
+
+    def test_a_reconnect_before_it_is_durable_sends_it_once(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publisher.send(publish("a", b"1", 2, 1))
+        assert server.sink is not None
+        server.store.record(server.sink.runs[0])
+        server.sink.commit()
+        turn(server.engine)
+        client.lose()
+        again = kept_client(server.engine)
+        assert payloads(again.received()) == []
+        server.commit()
+        assert payloads(again.received()) == [b"1"]
+
+
+def test_positions_are_written_once_a_second_and_not_for_each_message(server: Server) -> None:
+    server.subscriber(1).lose()
+    server.tick()
+    server.publish(b"1")
+    server.publisher.send(*[publish("a", b"x", 1, packet_id) for packet_id in range(100, 200)])
+    assert not server.store.changes
+    server.commit()
+    server.tick()
+    assert server.store.positions == {"k": {1: 0}}
+    assert server.store.mark == {1: 101}
+
+
+class TestCopies:
+    """Where no record can be referred to, the message itself is kept, and acknowledged after that."""
+
+    @pytest.fixture
+    def server(self) -> Server:
+        return Server(with_log=False)
+
+    @pytest.mark.parametrize("qos", [1, 2])
+    def test_a_message_of_no_stream_is_copied_before_it_is_acknowledged(self, server: Server, qos: int) -> None:
+        server.subscriber().lose()
+        server.publisher.send(publish("a", b"1", qos, 1))
+        assert server.publisher.received() == []
+        server.commit()
+        assert len(server.publisher.received()) == 1
+        server.packet_id = 1
+        server.publish(b"2", qos=qos)
+        server.restart()
+        assert payloads(server.back().received()) == [b"1", b"2"]
+
+    def test_without_a_kept_subscriber_nothing_is_copied(self, server: Server) -> None:
+        server.publisher.send(publish("a", b"1", 1, 1))
+        assert of_type(server.publisher.received(), Puback)
+        assert not server.store.copies
+
+    def test_copies_go_when_they_are_taken(self, server: Server) -> None:
+        client = server.subscriber(1)
+        server.publish(b"1", b"2")
+        assert len(server.store.copies) == 2
+        for packet in of_type(client.received(), Publish):
+            client.send(Puback(packet.packet_id))
+        server.tick()
+        assert not server.store.copies
+
+    def test_qos_2_is_not_given_twice(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publish(b"1", b"2", qos=2)
+        client.received()
+        client.send(Pubrec(1))
+        server.commit()
+        client.send(Pubcomp(1))
+        server.commit()
+        server.restart()
+        found = of_type(server.back().received(), Publish)
+        assert [(each.payload, each.packet_id, each.dup) for each in found] == [(b"2", 2, True)]
+
+    def test_a_retained_message_on_its_way_is_one(self) -> None:
+        server = Server()
+        server.publisher.send(publish("a", b"kept", 1, 1, retain=True))
+        server.commit()
+        server.subscriber(1)
+        server.restart()
+        (found,) = of_type(server.back().received(), Publish)
+        assert (found.payload, found.retain) == (b"kept", True)
+
+    def test_a_session_that_ends_takes_its_copies_along(self, server: Server) -> None:
+        server.subscriber().lose()
+        server.publish(b"1")
+        EngineClient(server.engine, 5).connect("k", clean=True)
+        turn(server.engine)
+        server.commit()
+        assert not server.store.copies
+
+
+class TestRetention:
+    """A record that a session refers to is copied before it is dropped."""
+
+    def test_records_are_held_until_they_are_copied(self, server: Server) -> None:
+        server.subscriber().lose()
+        server.publish(b"1", b"2")
+        server.publish(b"3", qos=2)
+        server.tick()
+        assert server.store.held == {1: 0}
+        server.store.wanted_first = 2
+        server.tick()
+        assert server.store.held == {1: 3}
+        assert server.engine.owed is not None
+        assert server.engine.owed.copied == 3
+        server.store.drop_records_before(3)
+        server.restart()
+        assert payloads(server.back().received()) == [b"1", b"2", b"3"]
+
+    def test_a_message_on_its_way_keeps_its_packet_id(self, server: Server) -> None:
+        client = server.subscriber()
+        server.publish(b"1", b"2", qos=2)
+        client.received()
+        client.send(Pubrec(1))
+        server.commit()
+        server.tick()
+        server.store.wanted_first = 2
+        server.tick()
+        server.store.drop_records_before(2)
+        server.restart()
+        again = server.back().received()
+        (found,) = of_type(again, Publish)
+        assert (found.payload, found.packet_id, found.dup) == (b"2", 2, True)
+        (pubrel,) = of_type(again, Pubrel)
+        assert pubrel.packet_id == 1
+
+    def test_without_sessions_nothing_is_held(self, server: Server) -> None:
+        server.publish(b"1", b"2")
+        server.tick()
+        assert server.store.held == {1: 2}
