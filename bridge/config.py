@@ -88,9 +88,12 @@ class Mqtt(Section):
         1_000, ge=1, le=65_535, description="QoS 1 and 2 messages sent to a client that it has not acknowledged."
     )
     queued_messages_max: Count = Field(
-        10_000, ge=0, description="Messages kept for a session beyond those; over it the newest are dropped."
+        10_000, ge=0, description="Messages kept for a session beyond those; over it some are dropped."
     )
     queued_bytes_max: Size = Field(16 * MIB, ge=0, description="The same in bytes.")
+    queued_drop: Literal["newest", "oldest"] = Field(
+        "newest", description="Which messages of a session are dropped over these two limits."
+    )
     outbox_bytes_max: Size = Field(
         8 * MIB, ge=64 * KIB, description="Waiting for a slow subscriber; over it QoS 0 is dropped for it."
     )

@@ -43,7 +43,9 @@ class BrokerConfig:
     """QoS 1 and 2 messages sent to one client and not yet acknowledged by it."""
     queued_messages_max: int = 10_000
     queued_bytes_max: int = 16 * MIB
-    """What one session keeps beyond `inflight_messages_max`; the newest is dropped above it."""
+    """What one session keeps beyond `inflight_messages_max`."""
+    queued_drop: Literal["newest", "oldest"] = "newest"
+    """Which of its messages are dropped above that."""
     outbox_bytes_max: int = 8 * MIB
     """Bytes waiting for a subscriber that reads slowly; above it QoS 0 is dropped for it."""
     outbox_reliable_bytes_max: int = MIB

@@ -101,24 +101,21 @@ class Owed:
         """A kept session's position may have changed."""
         self._active.add(session)
 
-    def given(self, session: Session, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...]) -> None:
-        """A kept session is sent something, or something is queued for it."""
+    def given(
+        self, session: Session, delivery: Delivery, count: int, qos: int, retain: bool, identifiers: tuple[int, ...]
+    ) -> None:
+        """The first `count` rows were sent to a kept session, or queued for it."""
         self._active.add(session)
         run = delivery.run
         # Which member of a shared subscription has a message is nowhere but here.
-        if not run.log_id and (delivery.share or not self.store.log_id(run.stream)):
-            self._copy(session, delivery, qos, retain, identifiers)
-
-    def _copy(self, session: Session, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...]) -> None:
-        run = delivery.run
-        if not run.number:  # the server's own, or a retained message that is sent again
-            self.number(run)
+        if run.log_id or (not delivery.share and self.store.log_id(run.stream)):
+            return
         if run.routes[delivery.row].topic_name.startswith(SYSTEM_PREFIX):
             return
-        rows = range(delivery.row, delivery.end_row)
+        rows = range(delivery.row, delivery.row + count)
         self._put_down(CopiesTaken([copy_row(session, run, row, qos, retain, identifiers) for row in rows]))
         self._copying.setdefault(session, 0)
-        self.copies += len(rows)
+        self.copies += count
 
     def forget(self, session: Session) -> None:
         """A session has ended, or is kept no more."""

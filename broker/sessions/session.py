@@ -202,15 +202,19 @@ class Session:
 
         `now_ms` is for messages that have waited, retained ones: their message expiry interval is reduced by that.
         """
-        if self.owed is not None:
-            self.owed.given(self, delivery, qos, retain, identifiers)
+        owed = self.owed
+        if owed is not None and not delivery.run.number:  # the server's own, or a retained message
+            owed.number(delivery.run)
         if self.queue or self.outbox is None:
-            self._enqueue(delivery, qos, retain, identifiers)
-            return
-        sent_row = self._send(delivery, qos, retain, identifiers, now_ms)
-        if sent_row < delivery.end_row:
-            rest = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable, delivery.share)
-            self._enqueue(rest, qos, retain, identifiers)
+            taken = self._enqueue(delivery, qos, retain, identifiers)
+        else:
+            sent_row = self._send(delivery, qos, retain, identifiers, now_ms)
+            taken = sent_row - delivery.row
+            if sent_row < delivery.end_row:
+                rest = Delivery(delivery.run, sent_row, delivery.end_row, delivery.is_reliable, delivery.share)
+                taken += self._enqueue(rest, qos, retain, identifiers)
+        if owed is not None and taken:
+            owed.given(self, delivery, taken, qos, retain, identifiers)
 
     def deliver_special(self, delivery: Delivery, target: Target, now_ms: int) -> None:
         """Rows for a subscription whose options make its frames its own."""
@@ -346,8 +350,11 @@ class Session:
 
     # The queue
 
-    def _enqueue(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...]) -> None:
+    def _enqueue(self, delivery: Delivery, qos: int, retain: bool, identifiers: tuple[int, ...]) -> int:
+        """Queue the first rows, as many as the limits allow; returns how many."""
         config = self._config
+        if config.queued_drop == "oldest":
+            self._make_room(delivery)
         run, row, end_row = delivery.run, delivery.row, delivery.end_row
         count = min(end_row - row, config.queued_messages_max - self.queued_messages)
         if count < end_row - row or self.queued_bytes >= config.queued_bytes_max:
@@ -355,7 +362,7 @@ class Session:
             self._metrics.limits.hit("queued_messages_max" if is_by_count else "queued_bytes_max")
         if count <= 0 or self.queued_bytes >= config.queued_bytes_max:
             self._metrics.dropped_messages["queue_full"] += end_row - row
-            return
+            return 0
         if count < end_row - row:
             self._metrics.dropped_messages["queue_full"] += end_row - row - count
         if self.queue is None:
@@ -368,6 +375,32 @@ class Session:
         self.queued_bytes += size
         self._metrics.queued_messages += count
         self._metrics.queued_bytes += size
+        return count
+
+    def _make_room(self, delivery: Delivery) -> None:
+        """Drop the oldest of the queue until the rows fit, or nothing is left."""
+        config, queue = self._config, self.queue
+        messages_max = config.queued_messages_max - (delivery.end_row - delivery.row)
+        bytes_max = config.queued_bytes_max - rows_bytes(delivery.run, delivery.row, delivery.end_row)
+        dropped = dropped_bytes = 0
+        is_by_count = self.queued_messages > messages_max
+        while queue and (
+            self.queued_messages - dropped > messages_max or self.queued_bytes - dropped_bytes > bytes_max
+        ):
+            first = queue[0].delivery
+            dropped += 1
+            dropped_bytes += rows_bytes(first.run, first.row, first.row + 1)
+            if first.row + 1 == first.end_row:
+                queue.popleft()
+            else:
+                queue[0].delivery = Delivery(first.run, first.row + 1, first.end_row, first.is_reliable, first.share)
+        if dropped:
+            self._metrics.limits.hit("queued_messages_max" if is_by_count else "queued_bytes_max")
+            self._metrics.dropped_messages["queue_full"] += dropped
+            self.queued_messages -= dropped
+            self.queued_bytes -= dropped_bytes
+            self._metrics.queued_messages -= dropped
+            self._metrics.queued_bytes -= dropped_bytes
 
     def unsent(self) -> int:
         """Messages of its own in the queue, which nobody else gets when it ends."""

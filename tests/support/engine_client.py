@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from broker.codec.decode import Decoder
 from broker.codec.encode import encode
@@ -342,7 +343,7 @@ def make_engine(
     sink: HoldingSink | None = None,
     store: HoldingStore | None = None,
     watch: PresenceWatch | None = None,
-    **limits: int,
+    **limits: Any,
 ) -> Engine:
     engine = Engine(BrokerConfig(**limits), sink, None, store, watch)
     engine.restore(NOW_MS)

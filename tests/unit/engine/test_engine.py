@@ -762,3 +762,31 @@ def test_route_cache_is_bounded_and_forgotten_topics_still_arrive() -> None:
     assert len(engine.router.routes) <= 100
     publisher.send(publish("/".join("x" * 150)))
     assert len(payloads(subscriber.received())) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "limits", "kept"),
+    [
+        ("newest", {"queued_messages_max": 2}, [b"1", b"2"]),
+        ("oldest", {"queued_messages_max": 2}, [b"3", b"4"]),
+        ("oldest", {"queued_bytes_max": 17}, [b"3", b"4"]),
+        ("oldest", {"queued_messages_max": 0}, []),
+    ],
+)
+def test_queued_drop_says_which_messages_go(policy: str, limits: dict[str, object], kept: list[bytes]) -> None:
+    """Each is a frame of 8 bytes. What goes is counted."""
+    engine = make_engine(queued_drop=policy, **limits)
+    client = EngineClient(engine)
+    client.connect("k", clean=False)
+    client.subscribe("a", 1)
+    client.lose()
+    publisher = EngineClient(engine)
+    publisher.connect("p")
+    for number in range(1, 5):
+        publisher.send(publish("a", b"%d" % number, 1, number))
+    assert engine.metrics.dropped_messages["queue_full"] == 4 - len(kept)
+    assert engine.metrics.queued_messages == len(kept)
+    again = EngineClient(engine)
+    again.connect("k", clean=False)
+    assert payloads(again.received()) == kept
+    assert (engine.metrics.queued_messages, engine.metrics.queued_bytes) == (0, 0)

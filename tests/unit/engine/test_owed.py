@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 class Server:
     """An engine with a log and a store that survive its end."""
 
-    def __init__(self, *, with_log: bool = True) -> None:
+    def __init__(self, *, with_log: bool = True, **limits: object) -> None:
+        self.limits = limits
         self.sink = HoldingSink() if with_log else None
         self.store = HoldingStore()
-        self.engine: Engine = make_engine(self.sink, self.store)
+        self.engine: Engine = make_engine(self.sink, self.store, **self.limits)
         self.publisher = self._connect_publisher()
         self.packet_id = 0
 
@@ -35,7 +36,7 @@ class Server:
         self.store.changes.clear()
         if self.sink is not None:
             self.sink.runs.clear()
-        self.engine = make_engine(self.sink, self.store)
+        self.engine = make_engine(self.sink, self.store, **self.limits)
         self.publisher = self._connect_publisher()
         turn(self.engine)
         self.store.commit()
@@ -295,6 +296,21 @@ class TestCopies:
         turn(server.engine)
         server.commit()
         assert not server.store.copies
+
+    def test_what_the_limits_drop_is_not_copied(self) -> None:
+        server = Server(with_log=False, queued_messages_max=2)
+        server.subscriber().lose()
+        server.publish(b"1", b"2", b"3")
+        assert len(server.store.copies) == 2
+
+    def test_copies_of_what_is_dropped_later_go_too(self) -> None:
+        server = Server(with_log=False, queued_messages_max=2, queued_drop="oldest")
+        server.subscriber().lose()
+        server.publish(b"1", b"2", b"3")
+        server.tick()
+        assert len(server.store.copies) == 2
+        server.restart()
+        assert payloads(server.back().received()) == [b"2", b"3"]
 
 
 class TestRetention:
