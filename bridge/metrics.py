@@ -34,6 +34,7 @@ class NodeCollector(Collector):
         yield _gauge("headrace_ready", "1 while the node takes and stores messages", int(node.is_ready))
         yield _gauge("headrace_uptime_seconds", "Since the start", time.time() - node.started_at_ms / 1000)
         yield from self._broker()
+        yield from self._kept()
         yield from self._replays()
         yield from self._shared()
         yield from self._streams()
@@ -88,6 +89,21 @@ class NodeCollector(Collector):
         for key in sorted(COUNTED):
             hits.add_metric([key], counts.get(key, 0))
         yield hits
+
+    def _kept(self) -> Iterator[Metric]:
+        engine = self._node.broker.engine
+        yield CounterMetricFamily(
+            "headrace_retained_expired", "Retained messages whose time was over", value=engine.retained.expired
+        )
+        if engine.owed is not None:
+            yield CounterMetricFamily(
+                "headrace_session_copies",
+                "Messages copied for sessions: no log can be referred to",
+                value=engine.owed.copies,
+            )
+            yield CounterMetricFamily(
+                "headrace_retention_copies", "Messages copied before retention dropped them", value=engine.owed.copied
+            )
 
     def _replays(self) -> Iterator[Metric]:
         source, replays = self._node.replays, self._node.broker.engine.replays

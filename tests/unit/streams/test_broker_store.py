@@ -11,7 +11,16 @@ from bridge.streams.sqlite_schema import FILE_NAME
 from broker.retained import RetainedMessage
 from broker.store import (
     Change,
+    CopiesEnd,
+    CopiesTaken,
+    CopyRow,
     Durable,
+    FlightRow,
+    FlightsEnd,
+    FlightsReleased,
+    FlightsSent,
+    MarkChange,
+    PositionChange,
     RetainedChange,
     SessionChange,
     SessionEnd,
@@ -104,3 +113,85 @@ async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: 
     store = BrokerStore(open_store(), lambda: None)
     assert list(store.load_sessions()) == [kept_one]
     assert sorted(store.load_subscriptions()) == sorted([replay, usual])
+
+
+async def test_what_sessions_are_owed_is_there_after_a_restart(open_store: OpenStore) -> None:
+    file = open_store()
+    flight = FlightRow("k", 1, 1, 10, False, True, (4, 5))
+    copied = CopyRow("k", 7, 1, True, (3,), "a/b", FRAME, False, "p", 5)
+    await kept(
+        BrokerStore(file, lambda: None),
+        MarkChange({1: 3}),
+        MarkChange({1: 9, 2: 4}),
+        PositionChange("k", {1: 2}, {1: 2}),
+        PositionChange("gone", {1: 2}, {1: 2}),
+        PositionChange("gone", None, {1: 9}),
+        FlightsSent([flight, flight._replace(packet_id=2, offset=11), flight._replace(packet_id=3, offset=12)]),
+        FlightsSent([FlightRow("k", 4, 0, 8, False, False, ())]),
+        CopiesTaken([copied, copied._replace(number=8), copied._replace(number=2)]),
+        CopiesTaken([copied._replace(qos=2)]),
+        CopiesEnd("k", 3),
+        FlightsReleased("k", 1, 2),
+        FlightsEnd("k", [1, 4]),
+    )
+    await file.close()
+    store = BrokerStore(open_store(), lambda: None)
+    assert store.load_mark() == {1: 9, 2: 4}
+    assert store.load_positions() == {"k": {1: 2}}
+    assert list(store.load_flights()) == [
+        flight._replace(packet_id=2, offset=11, is_released=True),
+        flight._replace(packet_id=3, offset=12),
+    ]
+    assert list(store.load_ended_flights()) == [("k", 1, 10)]
+    assert list(store.load_copies()) == [copied]
+    await kept(store, PositionChange("k", {1: 11}, {1: 11}))
+    assert not list(store.load_ended_flights())
+    await kept(store, SessionEnd("k"))
+    assert not [*store.load_flights(), *store.load_copies(), *store.load_positions()]
+
+
+async def test_a_packet_id_that_is_given_again_comes_last(open_store: OpenStore) -> None:
+    store = BrokerStore(open_store(), lambda: None)
+    flight = FlightRow("k", 1, 1, 10, False, False, ())
+    await kept(
+        store,
+        FlightsSent([flight, flight._replace(packet_id=2, offset=11)]),
+        FlightsEnd("k", [1]),
+        FlightsSent([flight._replace(offset=12)]),
+    )
+    assert [row.offset for row in store.load_flights()] == [11, 12]
+
+
+async def test_records_are_read_from_a_place_on_by_topic_and_qos(open_store: OpenStore) -> None:
+    file = open_store()
+    store = BrokerStore(file, lambda: None)
+    log = file.open_log("s")
+    maker = RunMaker(log)
+    for qos in (1, 0, 1, 2):
+        log.append(maker.run(numbers(3), qos=qos))
+        log.flush()
+    await wait_until(lambda: log.next_offset == 12)
+    log_id = store.log_id(log)
+    assert store.position() == {log_id: 12}
+    wanted = maker.topic_names[1]
+    found = list(store.read_records({log_id: 2}, lambda topic_name: topic_name == wanted))
+    assert [(record.offset, record.topic_name) for record in found] == [(7, wanted), (10, wanted)]
+    assert not list(store.read_records({log_id: 0}, lambda topic_name: False))
+    assert store.log_id(object()) == 0
+
+
+async def test_retention_waits_for_what_is_held(open_store: OpenStore, quick_upkeep: None) -> None:
+    file = open_store(holds_rows=True)
+    store = BrokerStore(file, lambda: None)
+    log = file.open_log("s", retention_age_ms=1)
+    maker = RunMaker(log)
+    for end in range(3, 31, 3):
+        log.append(maker.run(numbers(3)))
+        log.flush()
+        await wait_until(lambda end=end: log.next_offset == end)  # type: ignore[misc]
+    log_id = store.log_id(log)
+    await wait_until(lambda: bool(store.wanted()))
+    assert log.first_offset == 0
+    store.hold({log_id: 30})
+    assert not store.wanted()
+    await wait_until(lambda: log.first_offset == 30)
