@@ -401,7 +401,8 @@ class Engine:
         else:
             copies = self.owed.copies
             delivered_to = self.router.route(run)
-            run.waits_for_store = self.owed.copies != copies
+            if self.owed.copies != copies:
+                self.owed.wait_for_copies(run)
         if run.unmatched is not None and self.replays is not None and self.replays.count:
             run.unmatched = None  # a replay may take them, later: nobody knows yet
         return delivered_to

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from broker.delivery import Delivery
     from broker.sessions.inflight import Flight
     from broker.sessions.session import Session
+    from broker.sink import Origin
     from broker.store import Change, Position, Store
 
 MARKS_MAX = 4_096
@@ -85,6 +86,7 @@ class Owed:
         """Sessions that may have copies, and the number before which none is left."""
         self._copied_before: dict[Session, int] = {}
         """Of these sessions every message with a lower number is a copy, whatever log it came from."""
+        self._paused: set[Origin] = set()
         self._held: Position | None = None
         """From where on records are not to be dropped, as the store has been told."""
         self._seconds = 0
@@ -116,6 +118,13 @@ class Owed:
         self._put_down(CopiesTaken([copy_row(session, run, row, qos, retain, identifiers) for row in rows]))
         self._copying.setdefault(session, 0)
         self.copies += count
+
+    def wait_for_copies(self, run: PublishRun) -> None:
+        """Copies of a run were made; while they cannot be stored, its publisher is not read from."""
+        run.waits_for_store = True
+        if run.origin is not None and self.store.is_failing():
+            run.origin.pause_reading()
+            self._paused.add(run.origin)
 
     def forget(self, session: Session) -> None:
         """A session has ended, or is kept no more."""
@@ -182,6 +191,10 @@ class Owed:
     def tick(self) -> None:
         """Note where each session that got something stands, and the mark for all the others."""
         self._seconds += 1
+        if self._paused and not self.store.is_failing():
+            paused, self._paused = self._paused, set()
+            for origin in paused:
+                origin.resume_reading()
         mark = self.store.position()
         is_new = not self._marks or mark != self._marks[-1]
         if is_new:

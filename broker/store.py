@@ -276,6 +276,9 @@ class Store(Protocol):
     def log_id(self, stream: object) -> int:
         """The number of the log of `SinkTopic.stream`; 0: its records cannot be referred to."""
 
+    def is_failing(self) -> bool:
+        """Nothing becomes durable at the moment; what was handed over waits."""
+
     def hold(self, position: Position) -> None:
         """Records from there on are referred to: retention leaves them until the next call."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.retained_item import RetainedItem
 from bridge.streams.session_item import MARK, SessionItem, decode_position
 from bridge.streams.sqlite_log import SqliteLog
 from bridge.streams.stored_records import read_records
@@ -19,39 +20,10 @@ from broker.store import CopyRow, Durable, FlightRow, RetainedChange, SessionRow
 
 if TYPE_CHECKING:
     from bridge.streams.sqlite_store import SqliteStore
-    from broker.retained import RetainedMessage
     from broker.store import Change, Position, RetainedRow, StoredRecord
 
 LOADED_ROWS = 10_000
 """Rows are read from the writer's connection in pieces of so many."""
-
-
-class RetainedItem:
-    """Retained messages by topic name, None for those that are cleared; they commit with their group."""
-
-    __slots__ = ("_message_by_topic",)
-
-    def __init__(self) -> None:
-        self._message_by_topic: dict[str, RetainedMessage | None] = {}
-
-    def add(self, change: RetainedChange) -> None:
-        """The latest change of a topic is the one that is written."""
-        self._message_by_topic[change.topic_name] = change.message
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        cleared = [(topic_name,) for topic_name, message in self._message_by_topic.items() if message is None]
-        if cleared:
-            connection.executemany("DELETE FROM retained WHERE topic = ?", cleared)
-        rows: list[RetainedRow] = [
-            (topic_name, each.frame, each.is_v5, each.client_id, each.received_at_ms, each.expires_at_ms)
-            for topic_name, each in self._message_by_topic.items()
-            if each is not None
-        ]
-        if rows:
-            connection.executemany("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    def committed(self) -> None:
-        """Nobody waits for it by name: see `DurableItem`."""
 
 
 class DurableItem:
@@ -118,6 +90,9 @@ class BrokerStore:
         )
         for row in self._store.read_rows(sql, LOADED_ROWS):
             yield CopyRow._make([*row[:4], tuple(json.loads(row[4])), *row[5:]])
+
+    def is_failing(self) -> bool:
+        return self._store.failure is not None
 
     def hold(self, position: Position) -> None:
         for log in self._logs():

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
+from bridge.streams.retained_item import RetainedItem
 from bridge.streams.sqlite_table import StreamTable
 from broker.publish_run import PublishRun
 
@@ -123,6 +124,8 @@ class SqliteWriter:
                 last = self._waiting[-1] if self._waiting else None
                 if type(item) is AppendItem and type(last) is AppendItem and last.table is item.table:
                     last.runs += item.runs  # few items, also while the disk is full for long
+                elif type(item) is RetainedItem and type(last) is RetainedItem:
+                    last.absorb(item)
                 else:
                     self._waiting.append(item)
         if was_empty:

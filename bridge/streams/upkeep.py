@@ -144,8 +144,7 @@ class TableUpkeep:
             return count
         # A little more than this step needs, so that the next ones need not ask.
         more = (self.table.next_offset - oldest[0].base) // HELD_SHARE
-        first = oldest[count - 1].end + more
-        self._ask(held_from, first)
+        self._ask(held_from, min(oldest[count - 1].end + more, self.table.next_offset))
         return sum(row.end <= held_from for row in oldest[:count])
 
     def _ask(self, held_from: int, first: int) -> None:

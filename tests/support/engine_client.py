@@ -125,6 +125,7 @@ class HoldingStore:
         self.flights: dict[tuple[str, int], FlightRow] = {}
         self.ended_flights: set[tuple[str, int, int]] = set()
         self.copies: dict[tuple[str, int], CopyRow] = {}
+        self.fails = False
         self.held: Position = {}
         self.wanted_first = 0
         """Not 0: retention of log 1 waits."""
@@ -160,6 +161,9 @@ class HoldingStore:
 
     def load_copies(self) -> Sequence[CopyRow]:
         return sorted(self.copies.values())
+
+    def is_failing(self) -> bool:
+        return self.fails
 
     def hold(self, position: Position) -> None:
         self.held = position

@@ -297,6 +297,19 @@ class TestCopies:
         server.commit()
         assert not server.store.copies
 
+    def test_while_they_cannot_be_stored_their_publisher_is_not_read(self, server: Server) -> None:
+        server.subscriber().lose()
+        server.store.fails = True
+        server.publisher.send(publish("other", b"1", 1, 1))
+        assert server.publisher.transport.is_reading
+        server.publisher.send(publish("a", b"1", 1, 2))
+        assert not server.publisher.transport.is_reading
+        server.engine.tick(NOW_MS)
+        assert not server.publisher.transport.is_reading
+        server.store.fails = False
+        server.engine.tick(NOW_MS)
+        assert server.publisher.transport.is_reading
+
     def test_what_the_limits_drop_is_not_copied(self) -> None:
         server = Server(with_log=False, queued_messages_max=2)
         server.subscriber().lose()
