@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from broker.store import Change, Position, RetainedRow, StoredRecord
 
 LOADED_ROWS = 10_000
-"""Rows are read from the writer's connection in pieces of so many."""
+"""Rows are read in pieces of so many."""
 
 
 class DurableItem:

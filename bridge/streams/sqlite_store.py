@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bridge.streams.sqlite_schema import (
     DataDirectoryLock,
     create_stream_tables,
     next_node_run,
+    open_reader,
     open_writer,
 )
 from bridge.streams.sqlite_table import StreamTable
@@ -207,10 +209,11 @@ class SqliteStore:
         self._queued.append(item)
 
     def read_rows(self, sql: str, rows_max: int) -> Iterator[tuple[Any, ...]]:
-        """The rows of a SELECT, read in pieces of `rows_max`. It blocks: for start-up, while nothing is written."""
-        cursor = self.writer.call(lambda: self._connection.execute(sql))
-        while rows := self.writer.call(lambda: cursor.fetchmany(rows_max)):
-            yield from rows
+        """The committed rows of a SELECT, read in pieces of `rows_max`. It blocks: for start-up."""
+        with closing(open_reader(self.path)) as connection:
+            cursor = connection.execute(sql)
+            while rows := cursor.fetchmany(rows_max):
+                yield from rows
 
     def submit(self, item: WriteItem) -> None:
         """Queue something else that commits in order with the records."""
