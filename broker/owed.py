@@ -179,7 +179,8 @@ class Owed:
     def _reference(self, session: Session, flight: Flight, row: int) -> tuple[int, int]:
         """Log and offset; (0, number) for a copy."""
         run = flight.run
-        assert isinstance(run, PublishRun)
+        if not isinstance(run, PublishRun):  # a replay goes on where it stood; only the packet id is known
+            return 0, 0
         number = run.number + row
         log_id = run.log_id or self.store.log_id(run.stream)
         if log_id <= 0 or flight.share or number < self._copied_before.get(session, 0):

@@ -9,7 +9,7 @@ from broker.delivery import Delivery
 from broker.protocol.handlers.publish import make_run
 from broker.sessions.inflight import PACKET_ID_MAX, Flight, Inflight
 from broker.shared import ShareGroup
-from broker.store import FlightsEnd
+from broker.store import FlightsReleased
 
 if TYPE_CHECKING:
     from broker.engine import Engine
@@ -149,13 +149,16 @@ class OwedMessages:
 
     def _restore_flight(self, session: Session, row: FlightRow) -> None:
         run = self._run_by_flight.get((row.client_id, row.packet_id))
-        if run is None and not row.is_released:  # its record is gone: nothing can be sent again under this id
-            self._engine.changes.append(FlightsEnd(row.client_id, [row.packet_id]))
-            return
+        is_released = row.is_released
+        if run is None and not is_released:
+            # There is nothing to send again: of a replay, or its record is gone. The client may have got it and wait
+            # for PUBREL; else it would take the next message with this packet id for the same one.
+            is_released = True
+            self._engine.changes.append(FlightsReleased(row.client_id, row.packet_id, 1))
         if session.inflight is None:
             session.inflight = Inflight()
         inflight = session.inflight
         flight = Flight(row.packet_id, run, 0, 1, row.retain, row.identifiers)
-        (inflight.uncompleted if row.is_released else inflight.unreceived).append(flight)
+        (inflight.uncompleted if is_released else inflight.unreceived).append(flight)
         inflight.count += 1
         inflight.next_id = row.packet_id % PACKET_ID_MAX + 1

@@ -194,7 +194,11 @@ class Replay:
             if room <= 0:
                 break
             flight = inflight.add(piece, row, min(end_row, row + room), qos)
-            outbox.append(piece.numbered(row, flight.end_row, flight.first_id))
+            frames = piece.numbered(row, flight.end_row, flight.first_id)
+            if qos == 2 and session.owed is not None:
+                session.owed.send(session, flight, False, (), frames)
+            else:
+                outbox.append(frames)
             row = flight.end_row
         self._row = row
         outbox.messages_out += row - first_row

@@ -200,6 +200,20 @@ class TestQos2:
         server.tick()
         assert not server.store.ended_flights
 
+    def test_a_packet_id_without_its_record_is_released(self, server: Server) -> None:
+        """Else the client would take the next message with this id for the one that it has."""
+        client = server.subscriber()
+        server.publish(b"1", qos=2)
+        client.received()
+        server.store.records.clear()
+        server.restart()
+        again = server.back()
+        (pubrel,) = of_type(again.received(), Pubrel)
+        assert pubrel.packet_id == 1
+        again.send(Pubcomp(1))
+        server.publish(b"2", qos=2)
+        assert payloads(again.received()) == [b"2"]
+
     def test_packet_ids_go_on_behind_those_in_flight(self, server: Server) -> None:
         client = server.subscriber()
         server.publish(b"1", qos=2)
