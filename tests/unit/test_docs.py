@@ -24,7 +24,7 @@ DOCUMENTS = [
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_PATH = re.compile(r"`((?:broker|bridge|devices|tests|scripts|config|docs|docker)/[A-Za-z0-9_./-]+)`")
 NO_LIMITS = {
-    *("level", "format", "bind", "allowed_origins", "root_path", "allow_anonymous", "shared_choice"),
+    *("level", "format", "bind", "allowed_origins", "root_path", "allow_anonymous", "shared_choice", "queued_drop"),
     *("bootstrap_servers", "security_protocol", "required", "compression"),
     *(key for key in key_names(Kafka) if key.startswith(("sasl_", "ssl_"))),
 }
