@@ -46,7 +46,7 @@ MANY_SESSIONS_S = 10
 
 
 def copy_row(
-    session: Session, run: PublishRun, row: int, qos: int, retain: bool, identifiers: tuple[int, ...]
+    session: Session, run: PublishRun, row: int, qos: int, retain: bool, identifiers: tuple[int, ...], share: str
 ) -> CopyRow:
     """One row of a run, for one session."""
     frame = run.data[run.frame_start(row) : run.ends[row]]
@@ -61,6 +61,7 @@ def copy_row(
         run.is_v5,
         run.client_id,
         run.received_at_ms,
+        share,
     )
 
 
@@ -115,7 +116,9 @@ class Owed:
         if run.routes[delivery.row].topic_name.startswith(SYSTEM_PREFIX):
             return
         rows = range(delivery.row, delivery.row + count)
-        self._put_down(CopiesTaken([copy_row(session, run, row, qos, retain, identifiers) for row in rows]))
+        self._put_down(
+            CopiesTaken([copy_row(session, run, row, qos, retain, identifiers, delivery.share) for row in rows])
+        )
         self._copying.setdefault(session, 0)
         self.copies += count
 
@@ -270,7 +273,7 @@ class Owed:
                 if not isinstance(run, PublishRun):
                     continue
                 for row in range(flight.row, flight.end_row):
-                    rows.append(copy_row(session, run, row, qos, flight.retain, flight.identifiers))
+                    rows.append(copy_row(session, run, row, qos, flight.retain, flight.identifiers, flight.share))
                     if qos == 2:
                         packet_id = flight.first_id + row - flight.row
                         number = run.number + row
@@ -280,7 +283,7 @@ class Owed:
         for queued in session.queue or ():
             delivery = queued.delivery
             rows += [
-                copy_row(session, delivery.run, row, queued.qos, queued.retain, queued.identifiers)
+                copy_row(session, delivery.run, row, queued.qos, queued.retain, queued.identifiers, delivery.share)
                 for row in range(delivery.row, delivery.end_row)
             ]
         self._copied_before[session] = self.next_number

@@ -33,6 +33,7 @@ class PublishRun:
         "ends",
         "expires_at_ms",
         "first_number",
+        "floor",
         "is_done",
         "is_plain",
         "is_v5",
@@ -107,6 +108,9 @@ class PublishRun:
         """`SinkTopic.stream` of the rows, None when no stream takes them."""
         self.number = 0
         """Rows are numbered in the order in which they are taken, this is the first one's; only with a store."""
+        self.floor = 0
+        """Not 0: rows that were picked from a run with this number, which have numbers of their own. What is given to a
+        session after them may have a lower number than they have, but none lower than this."""
         self.log_id = 0
         """Not 0: the run was read back from this log (`broker.store.Store.log_id`); -1: from a copy."""
         self.waits_for_store = False
@@ -154,10 +158,10 @@ def part(run: PublishRun, row: int, end_row: int) -> PublishRun:
     return rows
 
 
-def pick(run: PublishRun, rows: Sequence[int]) -> PublishRun:
+def pick(run: PublishRun, rows: Sequence[int], floor: int) -> PublishRun:
     """Some rows of a run as a run of their own, with a copy of their frames.
 
-    No log knows it, so it has no stream: what is kept of it is kept as bytes.
+    No log knows it, so it has no stream, and its rows are numbered anew: what is kept of it is kept as bytes.
     """
     data, ends, payload_starts = run.data, run.ends, run.payload_starts
     frames: list[bytes] = []
@@ -190,4 +194,5 @@ def pick(run: PublishRun, rows: Sequence[int]) -> PublishRun:
     )
     picked.expires_at_ms = run.expires_at_ms
     picked.stream = None
+    picked.floor = floor
     return picked

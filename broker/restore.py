@@ -128,7 +128,7 @@ class OwedMessages:
                 self._run_by_flight[row.client_id, row.packet_id] = run
                 return
         if (0, copied.number) not in self._known.get(session, ()):
-            delivery = Delivery(run, 0, 1, True)
+            delivery = Delivery(run, 0, 1, True, copied.share)
             session.deliver_reliably(delivery, copied.qos, copied.retain, copied.identifiers)
 
     def _run(self, record: StoredRecord) -> PublishRun:

@@ -133,7 +133,7 @@ class ShareGroup:
             return
         takers = self._takers(members, count, is_reliable) if len(members) > 1 else members
         step = len(takers)
-        if step == 1:
+        if step == 1 and takers[0].session.owed is None:
             takers[0].take(Delivery(run, row, end_row, is_reliable, self.name), now_ms)
             return
         for index, member in enumerate(takers):
@@ -141,10 +141,11 @@ class ShareGroup:
 
     def _give(self, member: Member, delivery: Delivery, rows: Sequence[int], now_ms: int) -> None:
         run, is_reliable = delivery.run, delivery.is_reliable
-        if len(rows) == 1:
+        # A store keeps a copy for each member, under a number: in the order in which they are given, and no two alike.
+        if len(rows) == 1 and member.session.owed is None:
             piece = Delivery(run, rows[0], rows[0] + 1, is_reliable, self.name)
         else:
-            piece = Delivery(pick(run, rows), 0, len(rows), is_reliable, self.name)
+            piece = Delivery(pick(run, rows, 0 if now_ms else run.number), 0, len(rows), is_reliable, self.name)
         member.take(piece, now_ms)
 
     def _turns(self, members: list[Member], count: int, turns: int) -> list[Member]:

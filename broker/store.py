@@ -94,6 +94,8 @@ class CopyRow(NamedTuple):
     is_v5: bool
     publisher: str
     received_at_ms: int
+    share: str = ""
+    """The shared subscription that it came by; empty: none."""
 
 
 class CopiesTaken:

@@ -85,8 +85,8 @@ class BrokerStore:
 
     def load_copies(self) -> Iterator[CopyRow]:
         sql = (
-            "SELECT client_id, number, qos, retain, identifiers, topic, frame, is_v5, publisher, received_ms FROM copy"
-            " ORDER BY client_id, number"
+            "SELECT client_id, number, qos, retain, identifiers, topic, frame, is_v5, publisher, received_ms, share"
+            " FROM copy ORDER BY client_id, number"
         )
         for row in self._store.read_rows(sql, LOADED_ROWS):
             yield CopyRow._make([*row[:4], tuple(json.loads(row[4])), *row[5:]])

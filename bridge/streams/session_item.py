@@ -49,7 +49,7 @@ _END_COPY = (
     "DELETE FROM copy WHERE client_id = ?1 AND number ="
     " (SELECT offset FROM flight WHERE client_id = ?1 AND packet_id = ?2 AND log = 0)"
 )
-_PUT_COPY = "INSERT OR IGNORE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_COPY = "INSERT OR IGNORE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _END = "DELETE FROM flight WHERE client_id = ? AND packet_id = ?"
 
 

@@ -77,7 +77,7 @@ CREATE TABLE flight(
 CREATE TABLE copy(
     client_id TEXT, number INTEGER, qos INTEGER NOT NULL, retain INTEGER NOT NULL, identifiers TEXT NOT NULL,
     topic TEXT NOT NULL, frame BLOB NOT NULL, is_v5 INTEGER NOT NULL, publisher TEXT NOT NULL,
-    received_ms INTEGER NOT NULL, PRIMARY KEY(client_id, number)) WITHOUT ROWID;
+    received_ms INTEGER NOT NULL, share TEXT NOT NULL, PRIMARY KEY(client_id, number)) WITHOUT ROWID;
 CREATE TABLE ended_flight(
     client_id TEXT, log INTEGER, offset INTEGER, PRIMARY KEY(client_id, log, offset)) WITHOUT ROWID;
 """

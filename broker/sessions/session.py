@@ -518,12 +518,12 @@ class Session:
             for flights in (self.inflight.unacknowledged, self.inflight.unreceived):
                 for flight in flights:
                     if isinstance(flight.run, PublishRun):
-                        number = flight.run.number + flight.row
+                        number = flight.run.floor or flight.run.number + flight.row
                         oldest = number if oldest is None else min(oldest, number)
                         break
         if self.queue:
             delivery = self.queue[0].delivery
-            number = delivery.run.number + delivery.row
+            number = delivery.run.floor or delivery.run.number + delivery.row
             oldest = number if oldest is None else min(oldest, number)
         return oldest
 
@@ -560,6 +560,7 @@ def compact(run: PublishRun, row: int, end_row: int) -> tuple[PublishRun, int, i
     copy.expires_at_ms = run.expires_at_ms
     copy.stream = run.stream
     copy.number = run.number + row
+    copy.floor = run.floor
     copy.log_id = run.log_id
     if run.base_offset >= 0:
         copy.base_offset = run.base_offset + row

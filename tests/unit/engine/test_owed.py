@@ -379,3 +379,63 @@ class TestRetention:
         server.publish(b"1", b"2")
         server.tick()
         assert server.store.held == {1: 2}
+
+
+class TestShared:
+    """Which member of a shared subscription has a message is known from its copy alone."""
+
+    def members(self, server: Server, *more: str) -> None:
+        for client_id in ("m1", "m2"):
+            client = EngineClient(server.engine)
+            client.connect(client_id, clean=False)
+            for topic_filter in ("$share/g/#", *more):
+                client.subscribe(topic_filter, 1)
+            server.commit()
+            client.lose()
+
+    def owed_to(self, server: Server, client_id: str) -> list[bytes]:
+        client = EngineClient(server.engine)
+        client.connect(client_id, clean=False)
+        return payloads(client.received())
+
+    @pytest.mark.parametrize("with_log", [True, False])
+    def test_each_gets_its_own_after_a_kill(self, with_log: bool) -> None:
+        """One read that is dealt out in several pieces."""
+        server = Server(with_log=with_log)
+        self.members(server)
+        rows = [(b"%d" % number, 0 if number in (4, 7) else 1) for number in range(9)]
+        server.publisher.send(
+            *(publish("a", text, qos, number + 1 if qos else 0) for number, (text, qos) in enumerate(rows))
+        )
+        server.commit()
+        server.tick()
+        server.restart()
+        assert self.owed_to(server, "m1") == [b"0", b"2", b"5", b"8"]
+        assert self.owed_to(server, "m2") == [b"1", b"3", b"6"]
+
+    def test_it_goes_to_another_when_the_session_ends_after_a_kill(self) -> None:
+        server = Server()
+        self.members(server)
+        server.publish(b"1", b"2", b"3")
+        server.restart()
+        EngineClient(server.engine).connect("m1")
+        server.commit()
+        server.restart()
+        assert self.owed_to(server, "m2") == [b"2", b"1", b"3"]
+
+    @pytest.mark.parametrize("with_log", [True, False])
+    def test_a_message_of_two_groups_and_a_usual_subscription_comes_three_times(self, with_log: bool) -> None:
+        server = Server(with_log=with_log)
+        self.members(server, "$share/h/#", "#")
+        for _ in range(2):
+            server.publisher.send(
+                *(
+                    publish("a", b"%d" % number, number % 3 and 1, number + 1 if number % 3 else 0)
+                    for number in range(1, 9)
+                )
+            )
+            server.commit()
+            server.tick()
+        server.restart()
+        found = self.owed_to(server, "m1") + self.owed_to(server, "m2")
+        assert sorted(found) == sorted(2 * 4 * [b"%d" % number for number in range(1, 9) if number % 3])

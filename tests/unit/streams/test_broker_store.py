@@ -118,7 +118,7 @@ async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: 
 async def test_what_sessions_are_owed_is_there_after_a_restart(open_store: OpenStore) -> None:
     file = open_store()
     flight = FlightRow("k", 1, 1, 10, False, True, (4, 5))
-    copied = CopyRow("k", 7, 1, True, (3,), "a/b", FRAME, False, "p", 5)
+    copied = CopyRow("k", 7, 1, True, (3,), "a/b", FRAME, False, "p", 5, "$share/g/a/b")
     await kept(
         BrokerStore(file, lambda: None),
         MarkChange({1: 3}),
