@@ -40,6 +40,9 @@ latest_bytes_max = "1MiB"
 [http]
 head_timeout_s = 2
 
+[presence]
+gone_devices_max = 1000
+
 [[streams]]
 name = "fuzz"
 topics = ["#"]
