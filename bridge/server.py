@@ -183,7 +183,7 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: _reload(given, reload))
     async with open_server(config, command) as running, asyncio.TaskGroup() as tasks:
-        loop.add_signal_handler(signal.SIGHUP, lambda: _reload(config, reload, running.node))
+        loop.add_signal_handler(signal.SIGHUP, lambda: _reload(given, reload, running.node))
         gc.collect()
         gc.freeze()  # what is there now stays until the end, so no collection need look at it
         gc.set_threshold(*GC_THRESHOLDS)
