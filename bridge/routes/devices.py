@@ -40,6 +40,8 @@ STATES = ("online", "session", "gone")
 PROTOCOL_NAMES = {3: "3.1", 4: "3.1.1", 5: "5.0"}
 NO_STORE = {"Cache-Control": "no-store"}
 CHANGES = 1_000
+TOLD_WITHIN_MS = 60_000
+"""A change is recorded in its turn, or some turns later when many wait: its record is younger than what it says."""
 
 
 @router.get("/devices", summary="Devices, here and gone")
@@ -163,7 +165,7 @@ async def timeline(
     if from_ms is not None:
         start = {**start, **await log.offsets_at(from_ms)}
     if to_ms is not None:
-        end = {**end, **await log.offsets_at(to_ms)}
+        end = {**end, **await log.offsets_at(to_ms + TOLD_WITHIN_MS)}
     end = {partition: end.get(partition, log.offsets.get(partition, 0)) for partition in start}
     position = parse_cursor(after, "after").position_by_stream.get(log.name) if after is not None else None
     if position is not None and position.epoch == log.epoch:
@@ -178,6 +180,10 @@ async def timeline(
     while search.has_more and time.monotonic() < until:
         lines += (await search.step("json")).splitlines()
     changes = [orjson.loads(line)["payload"] for line in lines]
+    first, last = (None if bound is None else rfc3339(bound) for bound in (from_ms, to_ms))
+    changes = [
+        each for each in changes if (first is None or each["time"] >= first) and (last is None or each["time"] < last)
+    ]
     answer = {"changes": changes, "next": None if search.is_over else search.cursor}
     return await json_response(request, orjson.dumps(answer))
 
