@@ -10,6 +10,7 @@ KAFKA_PORT ?= 9092
 KAFKA_DIRECTORY ?= build/kafka
 # Files of tests side by side: many wait for something most of the time.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+COMPILED_TOO := tests/integration/http tests/integration/test_replay_over_mqtt.py tests/integration/test_egress.py
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
@@ -34,7 +35,7 @@ test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, t
 	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
 	@scripts/pytest.sh tests $(PARALLEL)
 	@scripts/compiled.sh --test
-	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance $(PARALLEL)
+	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance $(COMPILED_TOO) $(PARALLEL)
 
 test-compiled: system .venv/.stamp-dev ## all tests on the compiled modules
 	@scripts/compiled.sh

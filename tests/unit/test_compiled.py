@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from broker import compiled
+from scripts.compile_modules import sources
 
 
 @pytest.fixture
@@ -60,6 +62,17 @@ def test_extensions_of_another_python_are_left(manifest: dict[str, Any]) -> None
 def test_an_unfinished_manifest_is_none(manifest: dict[str, Any], text: str) -> None:
     (compiled.DIRECTORY / compiled.MANIFEST).write_text(text)
     assert compiled.compiled_files() == {}
+
+
+def test_nothing_that_is_compiled_has_a_coroutine() -> None:
+    """mypyc's coroutines are not Python's in every case."""
+    found = [
+        f"{source} line {node.lineno}"
+        for source in sources()
+        for node in ast.walk(ast.parse((compiled.ROOT / source).read_text(encoding="utf-8")))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+    ]
+    assert not found
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("0", "plain Python"), ("1", None)])
