@@ -81,6 +81,10 @@ class PublishRows:
         self.stretches = stretches
         """(end row, QoS) of each stretch of frames with the same QoS, in order."""
 
+    def __reduce__(self) -> tuple[type[PublishRows], tuple[Sequence[int], Sequence[int], Sequence[tuple[int, int]]]]:
+        """It comes from another process, and a compiled class is not made anew without its arguments."""
+        return PublishRows, (self.ends, self.id_places, self.stretches)
+
 
 class ReplayPiece:
     """Some messages of a replay as ready PUBLISH frames. It does not change, and may serve many readers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pickle
 import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from broker import compiled
+from broker.replay import PublishRows
 from scripts.compile_modules import sources
 
 
@@ -65,7 +67,7 @@ def test_an_unfinished_manifest_is_none(manifest: dict[str, Any], text: str) -> 
 
 
 def test_nothing_that_is_compiled_has_a_coroutine() -> None:
-    """mypyc's coroutines are not Python's in every case."""
+    """What waits gains nothing by it, and mypyc's coroutines need not be Python's in every case."""
     found = [
         f"{source} line {node.lineno}"
         for source in sources()
@@ -73,6 +75,12 @@ def test_nothing_that_is_compiled_has_a_coroutine() -> None:
         if isinstance(node, ast.AsyncFunctionDef | ast.Await)
     ]
     assert not found
+
+
+def test_rows_of_a_replay_cross_to_another_process() -> None:
+    rows = PublishRows([9, 20], [5, 14], [(2, 1)])
+    copy = pickle.loads(pickle.dumps(rows, protocol=pickle.HIGHEST_PROTOCOL))
+    assert (copy.ends, copy.id_places, copy.stretches) == ([9, 20], [5, 14], [(2, 1)])
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("0", "plain Python"), ("1", None)])
