@@ -20,8 +20,6 @@ from bridge.streams.kafka.sender import Portion
 from bridge.streams.log import StreamLogError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bridge.streams.kafka.log import KafkaLog
 
 logger = logging.getLogger("headrace.kafka")
@@ -44,8 +42,6 @@ class Drain:
         """What has moved is looked for too: it may have moved to the new topic, or have gone with the old one."""
         self._log = log
         self._read_until = log.spool.moved_to
-        self._known_until = 0
-        """From here on no record was sent by an earlier drain: none has to be looked up."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -102,7 +98,6 @@ class Drain:
             for offset in portion.offsets or ()
         }
         self._read_until = self._log.spool.moved_to
-        self._known_until = max(max(self._log.retained, default=-1) + 1, self._log.spool.moved_until)
 
     async def _drain_some(self) -> bool:
         """One round; True when the spool is empty and records go to Kafka again."""
@@ -148,9 +143,7 @@ class Drain:
         base = run.base_offset
         low, high = max(0, position - base), min(len(run), end - base)
         retained, is_moved = self._log.retained, self._log.spool.is_moved
-        rows: Sequence[int] = range(low, high)
-        if base + low < self._known_until:
-            rows = [row for row in rows if base + row not in retained and not is_moved(base + row)]
+        rows = [row for row in range(low, high) if base + row not in retained and not is_moved(base + row)]
         if not rows:
             return
         for partition, (chosen, keys) in self._log.by_partition(run.topics, rows, run.client_id).items():

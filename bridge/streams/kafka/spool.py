@@ -192,11 +192,6 @@ class Spool:
         """Nothing waits, neither on disk nor on its way there."""
         return self.moved_to >= self.log.next_offset and not self.log.pending_bytes
 
-    @property
-    def moved_until(self) -> int:
-        """From here on nothing has moved."""
-        return max(self.moved_to, max(self._beyond, default=-1) + 1)
-
     def is_moved(self, offset: int) -> bool:
         """Whether a spooled record is in Kafka, or a dead letter."""
         return offset < self.moved_to or offset in self._beyond
