@@ -26,9 +26,10 @@ def test_client_that_speaks_before_the_answer_loses_nothing(http_port: int) -> N
         frames = encode_frame(BINARY, wire.connect("early", wire.V311)) + encode_frame(BINARY, wire.pingreq())
         client.socket.sendall(client.request() + frames)
         assert client.read_answer().status == 101
-        first, second = client.next_frame(), client.next_frame()
-        assert first is not None
-        assert first.payload + (second.payload if second is not None else b"") == b"\x20\x02\0\0\xd0\0"
+        answers = b""
+        while len(answers) < 6 and (frame := client.next_frame()) is not None:  # one frame or two
+            answers += frame.payload
+        assert answers == b"\x20\x02\0\0\xd0\0"
 
 
 def test_head_that_comes_byte_by_byte_is_one(http_port: int) -> None:
