@@ -16,7 +16,7 @@ from broker.codec.errors import MqttError
 from broker.codec.packets import Pubcomp
 from broker.protocol.connection import acknowledgements
 from broker.protocol.handlers.publish import make_run
-from broker.publish_run import PublishRun
+from broker.publish_run import PublishRun, plain_run
 
 if TYPE_CHECKING:
     from broker.codec.packets import Publish
@@ -90,21 +90,8 @@ class Inlet:
         reached = decode_publishes(data, position, router.routes, router.open_route, is_v5, columns, packet_bytes_max)
         if reached == position:
             return position
-        packet_ids = columns.packet_ids
-        reliable = len(packet_ids) - packet_ids.count(0)
-        run = PublishRun(
-            data,
-            position,
-            columns.routes,
-            columns.payload_starts,
-            columns.ends,
-            packet_ids if reliable else [],
-            is_v5=is_v5,
-            client_id=self.client_id,
-            received_at_ms=now_ms,
-            origin=self,
-            reliable=reliable,
-            qos=1 if reliable else 0,
+        run = plain_run(
+            data, position, columns, is_v5=is_v5, client_id=self.client_id, received_at_ms=now_ms, origin=self
         )
         self._take(run, now_ms)
         return reached

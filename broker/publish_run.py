@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from broker.codec.decode import PublishColumns
     from broker.routing import Route
     from broker.sink import Origin
 
@@ -132,6 +133,35 @@ class PublishRun:
     def frame_start(self, row: int) -> int:
         """Index into `data` of the first byte of `row`'s frame."""
         return self.ends[row - 1] if row else self.start
+
+
+def plain_run(
+    data: bytes,
+    start: int,
+    columns: PublishColumns,
+    *,
+    is_v5: bool,
+    client_id: str,
+    received_at_ms: int,
+    origin: Origin,
+) -> PublishRun:
+    """The rows that `decode_publishes` has found from `start` on."""
+    packet_ids = columns.packet_ids
+    reliable = len(packet_ids) - packet_ids.count(0)
+    return PublishRun(
+        data,
+        start,
+        columns.routes,
+        columns.payload_starts,
+        columns.ends,
+        packet_ids if reliable else [],
+        is_v5=is_v5,
+        client_id=client_id,
+        received_at_ms=received_at_ms,
+        origin=origin,
+        reliable=reliable,
+        qos=1 if reliable else 0,
+    )
 
 
 def part(run: PublishRun, row: int, end_row: int) -> PublishRun:

@@ -36,7 +36,7 @@ from broker.protocol import state as states
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements
 from broker.protocol.handlers.publish import take_judged
-from broker.publish_run import PublishRun
+from broker.publish_run import PublishRun, plain_run
 from broker.store import Durable
 
 if TYPE_CHECKING:
@@ -258,25 +258,8 @@ class Connection:
         )
         if reached == position:
             return position
-        packet_ids = columns.packet_ids
-        reliable = 0
-        if packet_ids:
-            reliable = len(packet_ids) - packet_ids.count(0)
-            if not reliable:
-                packet_ids = []
-        run = PublishRun(
-            data,
-            position,
-            columns.routes,
-            columns.payload_starts,
-            columns.ends,
-            packet_ids,
-            is_v5=self.is_v5,
-            client_id=self.client_id,
-            received_at_ms=now_ms,
-            origin=self,
-            reliable=reliable,
-            qos=1 if reliable else 0,
+        run = plain_run(
+            data, position, columns, is_v5=self.is_v5, client_id=self.client_id, received_at_ms=now_ms, origin=self
         )
         hook = engine.hooks.on_publish
         if hook is None:
