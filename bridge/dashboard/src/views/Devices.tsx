@@ -8,6 +8,7 @@ import { DEVICES_MS, DEVICES_PAGE } from "../app/limits";
 import { now, shown } from "../app/link";
 import { address } from "../app/router";
 import { inPast } from "../app/timeline";
+import { Table } from "../parts/Table";
 import { age, grouped, momentWords, rate } from "../time/format";
 import { DeviceDetails } from "./DeviceDetails";
 import { State } from "./DeviceState";
@@ -126,24 +127,14 @@ function Now() {
       {answer.devices.length === 0 ? (
         <p class="reason">{search.value || wanted.value ? "No device matches." : "No device has connected yet."}</p>
       ) : (
-        <div class="table-box" tabIndex={0} role="region" aria-label="Devices">
-          <table>
-            <thead>
-              <tr>
-                {["State", "Client", "Since", "Last seen", "Address", "Protocol", "In", "Out", "Connects 10 min", "Last reason"].map((title) => (
-                  <th scope="col" key={title}>
-                    {title}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {answer.devices.map((device) => (
-                <Row key={device.client_id} device={device} />
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table
+          label="Devices"
+          titles={["State", "Client", "Since", "Last seen", "Address", "Protocol", "In", "Out", "Connects 10 min", "Last reason"]}
+        >
+          {answer.devices.map((device) => (
+            <Row key={device.client_id} device={device} />
+          ))}
+        </Table>
       )}
       <Pages next={answer.next} />
     </section>
@@ -207,35 +198,22 @@ function Then({ at_ms }: { at_ms: number }) {
       {found.changes.length === 0 ? (
         <p class="reason">No device had been seen by then, as far as presence is kept.</p>
       ) : (
-        <div class="table-box" tabIndex={0} role="region" aria-label="Devices">
-          <table>
-            <thead>
-              <tr>
-                {["State", "Client", "Since", "Last reason"].map((title) => (
-                  <th scope="col" key={title}>
-                    {title}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {found.changes.map((change) => (
-                <tr key={change.client_id} data-device={change.client_id} data-state={stateOf(change)}>
-                  <td data-title="State">
-                    <State state={stateOf(change)} />
-                  </td>
-                  <th scope="row">
-                    <PageLink view="device" name={change.client_id}>
-                      {change.client_id}
-                    </PageLink>
-                  </th>
-                  <td data-title="Since">{age(at_ms - Date.parse(change.time))}</td>
-                  <td data-title="Last reason">{reasonWords(change.reason)}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label="Devices" titles={["State", "Client", "Since", "Last reason"]}>
+          {found.changes.map((change) => (
+            <tr key={change.client_id} data-device={change.client_id} data-state={stateOf(change)}>
+              <td data-title="State">
+                <State state={stateOf(change)} />
+              </td>
+              <th scope="row">
+                <PageLink view="device" name={change.client_id}>
+                  {change.client_id}
+                </PageLink>
+              </th>
+              <td data-title="Since">{age(at_ms - Date.parse(change.time))}</td>
+              <td data-title="Last reason">{reasonWords(change.reason)}</td>
+            </tr>
+          ))}
+        </Table>
       )}
     </section>
   );

@@ -6,6 +6,7 @@ import { go } from "../app/router";
 import { goTo } from "../app/timeline";
 import { age, bytes, dayTime, duration, grouped, momentWords, rate } from "../time/format";
 import { Fact, Group } from "../parts/Facts";
+import { Table } from "../parts/Table";
 import { PageLink } from "./SideBar";
 import { keptWords, milliseconds, ofLimit, rateWords, STATE_WORDS, storedWords, UNKNOWN } from "./stream-words";
 
@@ -160,29 +161,16 @@ function Partitions({ partitions }: { partitions: readonly PartitionInfo[] }) {
           {shown.length < partitions.length ? `${shown.length} of ${grouped(partitions.length)}` : grouped(partitions.length)}
         </span>
       </div>
-      <div class="table-box" tabIndex={0} role="region" aria-label="Partitions">
-        <table>
-          <thead>
-            <tr>
-              {["Partition", "First offset", "Next offset", "Offsets between"].map((title) => (
-                <th scope="col" key={title}>
-                  {title}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {shown.map((partition) => (
-              <tr key={partition.partition}>
-                <th scope="row">{partition.partition}</th>
-                <td>{grouped(partition.first_offset)}</td>
-                <td>{grouped(partition.next_offset)}</td>
-                <td>{grouped(partition.next_offset - partition.first_offset)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label="Partitions" titles={["Partition", "First offset", "Next offset", "Offsets between"]}>
+        {shown.map((partition) => (
+          <tr key={partition.partition}>
+            <th scope="row">{partition.partition}</th>
+            <td>{grouped(partition.first_offset)}</td>
+            <td>{grouped(partition.next_offset)}</td>
+            <td>{grouped(partition.next_offset - partition.first_offset)}</td>
+          </tr>
+        ))}
+      </Table>
     </section>
   );
 }

@@ -7,6 +7,7 @@ import { STREAMS_MS } from "../app/limits";
 import { now, shown } from "../app/link";
 import { address } from "../app/router";
 import { goLive, inPast } from "../app/timeline";
+import { Table } from "../parts/Table";
 import { momentWords } from "../time/format";
 import { PageLink } from "./SideBar";
 import { StreamDetails } from "./StreamDetails";
@@ -104,24 +105,11 @@ function All({ list }: { list: readonly StreamInfo[] }) {
           <h1>Streams</h1>
           <span class="meta">{list.length === 1 ? "1 stream" : `${list.length} streams`}, in the order in which topics look for theirs</span>
         </div>
-        <div class="table-box" tabIndex={0} role="region" aria-label="Streams">
-          <table>
-            <thead>
-              <tr>
-                {["Stream", "Rate", "Stored", "Kept", "Oldest", "Newest", "Commit p99", "Dead letters", "Kafka"].map((title) => (
-                  <th scope="col" key={title}>
-                    {title}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {list.map((stream) => (
-                <Row key={stream.name} stream={stream} />
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label="Streams" titles={["Stream", "Rate", "Stored", "Kept", "Oldest", "Newest", "Commit p99", "Dead letters", "Kafka"]}>
+          {list.map((stream) => (
+            <Row key={stream.name} stream={stream} />
+          ))}
+        </Table>
       </section>
       <Warnings list={list} />
     </>
