@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from bridge.presence.device import Device
 from bridge.presence.state import RESTARTED, Change, apply, presence_json, presence_topic
@@ -149,7 +150,7 @@ class Presences:
         if rest in ALL_CLIENTS:
             devices = list(self.device_by_client_id.values())
         else:
-            device = self.device_by_client_id.get(_client_id(rest.removesuffix("/#")))
+            device = self.device_by_client_id.get(unquote(rest.removesuffix("/#")))
             devices = [device] if device is not None else []
         for device in devices:
             presence = device.presence
@@ -274,17 +275,3 @@ class Presences:
     def waiting(self) -> int:
         """Changes that are still to be told."""
         return len(self._waiting)
-
-
-def _client_id(level: str) -> str:
-    """The client id whose topic level this is; anything that is no such level leads to no client."""
-    if "%" not in level:
-        return level
-    parts = level.split("%")
-    decoded = bytearray(parts[0].encode())
-    for part in parts[1:]:
-        try:
-            decoded += bytes((int(part[:2], 16),)) + part[2:].encode()
-        except ValueError:
-            return ""
-    return decoded.decode("utf-8", "replace")
