@@ -1,7 +1,8 @@
 """KafkaStreamScan: one question to a Kafka stream under way: its partitions merged by time, then its spool (ADR 10).
 
 Upwards the spool comes last, downwards first; of a record with two copies one is passed over, by the two rules of the
-position. While Kafka cannot be reached the spool's part goes on alone.
+position. What is spooled is newer than what the position has not seen in Kafka: records wait for that, for a key would
+be out of order otherwise. A count or a curve has no order; while Kafka cannot be reached it has the spool's part.
 """
 
 from __future__ import annotations
@@ -64,20 +65,31 @@ class KafkaStreamScan:
             if not self.collector.is_bound_reached:
                 await self._descend()
             return
-        is_unreachable = False
-        if self.partitions:
-            try:
+        try:
+            if self.partitions:
                 await self._ascend()
-            except KafkaFailure:
-                # The spool's part of a position goes on alone; Kafka's part waits.
-                await self.reader.forget_client()
-                is_unreachable = True
-                if not self._has_spool():
-                    raise
+        except KafkaFailure:
+            await self.reader.forget_client()
+            if self._is_records or not self._has_spool():
+                if self._has_moved():
+                    return
+                raise
+        else:
+            if self._is_records and not self._has_all_of_kafka():
+                return
         if not self.collector.is_bound_reached:
             self._spool_up()
-        if is_unreachable and not self._has_moved():
-            raise KafkaConnectionError("Kafka does not answer")
+
+    @property
+    def _is_records(self) -> bool:
+        return isinstance(self.request, StreamScan)
+
+    def _has_all_of_kafka(self) -> bool:
+        """Whether nothing is left there that is older than the spool's part, as far as anybody knows.
+
+        Who stands beyond the end, after a crash, knows more than the live side: what is between them is not known yet.
+        """
+        return all(self.position[p] >= self.end[p] >= offset for p, offset in self.start.items() if p != SPOOL)
 
     def _has_moved(self) -> bool:
         return any(self.position[partition] != offset for partition, offset in self.start.items())

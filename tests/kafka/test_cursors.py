@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.kafka.streams import KafkaServer
-from tests.support.conditions import eventually
+from tests.support.conditions import eventually, throughout
 from tests.support.http_client import Event, SseReader, parse_events
 from tests.support.kafka import KafkaBroker, KafkaCluster
 from tests.support.kafka_client import KafkaRecord, blocking
@@ -65,20 +66,34 @@ def check_cursors(
                 f"{expected.total()} events from {index} of {len(events)} on: {resumed}",
             )
             assert Counter(map(identity, resumed.messages)) == expected, f"from {index}: {events[index].event_id}"
+            assert is_in_order(resumed.messages)
             assert not [event.json for event in resumed.events if event.name == "gap"]
 
 
 def check_without_kafka(server: KafkaServer, events: Sequence[Event]) -> None:
-    """Kafka's part of a cursor waits; the spool's goes on, and the other streams'."""
-    for index in chosen_of(events, 6):
+    """What is spooled waits for the part of a cursor that stands in Kafka; the other streams do not."""
+    last_in_kafka = max(index for index, event in enumerate(events) if str(event.json["epoch"]).startswith("k"))
+    for index in [*chosen_of(events, 6), last_in_kafka - 1, last_in_kafka]:
         expected = Counter(
             identity(event.json)
             for event in events[index + 1 :]
-            if event.json["stream"] == "default" or str(event.json["epoch"]).startswith("spool-")
+            if event.json["stream"] == "default" or index >= last_in_kafka
         )
         with SseReader(server.http_url, [*ALL[:2], ("cursor", events[index].event_id)]) as resumed:
             wait_for_messages(resumed, expected.total())
             assert Counter(map(identity, resumed.messages)) == expected
+            assert is_in_order(resumed.messages)
+
+
+def is_in_order(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the numbers of each topic rise."""
+    last: dict[str, int] = {}
+    for message in messages:
+        topic, number = identity(message)
+        if number <= last.get(topic, -1):
+            return False
+        last[topic] = number
+    return True
 
 
 def chosen_of(events: Sequence[Event], count: int) -> list[int]:
@@ -189,6 +204,36 @@ def test_cursor_that_comes_while_kafka_is_away_since_the_start_waits_for_it(
             eventually(lambda: len(resumed.messages) == 8, 30, resumed)
             assert sorted(message["payload"] for message in resumed.messages) == list(range(3, 11))
             assert not [event.json for event in resumed.events if event.name == "gap"]
+
+
+def test_what_is_spooled_waits_for_what_a_reader_has_not_got_from_kafka(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    """Else a key would be out of order; who has all of Kafka waits for nothing."""
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1) as server:
+        with SseReader(server.http_url, KAFKA_ONLY) as reader, RawClient(server.mqtt_port) as device:
+            device.connect()
+            publish(device, 0, 10, ["sensors/1"])
+            wait_for_messages(reader, 10)
+            kafka_broker.kill()
+            publish(device, 10, 5, ["sensors/1"])
+            wait_for_messages(reader, 15)
+        records = f"{server.http_url}/api/v1/streams/telemetry/records"
+        with (
+            SseReader(server.http_url, [*KAFKA_ONLY, ("cursor", message_events(reader)[2].event_id)]) as behind,
+            SseReader(server.http_url, [*KAFKA_ONLY, ("cursor", message_events(reader)[11].event_id)]) as ahead,
+        ):
+            wait_for_messages(ahead, 3)
+            newest = httpx.get(records, params={"order": "desc", "limit": 5}, timeout=20)
+            assert [each["payload"] for each in newest.json()["records"]] == [14, 13, 12, 11, 10]
+            assert httpx.get(records, params={"order": "asc"}, timeout=20).status_code == 503
+            throughout(lambda: not behind.messages, 1.5, "nothing before what is in Kafka")
+            kafka_broker.start()
+            wait_for_messages(behind, 12)
+            assert [message["payload"] for message in behind.messages] == list(range(3, 15))
+            assert [message["payload"] for message in ahead.messages] == [12, 13, 14]
+            assert not [event for event in behind.events if event.name == "gap"]
+        assert [record["payload"] for record in server.history(order="asc")] == list(range(15))
 
 
 def test_cursor_beyond_the_end_is_told_and_goes_live(kafka: KafkaBroker, tmp_path: Path) -> None:
