@@ -5,9 +5,8 @@ A topic belongs to the first stream, in configured order, one of whose filters m
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
-
-from broker.topics.names import matches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +19,14 @@ class StreamMap:
 
     def __init__(self, streams: Sequence[tuple[StreamLog, Sequence[str]]]) -> None:
         self._streams = [(log, tuple(filters)) for log, filters in streams]
+        groups = ["(" + "|".join(map(_pattern, filters)) + ")" for _, filters in self._streams]
+        self._stream_of = re.compile("|".join(groups), re.DOTALL)
+        """The first stream that takes a topic, as the group that matches it: every new topic asks."""
 
     def stream_for(self, topic_name: str) -> StreamLog | None:
         """The stream that takes a topic; None: no stream does."""
-        for log, filters in self._streams:
-            if any(matches(topic_filter, topic_name) for topic_filter in filters):
-                return log
-        return None
+        found = self._stream_of.fullmatch(topic_name)
+        return None if found is None or found.lastindex is None else self._streams[found.lastindex - 1][0]
 
     def filters_of(self, name: str) -> tuple[str, ...]:
         """The topic filters of a stream."""
@@ -42,6 +42,16 @@ class StreamMap:
                 if any(covers(each, topic_filter) for each in filters):
                     break  # nothing of this filter gets past this stream
         return [log for log, _ in self._streams if log.name in wanted]
+
+
+def _pattern(topic_filter: str) -> str:
+    """A valid filter as a regular expression for whole topic names; agrees with `broker.topics.names.matches`."""
+    is_deep = topic_filter.endswith("#")
+    levels = topic_filter.split("/")[: -1 if is_deep else None]
+    pattern = "/".join("[^/]*" if level == "+" else re.escape(level) for level in levels)
+    if is_deep:
+        pattern = f"{pattern}(?:/.*)?" if levels else ".*"
+    return rf"(?!\$){pattern}" if topic_filter[0] in "#+" else pattern  # [MQTT-4.7.2-1]
 
 
 def overlaps(first: str, second: str) -> bool:

@@ -190,6 +190,19 @@ class Session:
         self._metrics.messages_delivered += count
         outbox.messages_out += count
 
+    def deliver_as_read(self, run: PublishRun, row: int, end_row: int) -> None:
+        """As `deliver_qos0` of plain rows of QoS 0: where nothing asks for more, their bytes as they stand."""
+        outbox = self.outbox
+        if outbox is None:
+            return
+        if outbox.is_blocked or self.aliases is not None or self.packet_bytes_max or self.is_v5 is not run.is_v5:
+            self.deliver_qos0(Delivery(run, row, end_row, False))
+            return
+        outbox.append(run.data[run.frame_start(row) : run.ends[end_row - 1]])
+        count = end_row - row
+        self._metrics.messages_delivered += count
+        outbox.messages_out += count
+
     def deliver_reliably(
         self,
         delivery: Delivery,

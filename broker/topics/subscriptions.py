@@ -29,11 +29,14 @@ class _Entry(Generic[KeyT, SubscriptionT]):
 class _Node(Generic[KeyT, SubscriptionT]):
     """One level of filters. Most nodes have either children or entries, so each is made when it is first needed."""
 
-    __slots__ = ("children", "entries")
+    __slots__ = ("children", "entries", "hash", "plus")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node[KeyT, SubscriptionT]] | None = None
         """By level; `+` and `#` are levels like others."""
+        self.plus: _Node[KeyT, SubscriptionT] | None = None
+        self.hash: _Node[KeyT, SubscriptionT] | None = None
+        """The children of these two levels, for which every topic asks."""
         self.entries: dict[KeyT, _Entry[KeyT, SubscriptionT]] | None = None
         """The subscriptions to the filter that ends here."""
 
@@ -61,6 +64,10 @@ class SubscriptionTree(Generic[KeyT, SubscriptionT]):
             if child is None:
                 child = node.children[level] = _Node()
                 self.node_count += 1
+                if level == "+":
+                    node.plus = child
+                elif level == "#":
+                    node.hash = child
             node = child
         if node.entries is None:
             node.entries = {}
@@ -100,6 +107,10 @@ class SubscriptionTree(Generic[KeyT, SubscriptionT]):
                 return
             del parent.children[level]
             self.node_count -= 1
+            if level == "+":
+                parent.plus = None
+            elif level == "#":
+                parent.hash = None
             if not parent.children:
                 parent.children = None
 
@@ -114,20 +125,17 @@ class SubscriptionTree(Generic[KeyT, SubscriptionT]):
         for level in topic_name.split("/"):
             next_nodes: list[_Node[KeyT, SubscriptionT]] = []
             for node in nodes:
-                children = node.children
-                if children is None:
+                if node.children is None:
                     continue
-                child = children.get(level)
+                child = node.children.get(level)
                 if child is not None:
                     next_nodes.append(child)
                 if is_root:
                     continue
-                child = children.get("+")
-                if child is not None:
-                    next_nodes.append(child)
-                child = children.get("#")
-                if child is not None and child.entries is not None:
-                    matched.extend(child.entries.values())
+                if node.plus is not None:
+                    next_nodes.append(node.plus)
+                if node.hash is not None and node.hash.entries is not None:
+                    matched.extend(node.hash.entries.values())
             if not next_nodes:
                 break
             nodes = next_nodes
@@ -137,9 +145,8 @@ class SubscriptionTree(Generic[KeyT, SubscriptionT]):
                 if node.entries is not None:
                     matched.extend(node.entries.values())
                 # `#` takes the level above it, too (§4.7.1.2).
-                child = node.children.get("#") if node.children is not None else None
-                if child is not None and child.entries is not None:
-                    matched.extend(child.entries.values())
+                if node.hash is not None and node.hash.entries is not None:
+                    matched.extend(node.hash.entries.values())
         if len(matched) > 1:
             matched.sort(key=_number)
         return [(entry.key, entry.subscription) for entry in matched]

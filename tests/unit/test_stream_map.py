@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bridge.stream_map import StreamMap, covers, overlaps
 from bridge.streams.memory_log import MemoryLog
 from broker.topics.names import matches
+from tests.unit.topics.strategies import TOPIC_FILTERS, TOPIC_NAMES
 
 LEVELS = ["a", "b", "$s"]
 TOPICS = ["/".join(levels) for depth in (1, 2, 3) for levels in product(LEVELS, repeat=depth)]
@@ -35,6 +36,14 @@ def test_overlaps_and_covers_agree_with_matching(first: str, second: str) -> Non
         assert not by_first & by_second
     if covers(first, second):
         assert by_second <= by_first
+
+
+@given(streams=st.lists(st.lists(TOPIC_FILTERS, min_size=1, max_size=3), max_size=4), topic_name=TOPIC_NAMES)
+@settings(max_examples=300, deadline=None)
+def test_the_stream_of_a_topic_agrees_with_matching(streams: list[list[str]], topic_name: str) -> None:
+    logs = [(MemoryLog(str(number)), topic_filters) for number, topic_filters in enumerate(streams)]
+    expected = [log for log, topic_filters in logs if any(matches(each, topic_name) for each in topic_filters)]
+    assert StreamMap(logs).stream_for(topic_name) is (expected[0] if expected else None)
 
 
 def test_the_first_stream_that_matches_takes_the_topic() -> None:
