@@ -7,6 +7,8 @@ events vary in length when a counter in them gets a digit more; `EventScanner` f
 from __future__ import annotations
 
 import re
+import struct
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -43,26 +45,52 @@ def _first_difference(left: Column, right: Column) -> int:
 
 
 class PublishChecker:
-    """Follows one publisher's messages at one subscriber."""
+    """Follows one publisher's messages at one subscriber: all of them, or each `step`-th from `first` on."""
 
-    def __init__(self, layout: PublishLayout, who: str) -> None:
+    def __init__(self, layout: PublishLayout, who: str, *, first: int = 0, step: int = 1) -> None:
         self._layout = layout
         self._who = who
-        self._topic_words = layout.topic_words(CHECK_ROWS_MAX + layout.topic_count)
+        self._first = first
+        self._step = step
+        self._cycle = layout.topic_count // gcd(layout.topic_count, step)
+        self._topic_words = layout.topic_words(first + step * np.arange(CHECK_ROWS_MAX + self._cycle))
+        self._topic_word_list = self._topic_words[: self._cycle].tolist()
+        self._words_of_one = struct.Struct("<H"), struct.Struct("<I"), struct.Struct(">Q")
         self.received = 0
-        """Messages that came, all in order: the next sequence number."""
+        """Messages that came, all in order."""
 
-    def check(self, buffer: Any, rows: int) -> None:
-        """Look at `rows` whole frames at the start of `buffer`.
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number of the message that is due."""
+        return self._first + self._step * self.received
+
+    def check(self, buffer: Any, rows: int, start: int = 0) -> None:
+        """Look at `rows` whole frames from `start` of `buffer` on.
 
         Raises: CheckFailed
         """
-        start = 0
         while rows > 0:
             part = min(rows, CHECK_ROWS_MAX)
             self._check_part(buffer, start, part)
             start += part * self._layout.frame_bytes
             rows -= part
+
+    def check_one(self, buffer: Any, start: int) -> None:
+        """As `check` of one frame with a binary sequence number, without numpy: a fifth of its time.
+
+        Raises: CheckFailed
+        """
+        layout = self._layout
+        head, topic, sequence = self._words_of_one
+        if (
+            head.unpack_from(buffer, start)[0] == layout.head_word
+            and sequence.unpack_from(buffer, start + layout.payload_offset)[0] == self.next_sequence
+            and topic.unpack_from(buffer, start + layout.topic_end - 4)[0]
+            == self._topic_word_list[self.received % self._cycle]
+        ):
+            self.received += 1
+        else:
+            self.check(buffer, 1, start)  # which says what is wrong
 
     def _check_part(self, buffer: Any, start: int, rows: int) -> None:
         layout = self._layout
@@ -71,12 +99,12 @@ class PublishChecker:
             row = _first_difference(heads, np.full(rows, layout.head_word, dtype=np.uint16))
             raise CheckFailed(f"{self._who}: not the PUBLISH that was sent: starts with 0x{int(heads[row]) & 255:02x}")
         column = layout.sequence.column(buffer, start, rows, layout.frame_bytes)
-        expected = layout.sequence.words(self.received, rows)
+        expected = layout.sequence.words(self.next_sequence, rows, self._step)
         if not (column == expected).all():
             row = _first_difference(column, expected)
             numbers = [layout.sequence.number(int(word)) for word in column[row:]]
-            raise explain(self._who, self.received + row, numbers)
-        topic_row = self.received % layout.topic_count
+            raise explain(self._who, layout.sequence.number(int(expected[row])), numbers)
+        topic_row = self.received % self._cycle
         topics = layout.field(buffer, layout.topic_end - 4, "<u4", start, rows)
         if not (topics == self._topic_words[topic_row : topic_row + rows]).all():
             raise CheckFailed(f"{self._who}: a message came under another message's topic")

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,12 +47,30 @@ def mqtt(
     payload: Payload = 64,
     json_file: Json = None,
 ) -> None:
-    """MQTT to MQTT: q0_1_1, q0_1_10, q1_1_1. By --only also q1_publish, q0_100_1, q1_100_1, q0_pairs, q1_pairs."""
+    """MQTT to MQTT, topics in a memory stream: rates by QoS and shape, transports and versions, 100 k topics and 100 k
+    subscriptions; what was kept (retained, drain); delivery (latency). --only names some, and a wrong name lists all.
+    """
     _require_numpy()
-    from devices.bench.mqtt import DEFAULT_KEYS, SCENARIOS, bench_mqtt
+    from devices.bench.delivery import KEY as DELIVERY
+    from devices.bench.kept import KEYS as KEPT
+    from devices.bench.mqtt import SCENARIOS
 
-    keys = _choose(only, tuple(SCENARIOS), DEFAULT_KEYS)
-    _run(_plan(rounds, seconds, peers, payload), json_file, lambda plan, report: bench_mqtt(plan, report, keys))
+    known = (*SCENARIOS, *KEPT, DELIVERY)
+    keys = _choose(only, known, known)
+    _run(_plan(rounds, seconds, peers, payload), json_file, lambda plan, report: _bench_mqtt(plan, report, keys))
+
+
+def _bench_mqtt(plan: Plan, report: Report, keys: Sequence[str] | None = None) -> None:
+    from devices.bench.delivery import KEY as DELIVERY
+    from devices.bench.delivery import bench_delivery
+    from devices.bench.kept import KEYS as KEPT
+    from devices.bench.kept import bench_kept
+    from devices.bench.mqtt import SCENARIOS, bench_mqtt
+
+    bench_mqtt(plan, report, [key for key in SCENARIOS if keys is None or key in keys])
+    bench_kept(plan, report, [key for key in KEPT if keys is None or key in keys])
+    if keys is None or DELIVERY in keys:
+        bench_delivery(plan, report)
 
 
 @app.command()
@@ -98,7 +116,8 @@ def sse(
 
 @app.command()
 def idle(rounds: Rounds = 1, only: Only = None, peers: Peers = None, json_file: Json = None) -> None:
-    """Memory of the server for each of 10,000 idle MQTT connections and SSE readers (idle_mqtt, idle_sse)."""
+    """Memory of the server for each of 10,000 idle MQTT connections and SSE readers, and how fast connections come
+    (idle_mqtt, idle_sse, connects)."""
     _require_numpy()
     from devices.bench.idle import KEYS, bench_idle
 
@@ -161,7 +180,7 @@ def all_scenarios(
     bootstrap: Bootstrap = None,
     json_file: Json = None,
 ) -> None:
-    """Everything that has a goal: some twenty minutes with the defaults, and 5 GB of disk for a while.
+    """Everything that has a goal: three quarters of an hour with the defaults, and 5 GB of disk for a while.
 
     Without --bootstrap, and where no Kafka can be started, streams on Kafka are left out.
     """
@@ -170,13 +189,12 @@ def all_scenarios(
     from devices.bench.idle import bench_idle
     from devices.bench.kafka import PAYLOAD_BYTES, bench_kafka
     from devices.bench.kafka_broker import has_scripts
-    from devices.bench.mqtt import bench_mqtt
     from devices.bench.replay import bench_replay
     from devices.bench.sse import bench_sse
     from devices.bench.stored import bench_stored
 
     def bench(plan: Plan, report: Report) -> None:
-        bench_mqtt(plan, report)
+        _bench_mqtt(plan, report)
         bench_stored(plan, report)
         bench_sse(plan, report)
         bench_idle(plan, report)

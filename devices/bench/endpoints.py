@@ -6,20 +6,18 @@ is measured at its own pace and has no reason to drop.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from devices.bench.checks import (
     CheckFailed,
     EventScanner,
-    ManyPublishersChecker,
     PubackChecker,
     PublishChecker,
     encode_pubacks,
 )
 from devices.bench.frames import PublishLayout
-from devices.bench.wire import PeerFailed
+from devices.bench.wire import Connection, PeerFailed
 
 PUBACK_BYTES = 4
 
@@ -44,7 +42,7 @@ class Block(Protocol):
 class Endpoint:
     """One non-blocking socket with bytes that wait to be sent."""
 
-    def __init__(self, connection: socket.socket, name: str) -> None:
+    def __init__(self, connection: Connection, name: str) -> None:
         connection.setblocking(False)
         self.socket = connection
         self.name = name
@@ -92,6 +90,15 @@ class Endpoint:
         self.resume()
 
 
+class Checker(Protocol):
+    """What a subscriber's messages are held against."""
+
+    @property
+    def received(self) -> int: ...
+
+    def check(self, buffer: bytearray, rows: int) -> None: ...
+
+
 class Receiver(Endpoint):
     """An endpoint that counts messages."""
 
@@ -108,14 +115,14 @@ class Subscriber(Receiver):
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: Connection,
         name: str,
         layout: PublishLayout,
-        checker: PublishChecker | ManyPublishersChecker | None = None,
+        checker: Checker | None = None,
     ) -> None:
         super().__init__(connection, name)
         self._layout = layout
-        self.checker = checker or PublishChecker(layout, name)
+        self.checker: Checker = checker or PublishChecker(layout, name)
         self._tail = b""
         self._acknowledgements = bytearray()
 
@@ -147,7 +154,7 @@ class EventReader(Receiver):
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: Connection,
         name: str,
         *,
         body: bytes = b"",
@@ -212,7 +219,7 @@ class ExportReader(EventReader):
 class Publisher(Endpoint):
     """Sends stamped blocks as fast as its window lets it."""
 
-    def __init__(self, connection: socket.socket, name: str, block: Block, *, window: int, is_acked: bool) -> None:
+    def __init__(self, connection: Connection, name: str, block: Block, *, window: int, is_acked: bool) -> None:
         super().__init__(connection, name)
         self.sent = 0
         self.is_stopped = False

@@ -1,4 +1,4 @@
-"""What the load generator sends: MQTT 3.1.1 packets of one length, encoded once and only stamped afterwards.
+"""What the load generator sends: MQTT packets of one length, encoded once and only stamped afterwards.
 
 A `PublishBlock` is a buffer of equally long PUBLISH packets over many topics; sending more of them means writing new
 sequence numbers (and packet ids) into it by strided assignment. Nothing here touches a socket.
@@ -6,6 +6,7 @@ sequence numbers (and packet ids) into it by strided assignment. Nothing here to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,31 @@ def _text(value: str) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def encode_connect(client_id: str, keepalive_s: int = 0) -> bytes:
-    """CONNECT with a clean session. Source: MQTT 3.1.1 §3.1."""
-    body = _text("MQTT") + b"\x04\x02" + keepalive_s.to_bytes(2, "big") + _text(client_id)
+def encode_connect(
+    client_id: str, keepalive_s: int = 0, *, is_kept: bool = False, level: int = 4, properties: bytes = b""
+) -> bytes:
+    """CONNECT with a clean session, or a kept one. `level`: 4 for MQTT 3.1.1, 5 for MQTT 5, which has properties.
+
+    Source: MQTT 3.1.1 §3.1, MQTT 5 §3.1.
+    """
+    flags = b"\x00" if is_kept else b"\x02"
+    body = _text("MQTT") + bytes([level]) + flags + keepalive_s.to_bytes(2, "big")
+    if level >= 5:
+        body += encode_variable_byte_integer(len(properties)) + properties
+    body += _text(client_id)
     return b"\x10" + encode_variable_byte_integer(len(body)) + body
 
 
-def encode_subscribe(packet_id: int, topic_filter: str, qos: int) -> bytes:
-    """SUBSCRIBE to one filter. Source: MQTT 3.1.1 §3.8."""
-    body = packet_id.to_bytes(2, "big") + _text(topic_filter) + bytes([qos])
+def encode_receive_maximum(count: int) -> bytes:
+    """The property. Source: MQTT 5 §3.1.2.11.3."""
+    return b"\x21" + count.to_bytes(2, "big")
+
+
+def encode_subscribe(packet_id: int, topic_filters: str | Sequence[str], qos: int, *, level: int = 4) -> bytes:
+    """SUBSCRIBE to one filter or several. Source: MQTT 3.1.1 §3.8, MQTT 5 §3.8."""
+    filters = [topic_filters] if isinstance(topic_filters, str) else topic_filters
+    body = packet_id.to_bytes(2, "big") + (b"\x00" if level >= 5 else b"")
+    body += b"".join([_text(topic_filter) + bytes([qos]) for topic_filter in filters])
     return b"\x82" + encode_variable_byte_integer(len(body)) + body
 
 
@@ -61,9 +78,9 @@ class BinarySequence:
         """The field of `rows` frames of `stride` bytes, the first at `start` of `buffer`, without a copy."""
         return np.ndarray((rows,), dtype=">u8", buffer=buffer, offset=start + self._offset, strides=(stride,))
 
-    def words(self, first: int, count: int) -> Column:
-        """What the column holds for the numbers `first`, `first + 1`, …"""
-        return np.arange(first, first + count, dtype=np.uint64)
+    def words(self, first: int, count: int, step: int = 1) -> Column:
+        """What the column holds for the numbers `first`, `first + step`, …"""
+        return np.arange(first, first + step * count, step, dtype=np.uint64)
 
     def number(self, word: int) -> int:
         return word
@@ -84,8 +101,10 @@ class DigitSequence:
         """As `BinarySequence.column`."""
         return np.ndarray((rows,), dtype="<u8", buffer=buffer, offset=start + self._offset, strides=(stride,))
 
-    def words(self, first: int, count: int) -> Column:
-        """As `BinarySequence.words`."""
+    def words(self, first: int, count: int, step: int = 1) -> Column:
+        """As `BinarySequence.words`; every number alone, without a step."""
+        if step != 1:
+            raise ValueError("digits are made for numbers without a gap")
         if first + count > DIGIT_SEQUENCE_MAX:
             raise OverflowError(f"eight digits end at {DIGIT_SEQUENCE_MAX}")
         words = np.empty(count, dtype=np.uint64)
@@ -103,7 +122,7 @@ class DigitSequence:
         return int(digits) if digits.isdigit() else -1
 
 
-Sequence = BinarySequence | DigitSequence
+SequenceField = BinarySequence | DigitSequence
 
 EVENT_MARK = b'"tick":1'
 """Stands right before the eight digits in a JSON payload; what the SSE side searches for."""
@@ -135,6 +154,8 @@ class PublishLayout:
         topic_prefix: str = TOPIC_PREFIX,
         topic_numbers: Column | None = None,
         is_json: bool = False,
+        is_retained: bool = False,
+        level: int = 4,
     ) -> None:
         """`topic_numbers`: those of the messages of one cycle, instead of 0, 1, … `topic_count`."""
         if payload_bytes < 12:
@@ -144,8 +165,10 @@ class PublishLayout:
         self.topic_count = len(self.topic_numbers)
         """Messages after which the topics begin again."""
         topic_bytes = len(topic_prefix.encode()) + TOPIC_DIGITS
-        remaining_bytes = 2 + topic_bytes + (2 if qos else 0) + payload_bytes
-        self._head = bytes([0x30 | qos << 1]) + encode_variable_byte_integer(remaining_bytes)
+        self._after_topic = (b"\0\0" if qos else b"") + (b"\0" if level >= 5 else b"")
+        """Packet id, and in MQTT 5 the length of no properties."""
+        remaining_bytes = 2 + topic_bytes + len(self._after_topic) + payload_bytes
+        self._head = bytes([0x30 | qos << 1 | is_retained]) + encode_variable_byte_integer(remaining_bytes)
         self.frame_bytes = len(self._head) + remaining_bytes
         self._topic_prefix = topic_prefix
         self.topic_end = len(self._head) + 2 + topic_bytes
@@ -153,7 +176,7 @@ class PublishLayout:
         self.payload_offset = self.frame_bytes - payload_bytes
         if is_json:
             self._payload = json_payload(payload_bytes)
-            self.sequence: Sequence = DigitSequence(self.payload_offset + self._payload.index(EVENT_MARK) + 8)
+            self.sequence: SequenceField = DigitSequence(self.payload_offset + self._payload.index(EVENT_MARK) + 8)
             self.publisher_offset: int | None = None
         else:
             self._payload = bytes(payload_bytes)
@@ -168,15 +191,15 @@ class PublishLayout:
     def frame(self, sequence: int) -> bytes:
         """One PUBLISH under the topic of that message, with sequence and packet id zero."""
         topic = self.topic(sequence)
-        return self._head + _text(topic) + (b"\0\0" if self.qos else b"") + self._payload
+        return self._head + _text(topic) + self._after_topic + self._payload
 
     def field(self, buffer: Any, offset: int, dtype: str, start: int, rows: int) -> Column:
         """A field of `rows` frames in `buffer`, the first frame at `start`, without a copy."""
         return np.ndarray((rows,), dtype=dtype, buffer=buffer, offset=start + offset, strides=(self.frame_bytes,))
 
-    def topic_words(self, count: int) -> Column:
-        """The last four digits of the topics of `count` frames, as `field(…, topic_end - 4, "<u4")` shows them."""
-        topic_numbers = self.topic_numbers[np.arange(count) % self.topic_count]
+    def topic_words(self, sequences: Column) -> Column:
+        """The last four digits of the topics of messages, as `field(…, topic_end - 4, "<u4")` shows them."""
+        topic_numbers = self.topic_numbers[sequences % self.topic_count]
         words: Column = _FOUR_DIGITS[topic_numbers % 10_000].astype(np.uint32)
         return words
 

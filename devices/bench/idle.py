@@ -1,4 +1,4 @@
-"""`headrace bench idle`: resident memory of a server for each connection that says nothing.
+"""`headrace bench idle`: resident memory of a server for each connection that says nothing, and how fast they come.
 
 (RSS with all − RSS with the first few) / the difference, so that what a server sets up once does not count.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from devices.bench.frames import encode_connect
 from devices.bench.peers import HEADRACE, PEERS, Server, running
@@ -21,7 +22,8 @@ CONNECT_BATCH = 100
 CONNECTIONS_FOR_EACH_ADDRESS = 5_000
 DESCRIPTORS_SPARE = 300
 KEEPALIVE_S = 3_600
-KEYS = ("idle_mqtt", "idle_sse")
+CONNECTS = "connects"
+KEYS = ("idle_mqtt", "idle_sse", CONNECTS)
 
 
 def raise_descriptor_limit(wanted: int) -> int:
@@ -46,7 +48,7 @@ def open_mqtt(server: Server, count: int, run: str) -> list[socket.socket]:
         count,
         server.mqtt_port,
         lambda connection, number: connection.sendall(encode_connect(f"bench-idle-{run}-{number:05d}", KEEPALIVE_S)),
-        expect_connack,
+        lambda connection: _discard(expect_connack(connection)),
     )
 
 
@@ -60,8 +62,8 @@ def open_sse(server: Server, count: int, run: str) -> list[socket.socket]:
     )
 
 
-def _discard(head: tuple[bytes, bool]) -> None:
-    """The head has been checked; an idle reader has no use for its body."""
+def _discard(answer: object) -> None:
+    """It has been checked, and an idle client has no use for what it says."""
 
 
 def _open(
@@ -102,23 +104,39 @@ def bytes_for_each(server: Server, count: int, connect: Callable[[Server, int, s
     return (after - before) / count
 
 
+def connects_a_second(server: Server, count: int) -> float:
+    """MQTT connections that the server takes in a second of its processor time: the generator, which shares the machine
+    and is slower at it, does not count. Raises: PeerFailed"""
+    close_all(open_mqtt(server, FIRST_CONNECTIONS, "first"))
+    before = server.cpu_s()
+    close_all(open_mqtt(server, count, "rest"))
+    return count / (server.cpu_s() - before)
+
+
 def bench_idle(plan: Plan, report: Report, keys: Sequence[str] = KEYS) -> None:
     """Measure into the report: MQTT with all peers, SSE with Headrace."""
     count = raise_descriptor_limit(CONNECTIONS + FIRST_CONNECTIONS) - FIRST_CONNECTIONS
-    cases = [("idle_mqtt", "MQTT connection", name, open_mqtt) for name in plan.peers]
-    cases.append(("idle_sse", "SSE reader", HEADRACE, open_sse))
+    memory_mqtt, memory_sse = (partial(bytes_for_each, connect=connect) for connect in (open_mqtt, open_sse))
+    cases: list[tuple[str, str, str, str, Callable[[Server, int], float]]] = [
+        *(("idle_mqtt", "an idle MQTT connection", name, "B", memory_mqtt) for name in plan.peers),
+        ("idle_sse", "an idle SSE reader", HEADRACE, "B", memory_sse),
+        *(
+            (CONNECTS, "connections for a second of processor time", name, "/s", connects_a_second)
+            for name in plan.peers
+        ),
+    ]
     for _ in range(plan.rounds):
-        for key, what, name, connect in cases:
+        for key, what, name, unit, measure in cases:
             if key not in keys:
                 continue
-            figure = report.add_figure(f"{key}_{name}", f"an idle {what}, {name} ({count:,} of them)", "B")
+            figure = report.add_figure(f"{key}_{name}", f"{what}, {name} ({count:,} of them)", unit)
             if figure.failure:
                 continue
             try:
                 with running(PEERS[name]) as server:
-                    figure.series.values.append(bytes_for_each(server, count, connect))
+                    figure.series.values.append(measure(server, count))
             except PeerFailed as error:
                 figure.failure = str(error)
                 plan.report(f"{figure.title}: {error}")
             else:
-                plan.report(f"{figure.title}: {figure.series.values[-1]:,.0f} B")
+                plan.report(f"{figure.title}: {figure.series.values[-1]:,.0f} {unit}")

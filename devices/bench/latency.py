@@ -1,4 +1,5 @@
-"""Acknowledgement latency at a fixed rate, from the time a message was *due*, and the disk's own pace beside it.
+"""Latency at a fixed rate, from the time a message was *due* to its acknowledgement or its arrival, and the disk's own
+pace beside it.
 
 Measuring from the due time keeps a server that stalls from hiding its stall behind a generator that waited with it.
 """
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.bench.checks import CheckFailed
-from devices.bench.endpoints import Publisher
+from devices.bench.endpoints import Publisher, Subscriber
 from devices.bench.frames import PublishBlock, PublishLayout
 from devices.bench.load import DRAIN_TIMEOUT_S
 from devices.bench.wire import RECEIVE_BUFFER_BYTES, connect_mqtt
@@ -98,6 +99,44 @@ def run_paced(publishers: Sequence[Publisher], *, rate: int, warm_up_s: float, s
     measured = latencies[int(rate * warm_up_s) :]
     p50_ms, p99_ms = percentiles(measured, 50, 99)
     (late_p99_ms,) = percentiles(lateness[int(rate * warm_up_s) :], 99)
+    return Latency(p50_ms, p99_ms, late_p99_ms, total)
+
+
+def run_delivered(
+    publisher: Publisher, subscriber: Subscriber, *, rate: int, warm_up_s: float, seconds: float
+) -> Latency:
+    """Send `rate` messages a second and time each from when it was due until it came.
+
+    Raises: CheckFailed when one is lost or out of order, PeerFailed
+    """
+    total = int(rate * (warm_up_s + seconds))
+    latencies = np.full(total, np.nan)
+    lateness = np.zeros(total)
+    buffer = bytearray(RECEIVE_BUFFER_BYTES)
+    view = memoryview(buffer)
+    clock = time.perf_counter
+    reading = [subscriber.socket]
+    start = clock()
+    deadline = start + total / rate + DRAIN_TIMEOUT_S
+    sent = received = 0
+    while received < total:
+        now = clock()
+        if now > deadline:
+            raise CheckFailed(f"loss: {total - received} of {total} messages never came")
+        due = min(total, int((now - start) * rate) + 1)
+        if due > sent and publisher.resume():
+            publisher.send_until(due)
+            lateness[sent:due] = clock() - start - np.arange(sent, due) / rate
+            sent = due
+        timeout_s = start + due / rate - clock() if due < total else 0.1
+        if select.select(reading, [], [], max(0.0, timeout_s))[0]:
+            subscriber.on_readable(buffer, view)
+            came = subscriber.received()
+            latencies[received:came] = clock() - start - np.arange(received, came) / rate
+            received = came
+    first = int(rate * warm_up_s)
+    p50_ms, p99_ms = percentiles(latencies[first:], 50, 99)
+    (late_p99_ms,) = percentiles(lateness[first:], 99)
     return Latency(p50_ms, p99_ms, late_p99_ms, total)
 
 

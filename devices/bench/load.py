@@ -17,6 +17,7 @@ from devices.bench.endpoints import Endpoint, Publisher, Receiver
 from devices.bench.wire import RECEIVE_BUFFER_BYTES
 
 DRAIN_TIMEOUT_S = 10.0
+WARM_UP_TIMEOUT_S = 10.0
 REPEAT_WAIT_S = 0.02
 
 
@@ -101,15 +102,20 @@ class Load:
         server_cpu_s: Callable[[], float],
         beside_cpu_s: Callable[[], float] = lambda: 0.0,
         messages_max: int | None = None,
+        warm_up_messages: int = 0,
     ) -> LoadResult:
         """Load the server and check all that comes back.
 
-        `messages_max`: also stop when so many have been delivered. `beside_cpu_s`: of what the server works with.
+        `messages_max`: also stop when so many have been delivered. `warm_up_messages`: the warm-up lasts until so many
+        have been, or WARM_UP_TIMEOUT_S. `beside_cpu_s`: of what the server works with.
         Raises: CheckFailed, PeerFailed
         """
         for publisher in self._publishers:
             publisher.pump()
-        self._turn_until(time.perf_counter() + warm_up_s, messages_max)
+        begun_s = time.perf_counter()
+        self._turn_until(begun_s + warm_up_s, messages_max)
+        if self.delivered() < warm_up_messages:
+            self._turn_until(begun_s + WARM_UP_TIMEOUT_S, warm_up_messages)
         start = self._snapshot(server_cpu_s, beside_cpu_s)
         self._turn_until(start.time_s + seconds, messages_max)
         end = self._snapshot(server_cpu_s, beside_cpu_s)

@@ -40,6 +40,8 @@ class Ports:
 
     mqtt: int
     http: int = 0
+    ws: int = 0
+    """MQTT over WebSocket; 0: nobody asks for it, and a peer that is slower with it has none."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Server:
         self.peer = peer
         self.mqtt_port = ports.mqtt
         self.http_port = ports.http
+        self.ws_port = ports.ws
         self.directory = directory
         self.process = process
         self._inspected = psutil.Process(process.pid)
@@ -105,7 +108,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(peer: Peer, *, storage: str = "memory", directory: Path | None = None) -> Iterator[Server]:
+def running(
+    peer: Peer, *, storage: str = "memory", directory: Path | None = None, is_websocket: bool = False
+) -> Iterator[Server]:
     """A freshly started server, ready to take connections; it is ended, and its files removed, on leaving.
 
     With `directory` the server's files are kept there, for a server that is started again on the same data.
@@ -115,7 +120,7 @@ def running(peer: Peer, *, storage: str = "memory", directory: Path | None = Non
         place = directory or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=data_root()))
         )
-        ports = Ports(*free_ports(2))
+        ports = Ports(*free_ports(3 if is_websocket else 2))
         output_path = place / "output.txt"
         with output_path.open("wb") as output:
             process = subprocess.Popen(
@@ -125,6 +130,8 @@ def running(peer: Peer, *, storage: str = "memory", directory: Path | None = Non
             server = Server(peer, process, ports, place)
             try:
                 wait_for_port(ports.mqtt, server.is_running)
+                if ports.ws:
+                    wait_for_port(ports.ws, server.is_running)
                 if peer.is_ours:
                     _wait_until_ready(server)
                 yield server
@@ -213,8 +220,9 @@ def _distribution_version(name: str) -> Callable[[], str | None]:
 def _mosquitto(directory: Path, ports: Ports, storage: str) -> list[str]:
     # Debian's build and defaults (no set_tcp_nodelay, which costs it half); only limits that make it drop are off.
     configuration = directory / "mosquitto.conf"
+    websocket = f"listener {ports.ws} 127.0.0.1\nprotocol websockets\n" if ports.ws else ""
     configuration.write_text(
-        f"listener {ports.mqtt} 127.0.0.1\n"
+        f"listener {ports.mqtt} 127.0.0.1\n{websocket}"
         "allow_anonymous true\n"
         "persistence false\n"
         "log_type none\n"
@@ -245,7 +253,9 @@ def _amqtt(directory: Path, ports: Ports, storage: str) -> list[str]:
 def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     """A server with the topics of the bench in one stream of the given storage, and room for a filled log."""
     kept = 'ack = "stored"\nretention = { age = "7d", bytes = "20GiB" }\n' if storage == "sqlite" else ""
-    return headrace_command(directory, ports, storage, kept)
+    # As its peers: sessions that are away lose nothing.
+    limits = "\n[mqtt]\nqueued_messages_max = 1_000_000\nqueued_bytes_max = 1_000_000_000\n"
+    return headrace_command(directory, ports, storage, kept + limits)
 
 
 def _plain_headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
@@ -269,7 +279,7 @@ def headrace_command(
         *("--data", str(directory / "data")),
         *("--mqtt", f"127.0.0.1:{ports.mqtt}"),
         *("--http", f"127.0.0.1:{ports.http}"),
-        *("--ws", "127.0.0.1:0"),
+        *("--ws", f"127.0.0.1:{ports.ws}"),
     ]
 
 

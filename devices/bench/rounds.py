@@ -34,11 +34,12 @@ class Contender:
     label: str
     peer: Peer
     storage: str = "memory"
+    is_websocket: bool = False
 
 
-def contenders(plan: Plan, storage: str = "memory") -> list[Contender]:
+def contenders(plan: Plan, storage: str = "memory", *, is_websocket: bool = False) -> list[Contender]:
     """All peers of the plan."""
-    return [Contender(name, PEERS[name], storage) for name in plan.peers]
+    return [Contender(name, PEERS[name], storage, is_websocket) for name in plan.peers]
 
 
 def measure_row(
@@ -54,7 +55,7 @@ def measure_row(
 
 
 def _run_fresh(column: Contender, run: Callable[[Server], LoadResult]) -> LoadResult:
-    with running(column.peer, storage=column.storage) as server:
+    with running(column.peer, storage=column.storage, is_websocket=column.is_websocket) as server:
         return run(server)
 
 

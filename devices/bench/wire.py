@@ -8,7 +8,9 @@ import json
 import random
 import socket
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from devices.bench.frames import encode_connect, encode_subscribe
 
@@ -18,6 +20,23 @@ LISTEN_PORTS = range(20_000, 32_000)
 HTTP_HEAD_BYTES_MAX = 64 * 1024
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux's number; Python names it from 3.12 on."""
+
+
+RECEIVE_MAXIMUM_DEFAULT = 65_535
+_CONNACK_PROPERTY_BYTES = {0x11: 4, 0x13: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
+"""Of those with a fixed length; the others are texts."""
+
+
+class Connection(Protocol):
+    """A socket, or what stands in for one."""
+
+    def fileno(self) -> int: ...
+    def setblocking(self, flag: bool, /) -> None: ...
+    def close(self) -> None: ...
+    def send(self, data: memoryview, /) -> int: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def recv(self, count: int, /) -> bytes: ...
+    def recv_into(self, view: memoryview, /) -> int: ...
 
 
 class PeerFailed(Exception):
@@ -53,7 +72,7 @@ def open_socket(port: int, source: str | None = None) -> socket.socket:
     return connection
 
 
-def receive_exactly(connection: socket.socket, count: int) -> bytes:
+def receive_exactly(connection: Connection, count: int) -> bytes:
     """`count` bytes from a blocking socket.
 
     Raises: PeerFailed when the peer closes or stays silent.
@@ -70,7 +89,32 @@ def receive_exactly(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-def connect_mqtt(port: int, client_id: str, *, keepalive_s: int = 0, source: str | None = None) -> socket.socket:
+def receive_packet(connection: Connection) -> tuple[int, bytes]:
+    """First byte and body of one MQTT packet from a blocking socket. Raises: PeerFailed"""
+    first, digit = receive_exactly(connection, 2)
+    length, shift = digit & 127, 7
+    while digit & 128:
+        digit = receive_exactly(connection, 1)[0]
+        length |= (digit & 127) << shift
+        shift += 7
+    return first, receive_exactly(connection, length)
+
+
+@dataclass(frozen=True)
+class Connack:
+    """What of it matters to a load."""
+
+    is_session_present: bool
+    receive_maximum: int = RECEIVE_MAXIMUM_DEFAULT
+
+
+def connect_mqtt(
+    port: int,
+    client_id: str,
+    *,
+    keepalive_s: int = 0,
+    source: str | None = None,
+) -> socket.socket:
     """A blocking socket on which MQTT 3.1.1's CONNECT has been accepted."""
     connection = open_socket(port, source)
     connection.sendall(encode_connect(client_id, keepalive_s))
@@ -78,19 +122,36 @@ def connect_mqtt(port: int, client_id: str, *, keepalive_s: int = 0, source: str
     return connection
 
 
-def expect_connack(connection: socket.socket) -> None:
-    """Read CONNACK. Raises: PeerFailed"""
-    connack = receive_exactly(connection, 4)
-    if connack[0] != 0x20 or connack[3] != 0:
-        raise PeerFailed(f"CONNECT was answered {connack.hex()}")
+def expect_connack(connection: Connection) -> Connack:
+    """Read CONNACK, of MQTT 3.1.1 or 5. Raises: PeerFailed"""
+    first, body = receive_packet(connection)
+    if first != 0x20 or len(body) < 2 or body[1] != 0:
+        raise PeerFailed(f"CONNECT was answered {first:02x} {body.hex()}")
+    return Connack(bool(body[0] & 1), _receive_maximum(body[3:]) if len(body) > 2 else RECEIVE_MAXIMUM_DEFAULT)
 
 
-def subscribe(connection: socket.socket, topic_filter: str, qos: int) -> None:
-    """Subscribe and wait for SUBACK. Raises: PeerFailed"""
-    connection.sendall(encode_subscribe(1, topic_filter, qos))
-    suback = receive_exactly(connection, 5)
-    if suback[0] != 0x90 or suback[4] != qos:
-        raise PeerFailed(f"SUBSCRIBE was answered {suback.hex()}")
+def _receive_maximum(properties: bytes) -> int:
+    """That of a CONNACK's properties, up to those that this does not know. Source: MQTT 5 §3.2.2.3"""
+    position = 0
+    while position < len(properties):
+        identifier = properties[position]
+        if identifier == 0x21:
+            return int.from_bytes(properties[position + 1 : position + 3], "big")
+        size = _CONNACK_PROPERTY_BYTES.get(identifier)
+        if size is None:
+            text_bytes = int.from_bytes(properties[position + 1 : position + 3], "big")
+            size = 2 + text_bytes
+        position += 1 + size
+    return RECEIVE_MAXIMUM_DEFAULT
+
+
+def subscribe(connection: Connection, topic_filters: str | Sequence[str], qos: int, *, level: int = 4) -> None:
+    """Subscribe to one filter or several and wait for SUBACK. Raises: PeerFailed"""
+    count = 1 if isinstance(topic_filters, str) else len(topic_filters)
+    connection.sendall(encode_subscribe(1, topic_filters, qos, level=level))
+    first, body = receive_packet(connection)
+    if first != 0x90 or body[-count:] != bytes([qos]) * count:
+        raise PeerFailed(f"SUBSCRIBE was answered {first:02x} {body[:40].hex()}")
 
 
 def open_events(port: int, query: str, *, source: str | None = None) -> tuple[socket.socket, bytes, bool]:
@@ -122,8 +183,8 @@ def _request(connection: socket.socket, path: str) -> None:
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
 
-def read_events_head(connection: socket.socket) -> tuple[bytes, bool]:
-    """Read the head of the answer; see `open_answer`."""
+def read_http_head(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The head of an answer without its empty line, and what came behind it. Raises: PeerFailed"""
     data = b""
     while b"\r\n\r\n" not in data:
         try:
@@ -133,7 +194,13 @@ def read_events_head(connection: socket.socket) -> tuple[bytes, bool]:
         if not piece or len(data) > HTTP_HEAD_BYTES_MAX:
             raise PeerFailed(f"the answer was {data[:200]!r}")
         data += piece
-    head, body = data.split(b"\r\n\r\n", 1)
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
+
+
+def read_events_head(connection: socket.socket) -> tuple[bytes, bool]:
+    """Read the head of the answer; see `open_answer`."""
+    head, body = read_http_head(connection)
     if not head.startswith(b"HTTP/1.1 200"):
         with contextlib.suppress(OSError):
             body = body or connection.recv(4096)

@@ -19,6 +19,7 @@ from devices.bench.checks import (
     judge_stored,
 )
 from devices.bench.frames import EVENT_MARK, PACKET_ID_COUNT, PublishBlock, PublishLayout
+from devices.bench.kept import AnyOrderChecker
 
 
 def frames_of(layout: PublishLayout, numbers: list[int], publisher: int = 0) -> bytearray:
@@ -52,6 +53,60 @@ def test_messages_in_order_are_counted(layout: PublishLayout) -> None:
 def test_a_loss_a_repeat_and_a_swap_are_named(layout: PublishLayout, numbers: list[int], failure: str) -> None:
     with pytest.raises(CheckFailed, match=f"subscriber 0: {failure}"):
         check(layout, numbers)
+
+
+def test_each_third_message_is_followed_from_its_first_on() -> None:
+    layout = PublishLayout(qos=0)
+    checker = PublishChecker(layout, "subscriber 1", first=1, step=3)
+    numbers = list(range(1, 300, 3))
+    checker.check(frames_of(layout, numbers), len(numbers))
+    assert (checker.received, checker.next_sequence) == (100, 301)
+    with pytest.raises(CheckFailed, match="subscriber 1: loss: 302 came where 301 was due"):
+        checker.check(frames_of(layout, [302]), 1)
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2], [0, 2], [0, 0], [1]])
+def test_one_at_a_time_is_checked_as_many(numbers: list[int]) -> None:
+    layout = PublishLayout(qos=2)
+    buffer = frames_of(layout, numbers)
+
+    def outcome(is_alone: bool) -> tuple[int, str]:
+        checker = PublishChecker(layout, "s")
+        try:
+            for row in range(len(numbers)):
+                start = row * layout.frame_bytes
+                if is_alone:
+                    checker.check_one(buffer, start)
+                else:
+                    checker.check(buffer, 1, start)
+        except CheckFailed as error:
+            return checker.received, str(error)
+        return checker.received, ""
+
+    assert outcome(True) == outcome(False)
+
+
+def test_one_at_a_time_a_wrong_topic_is_caught() -> None:
+    layout = PublishLayout(qos=0)
+    buffer = frames_of(layout, [0])
+    buffer[layout.topic_end - 1] = ord("9")
+    with pytest.raises(CheckFailed, match="under another message's topic"):
+        PublishChecker(layout, "s").check_one(buffer, 0)
+
+
+def test_in_any_order_each_has_to_come_once() -> None:
+    layout = PublishLayout(qos=0, is_retained=True)
+    checker = AnyOrderChecker(layout, "s")
+    checker.check(frames_of(layout, [2, 0, 3]), 3)
+    with pytest.raises(CheckFailed, match="of 4 3 came, 3 in all"):
+        checker.judge(4)
+    checker.check(frames_of(layout, [1]), 1)
+    checker.judge(4)
+    checker.check(frames_of(layout, [1]), 1)
+    with pytest.raises(CheckFailed, match="of 4 4 came, 5 in all"):
+        checker.judge(4)
+    with pytest.raises(CheckFailed, match="not the PUBLISH that was kept"):
+        checker.check(frames_of(PublishLayout(qos=0), [1]), 1)
 
 
 def test_a_loss_between_two_reads_is_caught() -> None:

@@ -15,6 +15,7 @@ from devices.bench.frames import (
     PublishBlock,
     PublishLayout,
     encode_connect,
+    encode_receive_maximum,
     encode_subscribe,
     encode_variable_byte_integer,
     json_payload,
@@ -116,4 +117,14 @@ def test_the_topics_of_a_cycle_may_be_chosen() -> None:
     assert [layout.topic(sequence)[-1] for sequence in range(5)] == ["7", "0", "7", "3", "7"]
     data, count = PublishBlock(layout, 8).stamp(0, 8)
     topics = layout.field(data, layout.topic_end - 4, "<u4", 0, count)
-    assert (topics == layout.topic_words(8)).all()
+    assert (topics == layout.topic_words(np.arange(8))).all()
+
+
+def test_mqtt_5_has_properties() -> None:
+    assert encode_connect("ab", 60, level=5, properties=encode_receive_maximum(100)) == (
+        b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x03\x21\x00\x64\x00\x02ab"
+    )
+    assert encode_subscribe(1, ["a", "b"], 0, level=5) == b"\x82\x0b\x00\x01\x00\x00\x01a\x00\x00\x01b\x00"
+    frame = PublishLayout(qos=1, level=5, payload_bytes=12).frame(0)
+    assert frame[-13:] == bytes(13)
+    assert len(frame) == len(PublishLayout(qos=1, payload_bytes=12).frame(0)) + 1

@@ -99,6 +99,15 @@ def test_a_subscriber_acknowledges_whole_frames_and_keeps_the_rest(pair: tuple[s
         assert subscriber.received() == 3
 
 
+def test_topics_are_split_between_subscribers() -> None:
+    scenario = SCENARIOS["subscriptions"]
+    layout = scenario.layout(Plan())
+    filters = [scenario.filters(layout, number) for number in range(scenario.subscribers)]
+    assert len({each for of_one in filters for each in of_one}) == 100_000
+    assert filters[3][0] == "bench/+/000003"
+    assert filters[3][1] == "bench/dev/000103"
+
+
 def test_what_never_comes_back_fails_the_drain(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +203,7 @@ def test_what_the_server_works_with_is_not_counted_as_others(pair: tuple[socket.
     assert result.other_cpu_s == 0
 
 
-@pytest.mark.parametrize("key", ["q0_1_1", "q1_1_1", "q0_100_1"])
+@pytest.mark.parametrize("key", ["q0_1_1", "q1_1_1", "q2_1_1", "q0_100_1", "q1_v5", "q1_ws", "subscriptions"])
 def test_the_ceiling_is_measured_through_a_relay(key: str) -> None:
     result = run_ceiling(SCENARIOS[key], Plan(ceiling_s=0.05))
     assert result.messages > 0

@@ -112,10 +112,10 @@ def verdicts(report: Report) -> dict[str, bool | None]:
 
 def test_a_goal_of_a_ratio_is_met_from_its_factor_on() -> None:
     report = Report()
-    report.add_row(row(headrace=cell(200), mosquitto=cell(100)))
-    assert verdicts(report)["QoS 0 1→1: ≥ 2 × Mosquitto"] is True
-    report.add_row(row(headrace=cell(199), mosquitto=cell(100)))
-    assert verdicts(report)["QoS 0 1→1: ≥ 2 × Mosquitto"] is False
+    report.add_row(row(headrace=cell(500), mosquitto=cell(100)))
+    assert verdicts(report)["QoS 0 1→1: ≥ 5 × Mosquitto"] is True
+    report.add_row(row(headrace=cell(499), mosquitto=cell(100)))
+    assert verdicts(report)["QoS 0 1→1: ≥ 5 × Mosquitto"] is False
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
@@ -200,3 +200,12 @@ def test_json_carries_medians_ratios_and_problems() -> None:
     document = json.loads(json.dumps(report.to_json()))
     assert document["rows"]["q0_1_1"]["cells"]["headrace"]["ratio"] == 3.0
     assert document["problems"] == ["history: no event"]
+
+
+def test_connections_for_a_second_of_processor_time_are_held_against_mosquitto() -> None:
+    report = Report()
+    for name, rate in (("headrace", 20_000.0), ("mosquitto", 80_000.0)):
+        report.add_figure(f"connects_{name}", "connects", "/s").series.values.append(rate)
+    assert verdicts(report)["connections for a second of processor time: ≥ 0.3 × Mosquitto"] is False
+    report.add_figure("connects_headrace", "connects", "/s").series.values[:] = [24_000.0]
+    assert verdicts(report)["connections for a second of processor time: ≥ 0.3 × Mosquitto"] is True
