@@ -22,8 +22,9 @@ from devices.bench.kafka_broker import KafkaBroker, kafka_running
 from devices.bench.latency import Latency, connect_publishers, run_paced
 from devices.bench.load import Load, LoadResult
 from devices.bench.mqtt import Scenario, new_publisher, run_ceiling
-from devices.bench.peers import HEADRACE, PEERS, Peer, Ports, Server, data_root, headrace_command, running
+from devices.bench.peers import HEADRACE, PEERS, Peer, Server, data_root, headrace_command, running
 from devices.bench.plain_kafka import Answer, run_plain, starting_plain
+from devices.bench.programs import Ports
 from devices.bench.results import LATE_SUFFIX, PLAIN, Report, Row
 from devices.bench.rounds import Plan, measure_runs
 from devices.bench.sse import SCENARIOS as SSE_SCENARIOS

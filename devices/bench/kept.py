@@ -33,6 +33,8 @@ FILL_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 20.0
 AFTERWARDS_S = 0.02
 DISCONNECT = b"\xe0\x00"
+PINGREQ = b"\xc0\x00"
+PINGRESP = 0xD0
 
 
 class AnyOrderChecker:
@@ -79,9 +81,21 @@ def _read(server: Server, subscriber: Subscriber, begun_s: float, cpu_s: float) 
         result = load.read(messages=MESSAGES, seconds=ANSWER_TIMEOUT_S, server_cpu_s=server.cpu_s, begun_s=begun_s)
         spent = server.cpu_s() - cpu_s
         load.turn(AFTERWARDS_S)  # a repeat would come now
+        _leave(subscriber)
     if subscriber.received() != MESSAGES:
         raise CheckFailed(f"loss: of {MESSAGES:,} {subscriber.received():,} came in {ANSWER_TIMEOUT_S:.0f} s")
     return replace(result, server_cpu_s=spent)
+
+
+def _leave(subscriber: Subscriber) -> None:
+    """Close when the server has taken every acknowledgement: what it has not would come again."""
+    connection = subscriber.socket
+    connection.setblocking(True)
+    subscriber.resume()
+    connection.sendall(PINGREQ)
+    if receive_packet(connection)[0] != PINGRESP:
+        raise CheckFailed(f"{subscriber.name}: more came than was kept")
+    connection.sendall(DISCONNECT)
 
 
 def _sum(results: list[LoadResult]) -> LoadResult:

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.metadata
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,27 +18,27 @@ from pathlib import Path
 import psutil
 
 from broker.compiled import SWITCH, compiled_files
+from devices.bench.programs import (
+    MOSQUITTO,
+    Ports,
+    amqtt,
+    distribution_version,
+    flashmq,
+    mosquitto,
+    nats_server,
+    program_version,
+    rumqttd,
+)
 from devices.bench.wire import PeerFailed, free_ports, wait_for_port
 
 HEADRACE = "headrace"
 PLAIN = "headrace-plain"
 """The same without its compiled modules, where there are any."""
-MOSQUITTO = "mosquitto"
 STREAM = "bench"
 """The stream of Headrace that takes what the bench publishes."""
 STOP_TIMEOUT_S = 15.0
 OUTPUT_BYTES_SHOWN = 2000
 DESCRIPTORS_WANTED = 20_000
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where a server listens."""
-
-    mqtt: int
-    http: int = 0
-    ws: int = 0
-    """MQTT over WebSocket; 0: nobody asks for it, and a peer that is slower with it has none."""
 
 
 @dataclass(frozen=True)
@@ -190,66 +187,6 @@ def file_system(path: Path) -> str:
     return best[1]
 
 
-def _program_version(program: str, arguments: list[str], word: int) -> Callable[[], str | None]:
-    def version() -> str | None:
-        path = _find_program(program)
-        if path is None:
-            return None
-        shown = subprocess.run([path, *arguments], capture_output=True, timeout=10, check=False)
-        words = (shown.stdout + shown.stderr).decode(errors="replace").split()
-        return words[word] if len(words) > word else "unknown"
-
-    return version
-
-
-def _find_program(program: str) -> str | None:
-    # Debian keeps servers in sbin, which is not on everybody's PATH.
-    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin")
-
-
-def _distribution_version(name: str) -> Callable[[], str | None]:
-    def version() -> str | None:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    return version
-
-
-def _mosquitto(directory: Path, ports: Ports, storage: str) -> list[str]:
-    # Debian's build and defaults (no set_tcp_nodelay, which costs it half); only limits that make it drop are off.
-    configuration = directory / "mosquitto.conf"
-    websocket = f"listener {ports.ws} 127.0.0.1\nprotocol websockets\n" if ports.ws else ""
-    configuration.write_text(
-        f"listener {ports.mqtt} 127.0.0.1\n{websocket}"
-        "allow_anonymous true\n"
-        "persistence false\n"
-        "log_type none\n"
-        "sys_interval 0\n"
-        "max_inflight_messages 0\n"
-        "max_queued_messages 0\n"
-        "max_queued_bytes 0\n"
-        "max_connections -1\n"
-    )
-    return [_find_program(MOSQUITTO) or MOSQUITTO, "-c", str(configuration)]
-
-
-def _amqtt(directory: Path, ports: Ports, storage: str) -> list[str]:
-    configuration = directory / "amqtt.yaml"
-    configuration.write_text(
-        "listeners:\n"
-        "  default:\n"
-        "    type: tcp\n"
-        f"    bind: 127.0.0.1:{ports.mqtt}\n"
-        "    max_connections: 20000\n"
-        "plugins:\n"
-        "  amqtt.plugins.authentication.AnonymousAuthPlugin:\n"
-        "    allow_anonymous: true\n"
-    )
-    return [sys.executable, "-W", "ignore", "-m", "amqtt.scripts.broker_script", "-c", str(configuration)]
-
-
 def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     """A server with the topics of the bench in one stream of the given storage, and room for a filled log."""
     kept = 'ack = "stored"\nretention = { age = "7d", bytes = "20GiB" }\n' if storage == "sqlite" else ""
@@ -286,10 +223,13 @@ def headrace_command(
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer(HEADRACE, _distribution_version("headrace"), _headrace),
+        Peer(HEADRACE, distribution_version("headrace"), _headrace),
         Peer(PLAIN, _plain_version, _plain_headrace),
-        Peer(MOSQUITTO, _program_version(MOSQUITTO, ["-h"], 2), _mosquitto),
-        Peer("amqtt", _distribution_version("amqtt"), _amqtt),
+        Peer(MOSQUITTO, program_version(MOSQUITTO, ["-h"], 2), mosquitto),
+        Peer("amqtt", distribution_version("amqtt"), amqtt),
+        Peer("nats-server", program_version("nats-server", ["-v"], 1), nats_server),
+        Peer("rumqttd", program_version("rumqttd", ["--version"], 1), rumqttd),
+        Peer("flashmq", program_version("flashmq", ["--version"], 2), flashmq),
     )
 }
 """By name. Headrace and Mosquitto belong to every comparison; the rest joins when it is found."""

@@ -27,7 +27,8 @@ from devices.bench.load import Load, LoadResult
 from devices.bench.memory import PeakMemory
 from devices.bench.mqtt import SCENARIOS as MQTT_SCENARIOS
 from devices.bench.mqtt import run_ceiling
-from devices.bench.peers import HEADRACE, PEERS, STREAM, Peer, Ports, Server, data_root, headrace_command, running
+from devices.bench.peers import HEADRACE, PEERS, STREAM, Peer, Server, data_root, headrace_command, running
+from devices.bench.programs import Ports
 from devices.bench.results import LATE_SUFFIX, Report, Row
 from devices.bench.rounds import Plan, measure_runs
 from devices.bench.sse import SCENARIOS as SSE_SCENARIOS

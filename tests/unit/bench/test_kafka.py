@@ -15,7 +15,8 @@ from broker.codec.packets import Publish
 from devices.bench import plain_kafka
 from devices.bench.kafka import KafkaTopic
 from devices.bench.kafka_broker import GivenBroker, OwnBroker, kafka_running
-from devices.bench.peers import STREAM, Ports
+from devices.bench.peers import STREAM
+from devices.bench.programs import Ports
 from devices.bench.wire import PeerFailed
 
 

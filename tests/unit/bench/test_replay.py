@@ -16,7 +16,8 @@ import pytest
 from devices.bench.checks import CheckFailed, EventScanner
 from devices.bench.frames import PublishLayout, json_payload
 from devices.bench.memory import PeakMemory
-from devices.bench.peers import HEADRACE, PEERS, Ports, Server
+from devices.bench.peers import HEADRACE, PEERS, Server
+from devices.bench.programs import Ports
 from devices.bench.replay import Data, check_parquet, newest_of_topics, topic_numbers
 from devices.bench.swift_clock import swift_clock
 
