@@ -28,6 +28,7 @@ PATTERNS = (
     "broker/publish_run.py",
     "broker/replay.py",
     "broker/retained.py",
+    "broker/retained_frames.py",
     "broker/routing.py",
     "broker/sessions/*.py",
     "broker/shared.py",

@@ -199,9 +199,13 @@ class Session:
             self.deliver_qos0(Delivery(run, row, end_row, False))
             return
         outbox.append(run.data[run.frame_start(row) : run.ends[end_row - 1]])
-        count = end_row - row
+        self.count_sent(end_row - row)
+
+    def count_sent(self, count: int) -> None:
+        """So many publishes of QoS 0 are in the outbox."""
+        assert self.outbox is not None
         self._metrics.messages_delivered += count
-        outbox.messages_out += count
+        self.outbox.messages_out += count
 
     def deliver_reliably(
         self,

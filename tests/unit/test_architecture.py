@@ -58,6 +58,7 @@ BROKER_LAYERS = (
         "broker.shared",
         "broker.hooks",
         "broker.retained",
+        "broker.retained_frames",
         "broker.kept_sessions",
         "broker.own_publishes",
         "broker.owed",

@@ -11,6 +11,7 @@ from broker.delivery import Delivery
 from broker.hooks import SubscriptionRequest, granted_qos
 from broker.protocol.handlers.publish import make_run
 from broker.replay import REPLAY_PREFIX, ReplayRefused
+from broker.retained_frames import send_retained_qos0
 from broker.sessions.replays import replay_state
 from broker.topics.names import SHARE_PREFIX, refuse_control_characters, split_shared, validate_topic_filter
 
@@ -72,7 +73,11 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
         engine.metrics.answer_bytes_sent += len(answer)
         connection.outbox.append(answer)
         for subscription in retained_for:
-            for message in engine.retained_for(subscription.topic_filter, engine.now_ms):
+            messages = engine.retained_for(subscription.topic_filter, engine.now_ms)
+            if _takes_any(session, subscription):
+                send_retained_qos0(session, [each for each in messages if not each.expires_at_ms])
+                messages = [each for each in messages if each.expires_at_ms]
+            for message in messages:
                 _send_retained(connection, session, subscription, message, engine.now_ms)
         for replay in replays:
             if replay in (session.replays or {}).values():  # else it has been replaced meanwhile
@@ -235,6 +240,19 @@ def _keep(session: Session, subscription: Subscription) -> bool:
     is_new = subscription.topic_filter not in session.subscriptions
     session.subscriptions[subscription.topic_filter] = subscription
     return is_new
+
+
+def _takes_any(session: Session, subscription: Subscription) -> bool:
+    """Nothing about the subscription or its client makes a retained message its own, or too large."""
+    return (
+        not subscription.qos
+        and not subscription.no_local
+        and not subscription.subscription_identifier
+        and session.aliases is None
+        and not session.packet_bytes_max
+        and session.outbox is not None
+        and not session.outbox.is_blocked
+    )
 
 
 def _send_retained(

@@ -6,7 +6,11 @@ import pytest
 
 from broker.codec.packets import Puback, Publish, Pubrec
 from broker.codec.properties import Properties
-from broker.retained import STALE_EXPIRIES
+from broker.delivery import split_frame
+from broker.protocol.handlers.publish import make_run
+from broker.retained import STALE_EXPIRIES, RetainedMessage
+from broker.retained_frames import retained_frame
+from broker.routing import Route
 from broker.topics.tree import TopicTree
 from tests.support.engine_client import NOW_MS, EngineClient, HoldingSink, HoldingStore, make_engine, turn
 from tests.unit.engine.test_engine import of_type, payloads, publish
@@ -188,3 +192,43 @@ def test_only_branches_that_can_match_are_walked(topic_filter: str, nodes: int) 
         tree.add(f"b{number}/{number}/t", number)
     assert tree.taken_by_few(topic_filter, nodes) is not None
     assert tree.taken_by_few("#", 4_000) is None
+
+
+@pytest.mark.parametrize("payload", [b"21.5", b"x" * 120, b"y" * 20_000])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("level", [4, 5])
+@pytest.mark.parametrize("has_properties", [False, True])
+def test_a_frame_for_qos_0_is_the_one_that_a_packet_would_become(
+    payload: bytes, qos: int, level: int, has_properties: bool
+) -> None:
+    """The way without a packet, for who subscribes to all at once, against the plain one."""
+    properties = Properties()
+    if has_properties:
+        properties.content_type = "text/plain"
+        properties.user_properties = [("k", "v" * 200)]
+    packet = publish("a/b", payload, qos, 7 if qos else 0, retain=True)
+    packet.properties = properties if level == 5 else None
+    route = Route("a/b", b"\0\x03a/b", None)
+    message = RetainedMessage.of(make_run(packet, route, level == 5, "p", NOW_MS, None))
+    for is_v5 in (False, True):
+        run = make_run(message.publish(), route, message.is_v5, "p", NOW_MS, None)
+        assert retained_frame(message, is_v5) == b"".join(split_frame(run, 0, is_v5, 0, retain=True))
+
+
+def test_a_thousand_topics_come_in_one_piece_with_those_that_expire() -> None:
+    engine = make_engine()
+    client = EngineClient(engine, 5)
+    client.connect("p")
+    for number in range(1_000):
+        properties = Properties()
+        properties.message_expiry_interval = 60 if number == 500 else None
+        client.send(publish(f"a/{number}", b"%d" % number, 0, retain=True, properties=properties))
+    subscriber = EngineClient(engine, 5)
+    subscriber.connect("s")
+    found = of_type(subscriber.subscribe("a/#"), Publish)
+    assert sorted(int(packet.payload) for packet in found) == list(range(1_000))
+    assert all(packet.retain for packet in found)
+    (expiring,) = [packet for packet in found if packet.topic_name == "a/500"]
+    assert expiring.properties is not None
+    assert expiring.properties.message_expiry_interval == 60
+    assert engine.metrics.messages_delivered == 1_000
