@@ -16,6 +16,7 @@ from tests.support.kafka import KafkaBroker, KafkaCluster
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 AWAY_S = 20.0
+HANGS_S = 40.0
 
 
 def check_all(server: KafkaServer, flow: Flow, reader: SseReader, kafka: KafkaBroker | KafkaCluster) -> None:
@@ -36,7 +37,11 @@ def check_all(server: KafkaServer, flow: Flow, reader: SseReader, kafka: KafkaBr
 
 
 def disturb(
-    server: KafkaServer, kafka: KafkaBroker | KafkaCluster, away: Callable[[], object], back: Callable[[], object]
+    server: KafkaServer,
+    kafka: KafkaBroker | KafkaCluster,
+    away: Callable[[], object],
+    back: Callable[[], object],
+    seconds: float = AWAY_S,
 ) -> None:
     """Kafka goes and comes back while devices publish and a reader is connected."""
     with SseReader(server.http_url, [("topic", "sensors/#")]) as reader, Flow(server, "sensors/a") as flow:
@@ -44,7 +49,7 @@ def disturb(
         away()
         before = flow.count
         eventually(lambda: server.waits_in_spool() > 0, 30, "records in the spool")
-        throughout(lambda: server.is_running, AWAY_S)
+        throughout(lambda: server.is_running, seconds)
         assert flow.count > before + 1_000, "acknowledged while Kafka was away"
         back()
         before = flow.count
@@ -61,7 +66,7 @@ def test_the_only_broker_is_killed_and_comes_back(kafka_broker: KafkaBroker, tmp
 def test_a_broker_that_hangs(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     """SIGSTOP: connections stay open and nothing is answered."""
     with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server:
-        disturb(server, kafka_broker, kafka_broker.pause, kafka_broker.resume)
+        disturb(server, kafka_broker, kafka_broker.pause, kafka_broker.resume, HANGS_S)
 
 
 def test_the_leader_of_three_is_killed(kafka_cluster: KafkaCluster, tmp_path: Path) -> None:
