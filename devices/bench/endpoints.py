@@ -20,6 +20,7 @@ from devices.bench.frames import PublishLayout
 from devices.bench.wire import Connection, PeerFailed
 
 PUBACK_BYTES = 4
+FOLLOWERS_SHOWN = 4
 
 
 class Scanner(Protocol):
@@ -250,7 +251,9 @@ class Publisher(Endpoint):
     @property
     def behind(self) -> str:
         """What is still missing, for a failure's text."""
-        return ", ".join(str(follower()) for follower in self._followers) + f" of {self.sent}"
+        counts = [follower() for follower in self._followers]
+        came = ", ".join(map(str, counts)) if len(counts) <= FOLLOWERS_SHOWN else f"{min(counts)} to {max(counts)}"
+        return f"{came} of {self.sent}"
 
     def pump(self) -> None:
         """Send until the window is shut or the socket is full."""

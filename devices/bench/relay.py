@@ -2,7 +2,7 @@
 
 Run as `python -m devices.bench.relay KIND SENDERS RECEIVERS`; it prints its two ports, one for each side. `fan` sends
 what the first sender says to all receivers; `pairs` joins sender i with receiver i. What a receiver says goes back to
-its sender, so a subscriber's PUBACKs are the publisher's.
+its sender, so a subscriber's PUBACKs are the publisher's; of many receivers only the first one's do.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def main(kind: str, senders: int, receivers: int) -> None:
     targets = {connection.fileno(): (connection, list[socket.socket]()) for connection in (*sending, *receiving)}
     if kind == "fan":
         targets[sending[0].fileno()] = (sending[0], receiving)
-        for receiver in receiving:
-            targets[receiver.fileno()] = (receiver, sending[:1])
+        for number, receiver in enumerate(receiving):
+            targets[receiver.fileno()] = (receiver, [] if number else sending[:1])
     else:
         for sender, receiver in zip(sending, receiving, strict=True):
             targets[sender.fileno()] = (sender, [receiver])

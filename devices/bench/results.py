@@ -85,6 +85,14 @@ class Row:
         rates = [self.cells[name].rate.median if name in self.cells else None for name in (label, baseline)]
         return rates[0] / rates[1] if rates[0] is not None and rates[1] else None
 
+    def ratio_at_least(self, label: str = SUBJECT) -> float | None:
+        """As `ratio`, also where the generator was what held `label` up: the server is at least so fast."""
+        cell, baseline = self.cells.get(label), self.cells.get(self.baseline)
+        if cell is None or cell.failure or baseline is None or self.problem(self.baseline):
+            return None
+        rate, other = cell.rate.median, baseline.rate.median
+        return rate / other if rate is not None and other else None
+
     def problem(self, label: str) -> str | None:
         """Why the cell's figures do not count; None when they do (or when there is no such cell)."""
         cell = self.cells.get(label)

@@ -209,3 +209,15 @@ def test_connections_for_a_second_of_processor_time_are_held_against_mosquitto()
     assert verdicts(report)["connections for a second of processor time: ≥ 0.3 × Mosquitto"] is False
     report.add_figure("connects_headrace", "connects", "/s").series.values[:] = [24_000.0]
     assert verdicts(report)["connections for a second of processor time: ≥ 0.3 × Mosquitto"] is True
+
+
+def test_a_ratio_that_the_generator_limits_is_a_lower_bound() -> None:
+    report = Report()
+    report.add_row(row(headrace=cell(900), mosquitto=cell(100)))
+    report.rows["q0_1_1"].ceiling.values[:] = [1_000]
+    (verdict,) = [verdict for verdict in judge(report) if verdict.goal == "QoS 0 1→1: ≥ 5 × Mosquitto"]
+    assert verdict.is_met is True
+    assert verdict.result == "at least 9.00 ×, the generator's limit"
+    report.add_row(row(headrace=cell(900), mosquitto=cell(300)))
+    report.rows["q0_1_1"].ceiling.values[:] = [1_000]
+    assert verdicts(report)["QoS 0 1→1: ≥ 5 × Mosquitto"] is None
