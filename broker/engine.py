@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from broker.codec import constants
 from broker.codec.packets import Publish
 from broker.codec.reason_codes import reason_word
+from broker.due import Due
 from broker.hooks import Hooks
 from broker.kept_sessions import KeptSessions
 from broker.metrics import Metrics
@@ -148,7 +149,8 @@ class Engine:
         self.held: list[tuple[Connection, int]] = []
         """Connections that have just overdrawn their allowance, with the milliseconds that each has to wait."""
         self._connects_in_second = 0
-        self._timers: dict[int, list[Connection]] = {}
+        self._looks: Due[Connection] = Due()
+        """When each connection is looked at next."""
         self._claims = 0
 
     def _open_sink_topic(self, topic_name: str) -> SinkTopic | None:
@@ -209,6 +211,7 @@ class Engine:
     def lost(self, connection: Connection) -> None:
         """A connection's transport is gone."""
         self.connections.discard(connection)
+        self._looks.discard(connection, connection.next_look_s)
         if not self.connections:
             self.on_last_lost()
 
@@ -233,6 +236,8 @@ class Engine:
                     self.sink.forget(client_id)
                 elif restored:
                     session.restored_unreleased = restored
+        else:
+            self.sessions.wanted(session)
         session.connection = connection
         self.clients_connected += 1
         session.outbox = connection.outbox
@@ -479,8 +484,9 @@ class Engine:
 
     def file_timer(self, connection: Connection, in_s: int) -> None:
         """Look at the connection in `in_s` seconds, and not before."""
+        self._looks.discard(connection, connection.next_look_s)
         connection.next_look_s = self.seconds + in_s + 1
-        self._timers.setdefault(connection.next_look_s, []).append(connection)
+        self._looks.put(connection, connection.next_look_s)
 
     def tick(self, now_ms: int) -> None:
         """A second has passed."""
@@ -488,9 +494,8 @@ class Engine:
         self.seconds += 1
         self.retained.expire(now_ms)
         self._connects_in_second = 0
-        for connection in self._timers.pop(self.seconds, ()):
-            if connection.next_look_s == self.seconds:  # else another look was filed later
-                self._look_at(connection)
+        for connection in self._looks.take(self.seconds):
+            self._look_at(connection)
         for session in self.sessions.expired(self.seconds):
             self.metrics.sessions_expired += 1
             self._end_kept_session(session, CloseReason.SESSION_EXPIRED)

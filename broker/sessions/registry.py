@@ -1,12 +1,13 @@
 """SessionRegistry: sessions by client id, take-over, expiry and delayed wills (MQTT 5 §3.1.2.11, §3.1.3.2.2).
 
-Time is a number of seconds that the engine counts; what is due is found in buckets of a second.
+Time is a number of seconds that the engine counts.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.due import Due
 from broker.sessions.session import Session
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class SessionRegistry:
         self._config = config
         self._metrics = metrics
         self.session_by_client_id: dict[str, Session] = {}
-        self._expiring: dict[int, list[str]] = {}
+        self._expiring: Due[Session] = Due()
+        """Of those without a connection."""
         self._delayed_will_by_client_id: dict[str, DelayedWill] = {}
 
     def __len__(self) -> int:
@@ -53,27 +55,31 @@ class SessionRegistry:
 
     def remove(self, session: Session) -> None:
         """Forget a session."""
+        self.wanted(session)
         if self.session_by_client_id.get(session.client_id) is session:
             del self.session_by_client_id[session.client_id]
+
+    def wanted(self, session: Session) -> None:
+        """The client is back: the session does not end by time."""
+        self._expiring.discard(session, session.expires_at_s)
 
     def expire_later(self, session: Session, now_s: int) -> None:
         """The client has gone: the session ends when its expiry interval has passed."""
         self.expire_at(session, now_s + session.expiry_s)
 
     def expire_at(self, session: Session, at_s: int) -> None:
-        """A session without a connection ends at a second of the engine's."""
+        """A session without a connection ends at a second of the engine's that is still to come."""
         session.expires_at_s = at_s
-        self._expiring.setdefault(session.expires_at_s, []).append(session.client_id)
+        self._expiring.put(session, at_s)
 
-    def expired(self, now_s: int) -> list[Session]:
+    def expired(self, now_s: int) -> set[Session]:
         """The sessions that end now."""
-        due: list[Session] = []
-        for second in [second for second in self._expiring if second <= now_s]:
-            for client_id in self._expiring.pop(second):
-                session = self.session_by_client_id.get(client_id)
-                if session is not None and session.connection is None and session.expires_at_s == second:
-                    due.append(session)
-        return due
+        return self._expiring.take(now_s)
+
+    @property
+    def expiring(self) -> int:
+        """Sessions that end by time unless their client comes back."""
+        return len(self._expiring)
 
     def delay_will(self, client_id: str, will: Will, is_v5: bool, due_s: int) -> None:
         """Keep a will until `due_s`."""

@@ -31,6 +31,7 @@ SANS_IO = (
     "broker/retained.py",
     "broker/store.py",
     "broker/sys_topics.py",
+    "broker/due.py",
     "broker/engine.py",
     "broker/inlet.py",
 )
@@ -47,6 +48,7 @@ BROKER_LAYERS = (
         "broker.store",
         "broker.publish_run",
         "broker.limit_hits",
+        "broker.due",
         "broker.metrics",
         "broker.presence",
     ),
