@@ -37,6 +37,7 @@ class Device:
         "connection",
         "counters",
         "expiry_s",
+        "is_stored",
         "keep_alive_s",
         "last_seen_ms",
         "presence",
@@ -60,6 +61,8 @@ class Device:
         self.keep_alive_s = 0
         self.expiry_s = 0
         self.counters: Counters | None = None
+        self.is_stored = False
+        """The store has a row of its client id, or was told of one."""
         self._connects: deque[int] | None = None
 
     def connected(self, connection: Connection) -> None:

@@ -96,7 +96,8 @@ class Presences:
         self._gone: dict[str, int] = {}
         """When each of those that are gone is forgotten, epoch milliseconds; the first is forgotten first."""
         self._dirty: dict[str, Device | None] = {}
-        """What the store has to be told; None: forget."""
+        """What the store has to be told; None: forget. While the disk refuses it holds no more than all devices that
+        are known and those that the store has."""
 
     # Life
 
@@ -122,6 +123,7 @@ class Presences:
         for device in self._store.load() if self._store is not None else ():
             presence = device.presence
             client_id = presence.client_id
+            device.is_stored = True
             self.device_by_client_id[client_id] = device
             self.online += presence.online
             self.with_session += presence.session and not presence.online
@@ -211,6 +213,7 @@ class Presences:
             return None
         if device is None:
             device = self.device_by_client_id[client_id] = Device(presence)
+            device.is_stored = client_id in self._dirty  # the store has still to forget it
         else:
             assert before is not None
             self.online -= before.online
@@ -220,6 +223,7 @@ class Presences:
                 device.since_ms = presence.time_ms
         self.online += presence.online
         self.with_session += presence.session and not presence.online
+        self._dirty[client_id] = device
         if change.kind == CONNECTED and connection is not None:
             device.connected(connection)
             self._gone.pop(client_id, None)
@@ -228,7 +232,6 @@ class Presences:
             if not presence.session:
                 self._gone[client_id] = presence.time_ms + 1000 * self._limits.gone_s
                 self._bound_gone()
-        self._dirty[client_id] = device
         return presence
 
     # What is forgotten and what is kept
@@ -253,14 +256,22 @@ class Presences:
 
     def _forget(self, client_id: str) -> None:
         del self._gone[client_id]
-        del self.device_by_client_id[client_id]
-        self._dirty[client_id] = None
+        device = self.device_by_client_id.pop(client_id)
+        if device.is_stored:
+            self._dirty[client_id] = None
+        else:
+            self._dirty.pop(client_id, None)
 
     def _save(self) -> None:
         """Give the store what has changed, to be written with the records of it; not while the disk refuses."""
-        if not self._dirty or self._store is None or self._store.failure is not None:
+        if not self._dirty or (self._store is not None and self._store.failure is not None):
             return
         dirty, self._dirty = self._dirty, {}
+        if self._store is None:
+            return
+        for device in dirty.values():
+            if device is not None:
+                device.is_stored = True
         self._store.save(
             [device.row() for device in dirty.values() if device is not None],
             [client_id for client_id, device in dirty.items() if device is None],

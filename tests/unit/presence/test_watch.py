@@ -185,11 +185,53 @@ def test_who_comes_back_is_not_forgotten_later() -> None:
 
 
 def test_above_the_limit_the_one_that_is_gone_longest_is_forgotten() -> None:
-    parts = Parts(gone_devices_max=2)
+    """However many come and go; those that are here or have a session do not count."""
+    parts = Parts(gone_devices_max=5)
+    presences = parts.presences
+    parts.client("here")
+    parts.client("kept", **kept()).lose()
+    for number in range(100):
+        parts.client(f"p{number}").lose()
+        parts.client("p0").lose()  # which is always the last to go
+        assert presences.gone == min(number + 1, 5)
+    assert list(presences.device_by_client_id) == ["here", "kept", "p0", "p96", "p97", "p98", "p99"]
+    assert list(presences._gone) == ["p96", "p97", "p98", "p99", "p0"]
+    assert (presences.forgotten, presences.limit_hits.count["presence.gone_devices_max"]) == (95, 95)
+    assert (presences.waiting, presences._dirty) == (0, {})
+    assert (presences.online, presences.with_session) == (1, 1)
+
+
+class RefusingDevices(SqliteDevices):
+    """A disk that is full for as long as it is told to be."""
+
+    is_full = False
+
+    @property
+    def failure(self) -> str | None:
+        return "no space left on device" if self.is_full else super().failure
+
+
+async def test_while_the_disk_is_full_no_more_waits_for_it_than_is_known_here_and_there(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path, reader_processes=0)
+    devices = RefusingDevices(store)
+    parts = Parts(devices, gone_devices_max=3)
     for name in ("a", "b", "c"):
         parts.client(name).lose()
-    assert list(parts.presences.device_by_client_id) == ["b", "c"]
-    assert parts.presences.forgotten == 1
+    devices.is_full = True
+    for number in range(50):
+        parts.client(f"p{number}").lose()
+    parts.client("a").lose()  # forgotten, and back: what the store has of it is of before
+    assert set(parts.presences._dirty) == {"a", "b", "c", "p48", "p49"}
+    for number in range(3):
+        parts.client(f"q{number}").lose()
+    assert set(parts.presences._dirty) == {"a", "b", "c", "q0", "q1", "q2"}
+    devices.is_full = False
+    parts.presences.tick()
+    assert parts.presences._dirty == {}
+    await store.close()
+    store = SqliteStore.open(tmp_path, reader_processes=0)
+    assert {device.presence.client_id for device in SqliteDevices(store).load()} == {"q0", "q1", "q2"}
+    await store.close()
 
 
 def test_an_administrator_closes_and_forgets() -> None:
