@@ -46,6 +46,7 @@ Different from Mosquitto:
 - subscriptions that overlap bring one copy, with all their identifiers;
 - a message of QoS 2 is delivered when it is stored, not when it is released;
 - PUBREL and PUBREC of an unknown identifier are told so (0x92);
+- client identifiers that begin with `$ingest/` or `$egress/` are refused (0x85; 3.1.1: 2): they name other brokers;
 - a DISCONNECT with any reason but 0x00 publishes the will, and a take-over does.
 """
 

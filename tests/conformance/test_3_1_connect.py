@@ -235,6 +235,19 @@ def test_empty_client_id_without_clean_session_is_refused_in_3_1_1(opened: Open)
     client.expect_closed()
 
 
+@pytest.mark.parametrize("prefix", ["$ingest/", "$egress/"])
+def test_a_client_id_of_the_servers_own_is_refused(
+    connected: Connect, opened: Open, name: str, version: int, prefix: str
+) -> None:
+    """[MQTT-3.1.3-8] [MQTT-3.1.3-9] of 3.1.1: in records such a client id means another broker"""
+    client = opened(version)
+    client.send(wire.connect(prefix + name, version))
+    assert client.expect(wire.CONNACK).reason_code == (0x85 if version == wire.V5 else 2)
+    client.expect_closed()
+    connected(f"x{prefix}{name}", version)
+    connected(prefix.rstrip("/") + name, version)
+
+
 def test_client_ids_of_letters_and_digits(connected: Connect, version: int) -> None:
     """[MQTT-3.1.3-5] [MQTT-3.1.3-3]"""
     for client_id in ("0", "0123456789abcdefghijklm", "nopqrstuvwxyzABCDEFGHIJ", "KLMNOPQRSTUVWXYZ"):

@@ -28,6 +28,9 @@ QUOTA_EXCEEDED = 0x97
 NOT_AUTHORIZED = 0x87
 EXPIRY_NEVER = 0xFFFF_FFFF
 KEEP_ALIVE_S_MAX = 65_535
+RESERVED_CLIENT_IDS = ("$ingest/", "$egress/")
+"""How records and presence name what this server itself takes from other brokers and sends there: no device may be
+taken for that."""
 
 
 def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None:
@@ -104,6 +107,8 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
         return QUOTA_EXCEEDED, "sessions_max is reached"
     if not packet.client_id and (packet.protocol_level == 3 or (packet.protocol_level == 4 and not packet.clean_start)):
         return CLIENT_IDENTIFIER_NOT_VALID, "an empty client identifier"  # [MQTT-3.1.3-8]
+    if packet.client_id.startswith(RESERVED_CLIENT_IDS):
+        return CLIENT_IDENTIFIER_NOT_VALID, "client identifiers that begin so are the server's own"
     # Bridges of Mosquitto tell of their end below $SYS: they are let in, their will is not published.
     topic_name = packet.will.topic_name if packet.will is not None else ""
     refuse_control_characters(topic_name)
