@@ -140,7 +140,10 @@ class LatestValues:
         self._step: Iterator[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unsaved: dict[str, dict[Topic, Entry]] = {}
+        """By stream. What leaves memory unsaved has to be saved all the same, but not to be kept for long."""
         self._unsaved_records = 0
+        self._evicted_bytes = 0
+        """Since the last save; what was not saved of them is still in `_unsaved`."""
         self._logs: dict[str, SavesLatest] = {}
         self._checkpoints: dict[str, Offsets] = {}
         """Of logs that what was saved of them has still to be completed from."""
@@ -282,8 +285,12 @@ class LatestValues:
             is_by_count = len(entries) > self._topics_max
             self.limit_hits.hit("live.latest_topics_max" if is_by_count else "live.latest_bytes_max")
             evicted = entries.pop(next(iter(entries)))
-            self.bytes -= len(evicted.segment) + ENTRY_BYTES
+            evicted_bytes = len(evicted.segment) + ENTRY_BYTES
+            self.bytes -= evicted_bytes
+            self._evicted_bytes += evicted_bytes
             self.evicted += 1
+        if self._evicted_bytes > min(self._bytes_max, self._topics_max * ENTRY_BYTES):
+            self._save_now.set()
 
     # Reading
 
@@ -402,7 +409,7 @@ class LatestValues:
     async def save(self) -> None:
         """Hand what has changed to the logs, which write it in small steps."""
         await self.settled()
-        self._unsaved_records = 0
+        self._unsaved_records = self._evicted_bytes = 0
         unsaved, self._unsaved = self._unsaved, {}
         for name, changed in unsaved.items():
             rows = [

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from bridge.live.latest import ENTRY_BYTES, SELECT_TOPICS, SLICE_TOPICS, Entry, LatestValues, TopicNodes
+from bridge.streams.sqlite_store import SqliteStore
+from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker
 from tests.unit.live.parts import Side
 
 
@@ -77,6 +80,32 @@ async def test_bytes_are_bounded_too() -> None:
         await side.latest.settled()
         assert side.latest.bytes <= 10_000
         assert side.latest.evicted > 30
+
+
+async def test_what_leaves_memory_unsaved_is_saved_soon_and_found_after_a_restart(tmp_path: Path) -> None:
+    """A stranger may send a new topic with each message; saving on time alone would keep all of them for that time."""
+    store = SqliteStore.open(tmp_path, reader_processes=0)
+    log = store.open_log("default")
+    opened = Opened(log, RunMaker(log), Committed(log), FakeClock())
+    latest = LatestValues("n1", topics_max=100)
+    await latest.open([log])
+    most = 0
+    for first in range(0, 3_000, 100):
+        run = opened.maker.run([b"x"] * 100, topics=[f"t/{number}" for number in range(first, first + 100)])
+        await opened.store(run)
+        latest.committed(log, [run])
+        await latest.settled()
+        await asyncio.sleep(0)  # the one who saves has a turn
+        await latest.settled()
+        most = max(most, len(latest._unsaved.get("default", ())))
+    assert most < 1_000
+    assert latest.evicted == 2_900
+    await latest.close()
+    await store.close()
+    store = SqliteStore.open(tmp_path, reader_processes=0)
+    entries, checkpoint = store.open_log("default").load_latest()
+    assert (len(entries), checkpoint) == (3_000, {0: 3_000})
+    await store.close()
 
 
 async def test_no_read_buffer_stays_alive() -> None:
