@@ -55,6 +55,9 @@ class Metrics:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.dropped_messages: Counter[str] = Counter()
-        """By reason: `outbox_full`, `queue_full`, `session_ended`, `packet_too_large`, `expired`, `log_stalled`."""
+        """By reason: `outbox_full`, `connection_lost`, `queue_full`, `session_ended`, `packet_too_large`, `expired`, …
+
+        `connection_lost` are QoS 0 that waited for a connection that broke; they were counted as delivered before.
+        """
         self.refused_publishes: Counter[str] = Counter()
         """By reason: `reserved_topic`, `retained_full`, `log_stalled`, `hook`."""

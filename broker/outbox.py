@@ -6,7 +6,10 @@ is written and chunks gather, bounded by those who deliver (QoS 0 is dropped, Qo
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Transport(Protocol):
@@ -83,6 +86,30 @@ class Outbox:
         """Close the transport once what waits has been handed to it."""
         self.closes_after_flush = True
         self.touch()
+
+
+def count_qos0(chunks: Sequence[bytes]) -> int:
+    """How many PUBLISHes of QoS 0 there are in chunks of whole packets."""
+    count = 0
+    for chunk in chunks:
+        position, size = 0, len(chunk)
+        while position < size:
+            if chunk[position] & 0xF6 == 0x30:
+                count += 1
+            length = chunk[position + 1]
+            position += 2
+            if length > 127:
+                length &= 0x7F
+                shift = 7
+                while True:
+                    byte = chunk[position]
+                    position += 1
+                    length |= (byte & 0x7F) << shift
+                    if byte < 128:
+                        break
+                    shift += 7
+            position += length
+    return count
 
 
 def flush(touched: list[Outbox], now_ms: int) -> int:

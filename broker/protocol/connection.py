@@ -31,7 +31,7 @@ from broker.codec.errors import (
 from broker.codec.packets import Connack, Disconnect, Puback, Pubrec
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
-from broker.outbox import Outbox
+from broker.outbox import Outbox, count_qos0
 from broker.protocol import state as states
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements
@@ -451,9 +451,14 @@ class Connection:
         self.close(CloseReason.TAKEN_OVER, SESSION_TAKEN_OVER)
 
     def lost(self) -> None:
-        """The transport is gone."""
-        self.outbox.transport = None
-        self.outbox.chunks.clear()
+        """The transport is gone, and with it what waited for it: QoS 1 and 2 stay in the session, QoS 0 is dropped."""
+        outbox = self.outbox
+        outbox.transport = None
+        if outbox.chunks:
+            if dropped := count_qos0(outbox.chunks):
+                self.engine.metrics.dropped_messages["connection_lost"] += dropped
+            outbox.chunks.clear()
+            outbox.pending_bytes = 0
         self._end(CloseReason.CONNECTION_LOST)
         self.engine.lost(self)
 

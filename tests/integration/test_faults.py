@@ -98,6 +98,24 @@ class TestSlowReaders:
             publisher.publish_acknowledged("load/c", b"again")
             stopped.expect_publish("load/c", b"again")
 
+    def test_qos_0_that_waited_for_a_subscriber_whose_connection_breaks_is_counted(self, server: ServerProcess) -> None:
+        count = 900
+        name = 'headrace_dropped_messages_total{reason="connection_lost"}'
+        before = metrics(server.http_url).get(name, 0)
+        with RawClient(server.mqtt_port) as stopped, RawClient(server.mqtt_port) as publisher:
+            stopped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            stopped.connect("breaks")
+            stopped.subscribe("load/#")
+            publisher.connect("publisher")
+            for number in range(count):
+                publisher.publish("load/a", b"x" * 12_000)
+                if number % 100 == 99:
+                    publisher.ping()
+            stopped.reset()
+        eventually(lambda: metrics(server.http_url).get(name, 0) > before)
+        dropped = metrics(server.http_url)[name] - before
+        assert 0 < dropped < count, "some were with the operating system already"
+
     def test_stopped_subscriber_keeps_qos_1_in_its_session(self, server: ServerProcess) -> None:
         with RawClient(server.mqtt_port) as stopped, RawClient(server.mqtt_port) as publisher:
             stopped.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)

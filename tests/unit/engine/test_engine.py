@@ -395,6 +395,26 @@ def test_slow_subscriber_loses_qos_0_and_keeps_qos_1() -> None:
     assert reliable == [b"%d" % i for i in range(40)]
 
 
+@pytest.mark.parametrize("level", [4, 5])
+def test_qos_0_that_waited_for_a_connection_that_breaks_is_counted(level: int) -> None:
+    """Not what had been written, and not QoS 1, which the session still has."""
+    engine = make_engine()
+    slow, publisher = EngineClient(engine, level), EngineClient(engine, 4)
+    properties = Properties()
+    properties.session_expiry_interval = 60
+    slow.connect("slow", clean=False, properties=properties if level == 5 else None)
+    slow.subscribe("#", 1)
+    publisher.connect("p")
+    publisher.send(publish("t", b"written"))
+    slow.connection.pause_writing()
+    for packet_id, size in enumerate((0, 100, 130, 20_000, 900_000), 1):
+        publisher.send(publish("t", b"x" * size), publish("t", b"x" * size, 1, packet_id))
+    publisher.send(*(publish("t", b"%d" % number) for number in range(10)))
+    for _ in range(2):
+        slow.lose()
+        assert engine.metrics.dropped_messages == {"connection_lost": 15}
+
+
 def test_takeover_closes_the_old_connection() -> None:
     """[MQTT-3.1.4-3]"""
     engine = make_engine()
