@@ -26,7 +26,7 @@ from tests.support.websocket_client import WebSocketMqttClient
 CONFIG = """
 [mqtt]
 sessions_max = 500
-routes_max = 2000
+routes_max = 1000
 retained_messages_max = 200
 queued_messages_max = 100
 connect_timeout_s = 2
@@ -41,7 +41,7 @@ latest_bytes_max = "1MiB"
 head_timeout_s = 2
 
 [presence]
-gone_devices_max = 1000
+gone_devices_max = 200
 
 [[streams]]
 name = "fuzz"
@@ -50,6 +50,24 @@ storage = "memory"
 retention = { bytes = "1MiB" }
 """
 """Low limits, so that memory is full of what may be kept soon, and more of it would be seen."""
+BOUNDED = {
+    'headrace_devices{state="gone"}': 200,
+    "headrace_retained_messages": 200,
+    "headrace_latest_topics": 1_000,
+}
+"""What stays when all clients are gone, and how much of it at most."""
+GONE = (
+    "headrace_connections",
+    "headrace_sessions",
+    "headrace_subscriptions",
+    "headrace_queued_messages",
+    "headrace_replays",
+    "headrace_shared_groups",
+    "headrace_presence_waiting",
+    'headrace_devices{state="online"}',
+    'headrace_devices{state="session"}',
+)
+"""What is 0 again then: sessions are over within `session_expiry_s_max`."""
 AT_ONCE = 20
 """Connections."""
 GROWTH_BYTES_MAX = 48 << 20
@@ -166,9 +184,13 @@ async def run(seed: int, duration_s: float) -> str:
         await asyncio.to_thread(bystanders.stop)
 
         def is_calm() -> bool:
-            return metrics(server.http_url)["headrace_connections"] == 0
+            found = metrics(server.http_url)
+            return not any(found[name] for name in GONE)
 
-        await eventually_async(lambda: asyncio.to_thread(is_calm), 30, "connections that are gone")
+        await eventually_async(lambda: asyncio.to_thread(is_calm), 30, "nothing that is left of a client")
+        left = metrics(server.http_url)
+        for name, most in BOUNDED.items():
+            assert left[name] <= most, f"{name} is {left[name]}"
         grown = memory().rss - (early[0] if early else 0)
         assert grown < GROWTH_BYTES_MAX, f"memory has grown by {grown:,} bytes"
         server.terminate()
