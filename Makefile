@@ -33,6 +33,7 @@ test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, t
 	@$(MAKE) --no-print-directory lint types
 	@scripts/dashboard.sh test
 	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
+	@.venv/bin/python -m scripts.interoperability || [ -z "$$CI" ]
 	@scripts/pytest.sh tests $(PARALLEL)
 	@scripts/compiled.sh --test
 	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance $(COMPILED_TOO) $(PARALLEL)

@@ -1,0 +1,96 @@
+"""Stage: the clients of one scenario, and a topic of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from tests.interoperability.client_process import Client, ClientProcess
+from tests.interoperability.clients import Library
+from tests.support.conditions import eventually
+from tests.support.server import ServerProcess
+
+COUNTER = itertools.count(1)
+
+
+class Stage:
+    """Connects clients of one library, by one version of MQTT and one transport, to one server."""
+
+    def __init__(
+        self,
+        server: ServerProcess,
+        library: Library,
+        version: str,
+        transport: str,
+        process: ClientProcess,
+        start_process: Callable[[], ClientProcess],
+    ) -> None:
+        self.library = library
+        self.version = version
+        self.topic = f"interoperability/{next(COUNTER)}"
+        self._transport = transport
+        self._port = server.mqtt_port if transport == "tcp" else server.ws_port
+        self._process = process
+        self._start_process = start_process
+        self._clients: list[Client] = []
+
+    @property
+    def is_v5(self) -> bool:
+        """Whether MQTT 5 is spoken."""
+        return self.version == "5"
+
+    def client_id(self, name: str) -> str:
+        """One that no other scenario has; MQTT 3.1 takes 23 characters."""
+        return f"{self.topic.replace('interoperability/', 'i')}-{name}"
+
+    def connect(
+        self,
+        name: str,
+        *,
+        client_id: str | None = None,
+        clean: bool = True,
+        will: dict[str, Any] | None = None,
+        hold_acknowledgements: bool = False,
+        process: ClientProcess | None = None,
+        **properties: Any,
+    ) -> Client:
+        """A client that has its CONNACK. `clean=False` is a kept session in all versions."""
+        if self.is_v5 and not clean:
+            properties.setdefault("session_expiry_interval", 300)
+        client = Client(process or self._process, f"{self.topic}/{name}/{len(self._clients)}")
+        self._clients.append(client)
+        if will is not None:
+            will = {"qos": 0, "retain": False, "properties": {}, **will, "payload": will["payload"].hex()}
+        client.connect(
+            port=self._port,
+            transport=self._transport,
+            version=self.version,
+            client_id=self.client_id(name) if client_id is None else client_id,
+            clean=clean,
+            keep_alive=60,
+            will=will,
+            hold_acknowledgements=hold_acknowledgements,
+            properties=properties,
+        )
+        return client
+
+    def connect_doomed(self, name: str, **arguments: Any) -> Client:
+        """A client in a process of its own, to be killed."""
+        return self.connect(name, process=self._start_process(), **arguments)
+
+    def tells(self, what: str) -> bool:
+        """Whether the library shows this to its program."""
+        return what not in self.library.does_not_tell
+
+    def close(self) -> None:
+        """DISCONNECT all that are there still."""
+        for client in self._clients:
+            if client.is_open:
+                client.disconnect()
+
+
+def wait_for_messages(client: Client, expected: list[tuple[str, bytes, int, bool]]) -> None:
+    """Wait until just these came: topic, payload, QoS, RETAIN."""
+    eventually(lambda: len(client.messages) >= len(expected), what=f"{expected}\ngot {client.received}")
+    assert client.received == expected
