@@ -71,7 +71,7 @@ class Delivery:
         run = self.run
         data = run.data
         parts = [b""] * (2 * (self.end_row - self.row) + 1)
-        if run.is_plain and run.is_v5 == is_v5:
+        if run.is_plain and run.is_v5 == is_v5 and (run.qos == 2) is (qos == 2):
             # From one packet id to the next is one slice of the read: a payload and the next frame's head.
             after_id = 1 if is_v5 else 0  # the empty property length stands between packet id and payload
             starts = [position - after_id for position in run.payload_starts[self.row : self.end_row]]

@@ -94,7 +94,7 @@ class PublishRun:
         self.retain = retain
         """True: every row has RETAIN set; False: none has."""
         self.is_plain = is_plain
-        """True: no row has properties, RETAIN or QoS 2."""
+        """True: no row has properties or RETAIN."""
         self.keeps_packet_ids = False
         """QoS 2 of a kept session: the packet ids commit in one transaction with the records."""
         self.expires_at_ms = 0
@@ -144,8 +144,9 @@ def plain_run(
     client_id: str,
     received_at_ms: int,
     origin: Origin,
+    qos: int = 1,
 ) -> PublishRun:
-    """The rows that `decode_publishes` has found from `start` on."""
+    """The rows that `decode_publishes` has found from `start` on; `qos` is what the reliable ones have."""
     packet_ids = columns.packet_ids
     reliable = len(packet_ids) - packet_ids.count(0)
     return PublishRun(
@@ -160,7 +161,7 @@ def plain_run(
         received_at_ms=received_at_ms,
         origin=origin,
         reliable=reliable,
-        qos=1 if reliable else 0,
+        qos=qos if reliable else 0,
     )
 
 

@@ -17,6 +17,7 @@ __all__ = ["Decoder", "PublishColumns", "decode_packet", "decode_publishes", "ne
 
 _QOS_0 = 0x30
 _QOS_1 = 0x32
+_NO_BYTE = -1
 _SHORT_FRAME_BYTES_MAX = 129
 """The largest frame whose Remaining Length is one byte."""
 
@@ -54,13 +55,14 @@ def decode_publishes(
     is_v5: bool,
     columns: PublishColumns,
     frame_bytes_max: int,
+    reliable_byte: int = _QOS_1,
 ) -> int:
     """Append a row for each plain PUBLISH from `position` on; returns the position after the last one.
 
-    Plain is QoS 0 or 1, whole, without RETAIN, DUP and properties. What is anything else, breaks a rule, is larger than
-    `frame_bytes_max`, has no route or one of another stream than the rows before it, is left where it is: the caller
-    takes it by `next_frame`, which also says what is wrong with it. A `frame_bytes_max` below 129 leaves everything, so
-    that only frames with a longer header need be measured.
+    Plain is QoS 0 or 1 (with a `reliable_byte` of 0x34: QoS 2 alone), whole, without RETAIN, DUP and properties. What
+    is anything else, breaks a rule, is larger than `frame_bytes_max`, has no route or one of another stream than the
+    rows before it, is left where it is: the caller takes it by `next_frame`, which also says what is wrong with it. A
+    `frame_bytes_max` below 129 leaves everything, so that only frames with a longer header need be measured.
 
     `routes` is keyed by the topic's UTF-8 bytes. `open_route` is asked for those it does not hold; it validates the
     topic (an `MqttError` counts as no route) and may cache what it returns.
@@ -73,6 +75,7 @@ def decode_publishes(
     ends = columns.ends
     packet_ids = columns.packet_ids
     stream: object = route_column[0].stream if route_column else None
+    unreliable_byte = _QOS_0 if reliable_byte == _QOS_1 else _NO_BYTE
     try:
         while True:
             first_byte = data[position]
@@ -94,7 +97,7 @@ def decode_publishes(
             topic = data[topic_start:payload_start]
             route = routes.get(topic)
             if route is None:
-                if payload_start > end or (first_byte != _QOS_0 and first_byte != _QOS_1):
+                if payload_start > end or (first_byte != unreliable_byte and first_byte != reliable_byte):
                     return position
                 route = _open_route(open_route, topic)
                 if route is None:
@@ -104,12 +107,12 @@ def decode_publishes(
                     return position
                 stream = route.stream
             packet_id = 0
-            if first_byte == _QOS_1:
+            if first_byte == reliable_byte:
                 packet_id = data[payload_start] << 8 | data[payload_start + 1]
                 if packet_id == 0:
                     return position
                 payload_start += 2
-            elif first_byte != _QOS_0:
+            elif first_byte != unreliable_byte:
                 return position
             if is_v5:
                 if data[payload_start] != 0:

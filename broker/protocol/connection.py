@@ -34,7 +34,8 @@ from broker.codec.reason_codes import connack_code_3_1_1
 from broker.outbox import Outbox, count_qos0
 from broker.protocol import state as states
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
-from broker.protocol.handlers.acknowledge import receive_acknowledgements
+from broker.protocol.handlers.acknowledge import receive_acknowledgements, receive_pubrels
+from broker.protocol.handlers.exactly_once import receive_exactly_once
 from broker.protocol.handlers.publish import take_judged
 from broker.publish_run import PublishRun, plain_run
 from broker.store import Durable
@@ -132,7 +133,7 @@ class Connection:
         """None: it may send as much as it can."""
         self.close_reason: CloseReason | None = None
         self.inbound_aliases: dict[int, str] | None = None
-        self.pending_acks: deque[PublishRun | bytes] | None = None
+        self.pending_acks: deque[PublishRun | Repeat | bytes] | None = None
         """What the client waits for, in the order of its publishes; bytes are ready and wait for those before."""
         self.pending_publishes = 0
         """QoS 1 publishes taken and not yet acknowledged; of QoS 2 the session knows which are not released."""
@@ -208,8 +209,16 @@ class Connection:
                     if reached > position:
                         position = reached
                         continue
-                elif first_byte == 0x40 or first_byte == 0x50 or first_byte == 0x70:
-                    reached = receive_acknowledgements(self, data, position, now_ms)
+                elif first_byte == 0x34:
+                    reached = receive_exactly_once(self, data, position, now_ms)
+                    if reached > position:
+                        position = reached
+                        continue
+                elif first_byte == 0x40 or first_byte == 0x50 or first_byte == 0x70 or first_byte == 0x62:
+                    if first_byte == 0x62:
+                        reached = receive_pubrels(self, data, position)
+                    else:
+                        reached = receive_acknowledgements(self, data, position, now_ms)
                     if reached > position:
                         self.engine.metrics.packets_received[first_byte >> 4] += (reached - position) // 4
                         self.engine.metrics.control_bytes_received += reached - position
@@ -327,11 +336,11 @@ class Connection:
         if session.connection is not None and session.connection is not self:
             session.connection.release_acks()
 
-    def answer_stored(self, run: PublishRun) -> None:
-        """Send the PUBREC of a repeated publish once the first one, `run`, is stored."""
+    def answer_stored(self, run: PublishRun, packet_id: int) -> None:
+        """Send the PUBREC of a repeated publish once the first one, a row of `run`, is stored."""
         if self.pending_acks is None:
             self.pending_acks = deque()
-        self.pending_acks.append(run)
+        self.pending_acks.append(Repeat(run, packet_id))
         self.release_acks()
 
     def answer_in_order(self, answer: bytes) -> None:
@@ -352,6 +361,10 @@ class Connection:
             first = pending[0]
             if isinstance(first, bytes):
                 outbox.append(first)
+            elif isinstance(first, Repeat):
+                if not first.run.is_done:
+                    return
+                outbox.append(pubrec(first.packet_id, first.run.reason_code))
             elif not first.is_done:
                 return
             else:
@@ -478,17 +491,32 @@ class Connection:
         self.engine.ended(self)
 
 
+class Repeat:
+    """A QoS 2 publish that came again while the first one waits to be stored."""
+
+    __slots__ = ("packet_id", "run")
+
+    def __init__(self, run: PublishRun, packet_id: int) -> None:
+        self.run = run
+        self.packet_id = packet_id
+
+
+def pubrec(packet_id: int, reason_code: int) -> bytes:
+    """A PUBREC; only MQTT 5 clients are told a reason code."""
+    if reason_code:
+        return encode_pubrec(Pubrec(packet_id, reason_code), 5)
+    return PUBREC_STREAM[4 * packet_id : 4 * packet_id + 4]
+
+
 def acknowledgements(run: PublishRun) -> bytes:
     """The PUBACKs or PUBRECs of a run, in the order of its publishes. [MQTT-4.6.0-2]"""
     ids = run.packet_ids
     if len(ids) != run.reliable:
         ids = [packet_id for packet_id in ids if packet_id]
-    if run.reason_code:
-        if run.qos == 2:
-            return b"".join([encode_pubrec(Pubrec(packet_id, run.reason_code), 5) for packet_id in ids])
-        return b"".join([encode_puback(Puback(packet_id, run.reason_code), 5) for packet_id in ids])
     if run.qos == 2:
-        return b"".join([PUBREC_STREAM[4 * packet_id : 4 * packet_id + 4] for packet_id in ids])
+        return b"".join([pubrec(packet_id, run.reason_code) for packet_id in ids])
+    if run.reason_code:
+        return b"".join([encode_puback(Puback(packet_id, run.reason_code), 5) for packet_id in ids])
     if run.unmatched is not None:
         return b"".join(_pubacks_of_unmatched(run))
     return b"".join([PUBACKS[packet_id] for packet_id in ids])

@@ -73,6 +73,18 @@ class Inflight:
             ids_free = min(ids_free, (flight.first_id - next_id) % PACKET_ID_MAX)
         return ids_free
 
+    def released(self, flight: Flight) -> None:
+        """PUBREC has come for these: they wait for PUBCOMP, in as few ranges as may be, since `room` looks at each."""
+        uncompleted = self.uncompleted
+        if uncompleted:
+            last = uncompleted[-1]
+            if last.first_id + last.end_row - last.row == flight.first_id:
+                last.end_row += flight.end_row - flight.row
+                last.run = None
+                return
+        flight.run = None
+        uncompleted.append(flight)
+
     def in_order(self) -> list[tuple[int, Flight]]:
         """(QoS, messages) of all PUBLISHes that may have to be sent again, as they were sent first."""
         latest_id = self.next_id - 1

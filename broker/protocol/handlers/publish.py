@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.codec.encode import PUBREC_STREAM, encode_puback, encode_publish, encode_pubrec
-from broker.codec.errors import ProtocolError, ReceiveMaximumExceeded, TopicAliasInvalid
+from broker.codec.encode import encode_puback, encode_publish, encode_pubrec
+from broker.codec.errors import ProtocolError, TopicAliasInvalid
 from broker.codec.packets import Puback, Publish, Pubrec
 from broker.hooks import Publishes
+from broker.protocol.handlers.exactly_once import answer_repeat, check_unreleased, take_exactly_once
 from broker.publish_run import PublishRun, part
 
 if TYPE_CHECKING:
@@ -49,13 +50,9 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
     assert session is not None
     if packet.qos == 2:
         if _is_repeat(session, packet):
-            first = session.storing.get(packet.packet_id) if session.storing else None
-            if first is not None:
-                connection.answer_stored(first)
-            else:
-                connection.answer_in_order(PUBREC_STREAM[4 * packet.packet_id : 4 * packet.packet_id + 4])
+            answer_repeat(connection, session, packet.packet_id)
             return
-        _check_unreleased(connection, session)
+        check_unreleased(connection, session)
     if route is None:
         _refuse(connection, packet, NOT_AUTHORIZED, "reserved_topic")
         return
@@ -70,17 +67,9 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
             _refuse(connection, packet, publishes.verdicts[0], "hook")
             return
     if packet.qos == 2:
-        if session.unreleased is None:
-            session.unreleased = set()
-        session.unreleased.add(packet.packet_id)
-        if session.restored_unreleased is not None:
-            session.restored_unreleased.discard(packet.packet_id)
-        run.keeps_packet_ids = session.expiry_s > 0
-        if run.stream is not None:
-            if session.storing is None:
-                session.storing = {}
-            session.storing[packet.packet_id] = run
-    connection.take(run)
+        take_exactly_once(connection, session, run)
+    else:
+        connection.take(run)
 
 
 def make_run(
@@ -107,7 +96,7 @@ def make_run(
         reliable=1 if packet.qos else 0,
         qos=packet.qos,
         retain=packet.retain,
-        is_plain=packet.qos < 2 and not packet.retain and (properties is None or properties.is_empty),
+        is_plain=not packet.retain and (properties is None or properties.is_empty),
     )
     if expiry_s is not None:
         run.expires_at_ms = now_ms + 1000 * expiry_s
@@ -157,15 +146,6 @@ def _is_repeat(session: Session, packet: Publish) -> bool:
     # After a restart a client that lost its session may use the id for a new message; DUP tells them apart.
     restored = session.restored_unreleased
     return restored is not None and packet.dup and packet.packet_id in restored
-
-
-def _check_unreleased(connection: Connection, session: Session) -> None:
-    config = connection.engine.config
-    if connection.is_v5 and connection.outstanding >= config.receive_maximum:  # [MQTT-3.3.4-9]
-        raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than Receive Maximum")
-    if len(session.unreleased or ()) >= config.unreleased_per_client_max:
-        connection.engine.metrics.limits.hit("unreleased_per_client_max")
-        raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than unreleased_per_client_max")
 
 
 def _refuse(connection: Connection, packet: Publish, reason_code: int, reason: str) -> None:

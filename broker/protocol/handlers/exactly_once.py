@@ -1,0 +1,135 @@
+"""QoS 2 publishes as clients usually send them, many in a read: taken as one run, without those that are repeats.
+
+What is not plain (RETAIN, DUP, properties), and anything while a hook looks at publishes, goes packet by packet through
+`handle_publish`, which this must agree with (MQTT 5 §4.3.3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.codec.decode import PublishColumns, decode_publishes
+from broker.codec.encode import PUBREC_STREAM
+from broker.codec.errors import ReceiveMaximumExceeded
+from broker.publish_run import part, plain_run
+
+if TYPE_CHECKING:
+    from broker.protocol.connection import Connection
+    from broker.publish_run import PublishRun
+    from broker.sessions.session import Session
+
+QOS_2 = 0x34
+"""First byte of a PUBLISH of QoS 2 without RETAIN and DUP."""
+
+
+# hot path: tests/bench/receive.py
+def receive_exactly_once(connection: Connection, data: bytes, position: int, now_ms: int) -> int:
+    """Take the plain QoS 2 publishes that stand at `position`; returns the position after them.
+
+    Raises:
+        ReceiveMaximumExceeded: more are unreleased than the client was told, or than `unreleased_per_client_max`.
+    """
+    engine = connection.engine
+    session = connection.session
+    assert session is not None
+    if engine.hooks.on_publish is not None:
+        return position
+    router = engine.router
+    columns = PublishColumns()
+    reached = decode_publishes(
+        data,
+        position,
+        router.routes,
+        router.open_route,
+        connection.is_v5,
+        columns,
+        engine.config.packet_bytes_max,
+        QOS_2,
+    )
+    if reached == position:
+        return position
+    run = plain_run(
+        data,
+        position,
+        columns,
+        is_v5=connection.is_v5,
+        client_id=connection.client_id,
+        received_at_ms=now_ms,
+        origin=connection,
+        qos=2,
+    )
+    if session.unreleased is None:
+        session.unreleased = set()
+    unreleased = session.unreleased
+    packet_ids = run.packet_ids
+    if len(set(packet_ids)) == len(packet_ids) and unreleased.isdisjoint(packet_ids):
+        _take(connection, session, run)
+        return reached
+    row = 0
+    fresh: set[int] = set()
+    for number, packet_id in enumerate(packet_ids):
+        if packet_id in unreleased or packet_id in fresh:
+            if row < number:
+                _take(connection, session, part(run, row, number))
+                fresh.clear()
+            answer_repeat(connection, session, packet_id)
+            row = number + 1
+        else:
+            fresh.add(packet_id)
+    if row < len(packet_ids):
+        _take(connection, session, part(run, row, len(packet_ids)))
+    return reached
+
+
+def answer_repeat(connection: Connection, session: Session, packet_id: int) -> None:
+    """PUBREC for what is here already, when it is stored. [MQTT-4.3.3-10]"""
+    first = session.storing.get(packet_id) if session.storing else None
+    if first is not None:
+        connection.answer_stored(first, packet_id)
+    else:
+        connection.answer_in_order(PUBREC_STREAM[4 * packet_id : 4 * packet_id + 4])
+
+
+def check_unreleased(connection: Connection, session: Session) -> int:
+    """How many QoS 2 publishes more the client may send before it releases some.
+
+    Raises:
+        ReceiveMaximumExceeded: none.
+    """
+    config = connection.engine.config
+    room = config.unreleased_per_client_max - len(session.unreleased or ())
+    if connection.is_v5:
+        left = config.receive_maximum - connection.outstanding
+        if left <= 0:  # [MQTT-3.3.4-9]
+            raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than Receive Maximum")
+        room = min(room, left)
+    if room <= 0:
+        connection.engine.metrics.limits.hit("unreleased_per_client_max")
+        raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than unreleased_per_client_max")
+    return room
+
+
+def _take(connection: Connection, session: Session, run: PublishRun) -> None:
+    """Take rows that are all new, as far as there is room for them; the next one then ends the connection."""
+    room = check_unreleased(connection, session)
+    if len(run) > room:
+        take_exactly_once(connection, session, part(run, 0, room))
+        check_unreleased(connection, session)
+    take_exactly_once(connection, session, run)
+
+
+def take_exactly_once(connection: Connection, session: Session, run: PublishRun) -> None:
+    """Note the packet ids of QoS 2 publishes that are new, and hand them on."""
+    packet_ids = run.packet_ids
+    if session.unreleased is None:
+        session.unreleased = set()
+    session.unreleased.update(packet_ids)
+    if session.restored_unreleased is not None:
+        session.restored_unreleased.difference_update(packet_ids)
+    run.keeps_packet_ids = session.expiry_s > 0
+    if run.stream is not None:
+        if session.storing is None:
+            session.storing = {}
+        for packet_id in packet_ids:
+            session.storing[packet_id] = run
+    connection.take(run)
