@@ -75,8 +75,7 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
         for subscription in retained_for:
             messages = engine.retained_for(subscription.topic_filter, engine.now_ms)
             if _takes_any(session, subscription):
-                send_retained_qos0(session, [each for each in messages if not each.expires_at_ms])
-                messages = [each for each in messages if each.expires_at_ms]
+                messages = send_retained_qos0(session, messages)
             for message in messages:
                 _send_retained(connection, session, subscription, message, engine.now_ms)
         for replay in replays:
