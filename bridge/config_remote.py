@@ -103,8 +103,10 @@ class EgressTable(RemoteTable):
     topics: tuple[str, ...] = Field(
         min_length=1, max_length=256, description="MQTT topic filters of what is sent.", examples=[["sensors/#"]]
     )
-    qos: Literal[0, 1] = Field(
-        1, description="Of everything that is sent. 1: acknowledged, so nothing is lost. 0: written and forgotten."
+    qos: Literal[0, 1, 2] = Field(
+        1,
+        description="Of everything that is sent. 1: acknowledged, so nothing is lost. 2: and once, unless the process "
+        "ends. 0: written and forgotten.",
     )
     retain: bool = Field(True, description="Send RETAIN as it was published.")
     since: str = Field(

@@ -1,28 +1,31 @@
 """MqttSink: publishes what matches some filters to another broker, with the log as its queue.
 
 It stands at a place in the streams, like a reader's cursor. What is committed behind it is read, sent in order with at
-most so much unacknowledged, and the place moves when the other broker acknowledges; it is kept on disk. While that
-broker is away nothing waits in memory: the log keeps it. After a lost connection, or a restart of either side, it goes
-on at the place: what was in flight, and what was acknowledged in the last `SAVE_S` before a crash, is sent again.
+most so much unacknowledged, and the place moves when the other broker acknowledges (QoS 2: with PUBCOMP); it is kept on
+disk. While that broker is away nothing waits in memory but what was in flight: the log keeps it. After a lost
+connection QoS 1 goes on at the place, and QoS 2 in the session that both sides still have, so each message arrives
+once. After a restart of ours both go on at the place: what was in flight, and what was acknowledged in the last
+`SAVE_S` before a crash, is sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.cursors import Cursor, CursorInvalid, distance
 from bridge.egress.feed import EgressFeed
+from bridge.egress.flights import Flights
 from bridge.history.scan import BareForm
 from bridge.publish_frames import user_property
 from bridge.remote.client import RemoteClient
 from bridge.remote.link import LinkFailed
 from bridge.remote.mark import MARK
-from broker.codec.constants import PACKET_ID_MAX, PUBACK
+from broker.codec.constants import PUBACK, PUBCOMP, PUBREC
 from broker.codec.errors import ProtocolError
-from broker.codec.packets import Puback
+from broker.codec.packets import Puback, Pubcomp, Pubrec
 from broker.codec.reason_codes import reason_name
 from broker.replay import ReplayRequest
 
@@ -45,6 +48,8 @@ LOOK_S = 10.0
 """While nothing that matches comes, so often: a place far behind would look like a loss to retention."""
 DRAIN_S = 2.0
 """At the end so long is waited for acknowledgements, so that they need not be sent again."""
+SESSION_EXPIRY_S = 86_400
+"""QoS 2: so long that broker is asked to remember what has come to it while there is no connection."""
 TRANSIENT = (0x80, 0x83, 0x97)
 """Refusals of a PUBLISH after which the same message is tried again: unspecified, implementation specific, quota."""
 
@@ -84,7 +89,17 @@ class MqttSink:
         """Records that retention had dropped before they were sent, as far as they can be counted."""
         self.dropped: Counter[str] = Counter()
         """Messages that were not sent or not taken, by reason."""
-        self.client = RemoteClient(table, client_id, self, log, keeps_session=False, packet_bytes_max=packet_bytes_max)
+        keeps_session = table.qos == 2
+        self.client = RemoteClient(
+            table,
+            client_id,
+            self,
+            log,
+            keeps_session=keeps_session,
+            begins_anew=True,  # what an earlier process had in flight there is not known
+            session_expiry_s=SESSION_EXPIRY_S if keeps_session else 0,
+            packet_bytes_max=packet_bytes_max,
+        )
         self._replays = replays
         self._logs = logs
         self._notes = notes
@@ -97,14 +112,10 @@ class MqttSink:
         self._piece: ReplayPiece | None = None
         self._row = 0
         """The next of `_piece` to be sent."""
-        self._in_flight: deque[tuple[int, ReplayPiece, int]] = deque()
-        """(packet id, piece, row) in order."""
-        self._early: set[int] = set()
-        """Packet ids acknowledged before those in front of them."""
+        self._flights = Flights()
+        self._form: tuple[object, ...] = ()
+        """What the other broker takes, as far as frames depend on it."""
         self._window = table.inflight_max
-        self._packet_id = 0
-        self._reached: tuple[ReplayPiece, int] | None = None
-        """The last row behind which everything is acknowledged, since `_position` was made."""
         self._position = notes.get(self._note) or replays.start_of(table.topics, table.since, now_ms)
         self._saved = ""
         self._is_saving = False
@@ -121,13 +132,13 @@ class MqttSink:
     async def close(self) -> None:
         """Send no more, wait a moment for acknowledgements, and keep the place."""
         self._close_feed()
-        if self._in_flight:
+        if self._flights:
             settled = asyncio.Event()
             self._on_settled = settled.set
             try:
                 await asyncio.wait_for(settled.wait(), DRAIN_S)
             except TimeoutError:
-                log.info("%s: %d messages were not acknowledged in time", self.name, len(self._in_flight))
+                log.info("%s: %d messages were not acknowledged in time", self.name, len(self._flights))
         await self.client.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -154,8 +165,22 @@ class MqttSink:
             bytes_max = properties.maximum_packet_size or 0
             window = min(window, properties.receive_maximum or window)
         self._window = window
-        self._packet_id = 0
-        request = ReplayRequest(self.name, table.topics[0], self._place(), link.is_v5, qos, retain, 0, None, bytes_max)
+        form = (link.is_v5, qos, retain, bytes_max)
+        position = self._place()
+        if self._flights and connack.session_present:
+            if form != self._form:
+                self.client.begin_anew()
+                link.close(LinkFailed("it takes messages in another form than before: a new session is begun"))
+                return
+            released, position = self._flights.resume()
+            link.send(released)
+        else:
+            if self._flights:
+                fields = {"name": self.name, "messages": len(self._flights)}
+                log.warning("a new session there: what was in flight may arrive twice", extra={"fields": fields})
+            self._begin_session(qos)
+        self._form = form
+        request = ReplayRequest(self.name, table.topics[0], position, link.is_v5, qos, retain, 0, None, bytes_max)
         self._feed = EgressFeed(
             self._replays,
             self._logs,
@@ -165,40 +190,66 @@ class MqttSink:
             bare=self._bare,
             on_gap=self._on_gap,
         )
+        self._pump()
         self._feed.pull()
 
+    def _begin_session(self, qos: int) -> None:
+        """Nothing is in flight, and the place stays."""
+        self._position = self._place()
+        self._flights.clear()
+        self._flights.qos = qos
+
     def closed(self) -> None:
-        """What is not acknowledged is read and sent again."""
+        """QoS 1 that is not acknowledged is read and sent again; QoS 2 stays as far as it has come."""
         self._link = None
         self._close_feed()
-        self._position = self._place()
-        self._reached = None
-        self._in_flight.clear()
-        self._early.clear()
+        if self._flights.qos != 2:
+            self._begin_session(self._flights.qos)
         self._on_settled()
 
     def receive_run(self, data: bytes, position: int) -> int:
-        """A row of PUBACKs of success."""
-        size = len(data)
-        while position + 4 <= size and data[position] == PUBACK << 4 and data[position + 1] == 2:
-            self._acknowledge(data[position + 2] << 8 | data[position + 3])
+        """A row of PUBACKs, PUBRECs and PUBCOMPs of success. Raises: MqttError"""
+        flights, size = self._flights, len(data)
+        released = []
+        while position + 4 <= size and data[position + 1] == 2:
+            first_byte, packet_id = data[position], data[position + 2] << 8 | data[position + 3]
+            if first_byte == PUBACK << 4:
+                self._settled(flights.acknowledged(packet_id))
+            elif first_byte == PUBREC << 4:
+                released.append(flights.received(packet_id))
+            elif first_byte == PUBCOMP << 4:
+                self._settled(flights.completed(packet_id))
+            else:
+                break
             position += 4
         if self._link is not None:
+            if released:
+                self._link.send(b"".join(released))
             self._pump()
         return position
 
     def receive(self, packet: Packet) -> None:
         """Any other packet. Raises: MqttError"""
-        if not isinstance(packet, Puback):
+        flights = self._flights
+        if not isinstance(packet, Puback | Pubrec | Pubcomp):
             raise ProtocolError(f"{type(packet).__name__.upper()} for something that was not sent")
-        code = packet.reason_code
-        if code in TRANSIENT:
+        code, packet_id = packet.reason_code, packet.packet_id
+        if isinstance(packet, Pubcomp):  # 0x92: it had the message released already
+            self._settled(flights.completed(packet_id))
+        elif code in TRANSIENT:
             if self._link is not None:
                 self._link.close(LinkFailed(f"the broker does not take a message: {reason_name(code)} (0x{code:02x})"))
             return
-        if code >= 0x80:
+        elif isinstance(packet, Puback):
+            self._settled(flights.acknowledged(packet_id))
+        else:
+            released = flights.received(packet_id)
+            if code >= 0x80:  # the exchange is over [MQTT-4.3.3-4]
+                self._settled(flights.ended(packet_id))
+            elif self._link is not None:
+                self._link.send(released)
+        if code >= 0x80 and not isinstance(packet, Pubcomp):
             self._drop(reason_name(code).replace(" ", "_"), 1)
-        self._acknowledge(packet.packet_id)
         self._pump()
 
     def receive_too_large(self, first_byte: int, packet_id: int, size: int) -> None:
@@ -220,7 +271,11 @@ class MqttSink:
     def _pump(self) -> None:
         """Send what may be sent now; ask for more when all of it is."""
         link, piece = self._link, self._piece
-        if link is None or piece is None or self._feed is None:
+        if link is None or self._feed is None:
+            return
+        if self._flights.has_again and not link.is_full:
+            link.send(self._flights.again(self._window, link.is_v5))
+        if piece is None or self._flights.has_again:
             return
         if not piece.count:
             self._next_piece()
@@ -234,16 +289,10 @@ class MqttSink:
                 self._save_soon()
             return
         while self._row < piece.count:
-            room = min(self._window - len(self._in_flight), PACKET_ID_MAX - self._packet_id, piece.count - self._row)
+            room = min(self._flights.room(self._window), piece.count - self._row)
             if room <= 0 or link.is_full:
-                if self._packet_id == PACKET_ID_MAX and not self._in_flight:
-                    self._packet_id = 0
-                    continue
                 return
-            first_id, row = self._packet_id + 1, self._row
-            link.send(piece.numbered(row, row + room, first_id))
-            self._in_flight.extend([(first_id + index, piece, row + index) for index in range(room)])
-            self._packet_id += room
+            link.send(self._flights.send(piece, self._row, room))
             self._row += room
         self._next_piece()
 
@@ -254,28 +303,18 @@ class MqttSink:
 
     # Acknowledgements
 
-    def _acknowledge(self, packet_id: int) -> None:
-        in_flight = self._in_flight
-        if not in_flight:
-            return
-        if in_flight[0][0] != packet_id:
-            self._early.add(packet_id)
-            return
-        while True:
-            _, piece, row = in_flight.popleft()
-            self.acknowledged += 1
-            if not in_flight or in_flight[0][0] not in self._early:
-                break
-            self._early.discard(in_flight[0][0])
-        self._reached = (piece, row + 1)
-        self._save_soon()
-        if not in_flight:
-            self._on_settled()
+    def _settled(self, count: int) -> None:
+        """So many messages have ended, in order."""
+        if count:
+            self.acknowledged += count
+            self._save_soon()
+            if not self._flights:
+                self._on_settled()
 
     def _place(self) -> str:
-        """Behind everything that is acknowledged."""
-        if self._reached is not None:
-            piece, row = self._reached
+        """Behind everything that has ended."""
+        if self._flights.reached is not None:
+            piece, row = self._flights.reached
             return piece.position_at(row)
         return self._position
 
@@ -290,8 +329,8 @@ class MqttSink:
     def _save(self) -> None:
         """Keep the place, when it has moved and the last one is safe; and look again in a while."""
         feed = self._feed
-        if feed is not None and feed.is_waiting and not self._in_flight and self._piece is None:
-            self._position, self._reached = feed.position(), None
+        if feed is not None and feed.is_waiting and not self._flights and self._piece is None:
+            self._position, self._flights.reached = feed.position(), None
         place = self._place()
         if place != self._saved and not self._is_saving:
             self._is_saving = True
@@ -328,7 +367,7 @@ class MqttSink:
     @property
     def in_flight(self) -> int:
         """Messages sent and not acknowledged."""
-        return len(self._in_flight)
+        return len(self._flights)
 
     @property
     def behind(self) -> int | None:

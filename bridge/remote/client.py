@@ -20,7 +20,11 @@ from broker.codec.packets import Connack, Connect
 from broker.codec.properties import Properties
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.config_remote import RemoteTable
+    from bridge.remote.credentials import Credentials
+    from broker.codec.packets import Packet
 
 FIRST_WAIT_S = 0.25
 STEADY_S = 10.0
@@ -30,6 +34,23 @@ UNSUPPORTED_VERSION_3_1_1 = 1
 TAKEN_OVER = 0x8E
 
 State = Literal["connecting", "connected", "waiting", "closed"]
+
+
+class Nobody:
+    """A `LinkUser` of a connection by which nothing is sent."""
+
+    def opened(self, link: Link, connack: Connack) -> None: ...
+
+    def closed(self) -> None: ...
+
+    def receive_run(self, data: bytes, position: int) -> int:
+        return position
+
+    def receive(self, packet: Packet) -> None: ...
+
+    def receive_too_large(self, first_byte: int, packet_id: int, size: int) -> None: ...
+
+    def has_room(self) -> None: ...
 
 
 class RemoteClient:
@@ -43,6 +64,7 @@ class RemoteClient:
         log: logging.Logger,
         *,
         keeps_session: bool,
+        begins_anew: bool = False,
         session_expiry_s: int = 0,
         receive_maximum: int = 65_535,
         packet_bytes_max: int,
@@ -60,6 +82,8 @@ class RemoteClient:
         self._user = user
         self._log = log
         self._keeps_session = keeps_session
+        self._begins_anew = keeps_session and begins_anew
+        """The next connection has a new session, which is then kept."""
         self._session_expiry_s = session_expiry_s
         self._receive_maximum = receive_maximum
         self._packet_bytes_max = packet_bytes_max
@@ -80,6 +104,10 @@ class RemoteClient:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         self._set("closed", None)
+
+    def begin_anew(self) -> None:
+        """Have the next connection begin a new session, which is then kept."""
+        self._begins_anew = self._keeps_session
 
     @property
     def protocol(self) -> str | None:
@@ -157,26 +185,38 @@ class RemoteClient:
         connect = Connect(
             self.client_id,
             level,
-            clean_start=not self._keeps_session,
+            clean_start=not self._keeps_session or self._begins_anew,
             keep_alive_s=table.keep_alive_s,
             username=credentials.username,
             password=credentials.password,
             properties=properties,
         )
+        if self._begins_anew and level != constants.LEVEL_5:
+            # There a session that begins clean is not kept either: one is begun to end the old one. [MQTT-3.1.2-6]
+            link = await self._open(connect, credentials, Nobody(), lambda *_: None)
+            link.close(LinkFailed("the old session is over"))
+            connect.clean_start = False
+        return await self._open(connect, credentials, self._user, self._opened)
+
+    async def _open(
+        self, connect: Connect, credentials: Credentials, user: LinkUser, on_open: Callable[[Link, Connack], None]
+    ) -> Link:
+        """Raises: LinkFailed"""
         link, _ = await open_link(
-            table.broker,
-            self._user,
+            self._table.broker,
+            user,
             connect,
             packet_bytes_max=self._packet_bytes_max,
             context=credentials.context,
-            timeout_s=table.connect_timeout_s,
-            on_open=self._opened,
+            timeout_s=self._table.connect_timeout_s,
+            on_open=on_open,
         )
         return link
 
     def _opened(self, link: Link, connack: Connack) -> None:
         """CONNACK has come; what follows it may be in the same read."""
         self._is_level_known = True
+        self._begins_anew = False
         self._level = link.level
         self.link = link
         self.connections += 1

@@ -182,10 +182,7 @@ def _take_topic(line: Line, translation: Translation, patterns: dict[Route, list
     if direction in ("in", "both"):
         patterns.setdefault(Route("ingest", int(qos), local, remote), []).append((line, pattern))
     if direction in ("out", "both"):
-        if qos == "2":
-            text = "sent with QoS 1: what was in flight when a connection broke may come twice"
-            translation.note(line.place, line.what, text)
-        patterns.setdefault(Route("egress", min(int(qos), 1), local, remote), []).append((line, pattern))
+        patterns.setdefault(Route("egress", int(qos), local, remote), []).append((line, pattern))
 
 
 def _topics_of(route: Route, patterns: list[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import mqtt_wire as wire
 from tests.support.conditions import eventually
+from tests.support.faulty_proxy import FaultyProxy
 from tests.support.http_client import metrics, records
 from tests.support.mosquitto import MOSQUITTO, MosquittoProcess, free_port
 from tests.support.mqtt_client import RawClient
@@ -63,10 +64,22 @@ class Collector:
     def until(self, number: int) -> None:
         """Take until the payload `number` has come."""
         while not self.packets or self.packets[-1].payload != b"%d" % number:
-            packet = self._client.expect(wire.PUBLISH)
-            if packet.qos:
-                self._client.send(wire.acknowledgement(wire.PUBACK, packet.packet_id))
-            self.packets.append(packet)
+            self._take()
+
+    def until_there_are(self, count: int) -> None:
+        """Take until so many have come."""
+        while len(self.packets) < count:
+            self._take()
+
+    def _take(self) -> None:
+        packet = self._client.expect(wire.PUBLISH)
+        if packet.qos:
+            self._client.send(wire.acknowledgement(wire.PUBACK, packet.packet_id))
+        self.packets.append(packet)
+
+    def settle(self) -> None:
+        """Wait until mosquitto has every acknowledgement; nothing more may be on its way."""
+        self._client.ping()
 
     @property
     def numbers(self) -> list[int]:
@@ -146,6 +159,41 @@ def test_an_outage_of_the_other_broker_and_kills_of_both_lose_nothing(tmp_path: 
             assert set(range(100, 3_001)) <= set(collector.numbers)
             for before, after in itertools.pairwise(collector.numbers):
                 assert after == before + 1 or after <= before, "a number was left out, and came later"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_qos_2_arrives_once_whatever_the_network_does(tmp_path: Path, version: str) -> None:
+    """Over cuts anywhere in the exchanges, and over a restart of the other broker, which keeps the session."""
+    with (
+        MosquittoProcess(tmp_path / "m") as mosquitto,
+        FaultyProxy(mosquitto.port) as proxy,
+        ServerProcess(
+            tmp_path / "data", egress(proxy.port, "qos = 2", "inflight_max = 15", f'version = "{version}"')
+        ) as server,
+    ):
+        eventually(lambda: figure(server, "connected") == 1)
+        with Collector(mosquitto) as collector:
+            for start in range(0, 1_500, 100):
+                if start % 200:
+                    proxy.cut_after(start % 37 + 1)
+                else:
+                    proxy.cut_after_to_target(start % 53 + 1)
+                publish(server, range(start, start + 100))
+                eventually(lambda: proxy.cuts_total == start // 100 + 1)  # noqa: B023
+            collector.until(1_499)
+            collector.settle()
+        proxy.cut_after_to_target(200)
+        mosquitto.stop()
+        publish(server, range(1_500, 1_700))
+        mosquitto.start()
+        with Collector(mosquitto) as collector_again:
+            collector_again.until(1_699)
+        assert collector.numbers + collector_again.numbers == list(range(1_700))
+        eventually(lambda: figure(server, "messages_total") == 1_700)
+        eventually(lambda: figure(server, "behind") == 0)
+        assert figure(server, "in_flight") == 0
 
 
 @pytest.mark.slow

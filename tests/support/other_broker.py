@@ -31,6 +31,10 @@ class OtherBroker:
         """Send to whoever connected last."""
         self._writers[-1].write(data)
 
+    def cut(self) -> None:
+        """Close the last connection without a word."""
+        self._writers[-1].transport.abort()
+
     async def close(self) -> None:
         self._server.close()
         for writer in self._writers:

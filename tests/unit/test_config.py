@@ -373,7 +373,7 @@ def test_two_ingests_have_two_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("qos = 2", "qos: must be 0 or 1"),
+        ("qos = 3", "qos: must be 0, 1 or 2"),
         ('since = "yesterday"', "is no time"),
         ("inflight_max = 0", "must be at least 1"),
     ],

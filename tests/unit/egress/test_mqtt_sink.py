@@ -119,7 +119,7 @@ async def test_acknowledgements_out_of_order_move_the_place_when_all_before_them
     async with opened(Side()) as side, sending(side, script) as (broker, sink):
         publish(side, range(4))
         await eventually_async(lambda: len(waiting) == 4)
-        await eventually_async(lambda: len(sink._early) == 3)
+        await eventually_async(lambda: len(sink._flights._early) == 3)
         assert (sink.acknowledged, sink.behind) == (0, 4)
         broker.write(encode(Puback(waiting[0]), 5))
         await eventually_async(lambda: sink.acknowledged == 4)
@@ -184,7 +184,7 @@ async def test_what_is_refused_for_now_is_tried_again() -> None:
 
 
 async def test_packet_ids_begin_again_when_they_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.egress.mqtt_sink.PACKET_ID_MAX", 7)
+    monkeypatch.setattr("bridge.egress.flights.PACKET_ID_MAX", 7)
     async with opened(Side()) as side, sending(side, acknowledging(), inflight_max=3) as (broker, sink):
         publish(side, range(40))
         await eventually_async(lambda: sink.acknowledged == 40)

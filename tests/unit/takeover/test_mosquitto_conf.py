@@ -310,7 +310,6 @@ def test_what_goes_out_without_retain(tmp_path: Path) -> None:
     [
         ("topic # in\nremote_username u\nremote_password p", 5, "into the file that password_file names"),
         ("topic # in\naddress a b", 4, "only the first"),
-        ("topic # out 2", 3, "may come twice"),
         ("topic # up", 3, "the direction is"),
         ("topic # out 1 a b c d", 3, "it is not: topic"),
         ('topic ""', 3, "both prefixes are needed"),
