@@ -18,6 +18,7 @@ from bridge.history.search import RecordSearch, Wanted
 from bridge.node import Node
 from bridge.presence.device import Device
 from bridge.presence.state import presence_topic
+from bridge.routes.commands import tell_command
 from bridge.routes.download import json_response
 from bridge.routes.parameters import (
     parse_choice,
@@ -196,7 +197,7 @@ async def close_connection(request: Request, client_id: str) -> Response:
         raise NotFound(f"There is no device {client_id!r}.")
     if not node.broker.close_by_admin(client_id):
         raise Conflict(f"Device {client_id!r} is not connected.")
-    _tell(node, request, "close_connection", client_id)
+    tell_command(node, request, "close_connection", client_id=client_id)
     return JSONResponse({"closed": client_id}, headers=NO_STORE)
 
 
@@ -211,7 +212,7 @@ async def forget_session(request: Request, client_id: str) -> Response:
     queued = session.queued_messages if session is not None else 0
     if not node.broker.forget_by_admin(client_id):
         raise Conflict(f"Device {client_id!r} has no session.")
-    _tell(node, request, "forget_session", client_id, queued=queued)
+    tell_command(node, request, "forget_session", client_id=client_id, queued=queued)
     return JSONResponse({"forgotten": client_id, "queued": queued}, headers=NO_STORE)
 
 
@@ -219,12 +220,6 @@ def _names(request: Request, word: str) -> bool:
     """The path ends with this word, and not with a client id that does: a `/` of an id comes as %2F."""
     raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     return raw_path.endswith(b"/" + word.encode())
-
-
-def _tell(node: Node, request: Request, action: str, client_id: str, **fields: Any) -> None:
-    client = request.client
-    address = f"{client.host}:{client.port}" if client is not None else None
-    node.events.tell("command", action=action, client_id=client_id, subject="anonymous", address=address, **fields)
 
 
 @router.get("/devices/{client_id:path}", summary="One device")

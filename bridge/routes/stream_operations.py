@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from bridge.errors import Conflict, NotFound, ParameterInvalid
 from bridge.node import Node
+from bridge.routes.commands import tell_command
 from bridge.routes.parameters import parse_number, parse_time
 from bridge.routes.streams import stream_named
 from bridge.streams.kafka.dead_letters import dead_letter_json, read_dead_letters
@@ -61,13 +62,15 @@ async def trim(request: Request, name: str, wanted: TrimRequest) -> dict[str, An
             await log.trim(before)
     except TimeoutError:
         is_complete = False
-    return {
+    answer = {
         "stream": name,
         "first_offset": log.first_offset,
         "deleted": max(0, log.first_offset - first),
         "bytes": log.stored_bytes,
         "complete": is_complete,
     }
+    tell_command(node, request, "trim_stream", **answer)
+    return answer
 
 
 async def _offset_of(log: SqliteLog | MemoryLog, wanted: TrimRequest) -> int:
@@ -93,11 +96,9 @@ async def delete(request: Request, name: str) -> dict[str, Any]:
     found = [stream for stream in await asyncio.to_thread(_stored, node.store.path) if stream.base_name == name]
     if not found or not await node.store.delete_stream(name):
         raise NotFound(f"There is no stream {name!r} on disk that is not configured.")
-    return {
-        "deleted": name,
-        "records": sum(stream.records for stream in found),
-        "bytes": sum(stream.bytes for stream in found),
-    }
+    lost = {"records": sum(stream.records for stream in found), "bytes": sum(stream.bytes for stream in found)}
+    tell_command(node, request, "delete_stream", stream=name, **lost)
+    return {"deleted": name, **lost}
 
 
 def _stored(path: Path) -> list[StoredStream]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,6 +31,23 @@ async def offsets(server: RunningServer, stream: str) -> list[int]:
     return [record["offset"] for record in page["records"]]
 
 
+async def command(server: RunningServer) -> dict[str, object]:
+    """The one that was told on `$server/command`, without time and address."""
+    found: list[dict[str, Any]] = []
+
+    async def is_stored() -> bool:
+        answer = await server.http.get("/api/v1/streams/system/records?topic=%24server/command")
+        found[:] = answer.json()["records"]
+        return bool(found)
+
+    await eventually_async(is_stored)
+    (record,) = found
+    payload: dict[str, object] = record["payload"]
+    assert payload.pop("time")
+    assert payload.pop("address")
+    return payload
+
+
 @pytest.mark.parametrize(("stream", "top"), STREAMS)
 async def test_trim_before_an_offset(server: RunningServer, stream: str, top: str) -> None:
     for number in range(6):
@@ -42,6 +60,7 @@ async def test_trim_before_an_offset(server: RunningServer, stream: str, top: st
     described = (await server.http.get(f"/api/v1/streams/{stream}")).json()
     assert described["partitions"] == [{"partition": 0, "first_offset": 4, "next_offset": 6}]
     assert described["records"] == 2
+    assert await command(server) == {"kind": "command", "action": "trim_stream", "subject": "anonymous", **found}
 
 
 @pytest.mark.parametrize(("stream", "top"), STREAMS)
@@ -107,6 +126,8 @@ async def test_stream_that_is_not_configured_any_more_is_deleted(start_server: S
     answer = await server.http.delete("/api/v1/streams/old")
     assert (answer.status_code, answer.json()) == (200, {"deleted": "old", "records": 0, "bytes": 0})
     assert_problem(await server.http.delete("/api/v1/streams/old"), 404)
+    told = {"action": "delete_stream", "subject": "anonymous", "stream": "old", "records": 0, "bytes": 0}
+    assert await command(server) == {"kind": "command", **told}
     await eventually_async(lambda: not server.node.store.is_removing)
 
 
