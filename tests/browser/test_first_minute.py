@@ -11,7 +11,9 @@ import pytest
 
 from tests.browser.dashboard_page import DashboardPage
 from tests.browser.publishing import publish
+from tests.support import mqtt_wire as wire
 from tests.support.conditions import eventually
+from tests.support.mqtt_client import RawClient
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.slow
@@ -33,6 +35,36 @@ def test_the_first_message_appears_without_a_click(
     eventually(lambda: dashboard.points(TOPIC, "/temp") == 1, what="its plot")
     assert [row.split("\n")[0].strip("▸ ") for row in dashboard.rows(".tree .label")] == ["sensors", "demo", "temp"]
     assert "First message from esp32-1" in dashboard.rows(".notice")[0]
+
+
+def test_a_device_that_is_refused_is_named_with_the_reason(
+    serve: Callable[..., ServerProcess], dashboard: DashboardPage
+) -> None:
+    """On the first screen and below the devices; one that tries again is one line."""
+    server = serve()
+    dashboard.open(server.http_url)
+    none = dashboard.page.get_by_text("A device that is refused appears here, with the reason.")
+    none.wait_for()
+    for _ in range(2):
+        with RawClient(server.mqtt_port, wire.V311) as device:
+            device.send(wire.connect("$ingest/esp32", wire.V311))
+            assert device.expect(wire.CONNACK).reason_code == 2
+    with RawClient(server.mqtt_port) as browser:
+        browser.send(b"GET / HTTP/1.1\r\n\r\n")
+        browser.expect_closed()
+
+    def lines() -> list[list[str]]:
+        return [line.split("\n")[1:] for line in dashboard.rows(".refused li")]
+
+    expected = [
+        ["127.0.0.1", "–", "spoke HTTP to a port for MQTT"],
+        ["127.0.0.1", "$ingest/esp32", "its client id is not taken, 2 times"],
+    ]
+    eventually(lambda: lines() == expected, what="the lines on the first screen")
+    assert none.count() == 0
+    assert dashboard.rows("h1") == ["Waiting for the first device"], "nobody has connected yet"
+    dashboard.page.goto(f"{server.http_url}/devices")
+    eventually(lambda: lines() == expected, what="the lines below the devices")
 
 
 def test_a_reload_after_500_messages_shows_500_points(

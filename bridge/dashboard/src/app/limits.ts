@@ -140,6 +140,10 @@ export const PARTITIONS_SHOWN_MAX = 200;
 
 /** The Devices view and the page of one ask again so often, while they are on screen. */
 export const DEVICES_MS = 2_000;
+/** Who was refused is asked for so often: a typing error shall be seen two seconds after it was made. */
+export const REFUSED_MS = 2_000;
+/** Refusals that are looked at; the same device's are one line. */
+export const REFUSED_RECORDS = 100;
 /** Devices of one page of the list. */
 export const DEVICES_PAGE = 200;
 /** Changes of one device that are listed and drawn; older ones are found by going back in time. */

@@ -13,6 +13,7 @@ import { age, grouped, momentWords, rate } from "../time/format";
 import { DeviceDetails } from "./DeviceDetails";
 import { State } from "./DeviceState";
 import { hostOf, isFlapping, outWords, perSecond, protocolWords, reasonWords, sinceWords, STATE_HELP, STATE_SIGNS, STATE_WORDS, stateOf, STATES, UNKNOWN, type DeviceState } from "./device-words";
+import { Refused } from "./Refused";
 import { PageLink } from "./SideBar";
 import { usePolled } from "./polled";
 
@@ -55,6 +56,7 @@ function List() {
         </p>
       ) : null}
       {!isThere ? <p class="reason late">Loading devices</p> : at_ms === null ? <Now /> : <Then at_ms={at_ms} />}
+      {isThere ? <Refused at_ms={at_ms} /> : null}
     </main>
   );
 }

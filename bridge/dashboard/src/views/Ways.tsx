@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { ApiClient } from "../api/client";
 import type { SystemInfo } from "../api/types";
 import { copyText } from "../app/clipboard";
+import { Refused } from "./Refused";
 import { deviceAddresses, fillSample, isReachable, needsLogin, SAMPLES, type SampleId } from "./samples";
 
 const api = new ApiClient(new URL("api/v1/", document.baseURI).href);
@@ -33,6 +34,7 @@ export default function WaysToConnect() {
         {system.value ? <Ways system={system.value} /> : null}
       </div>
       <aside>
+        <Refused at_ms={null} none="A device that is refused appears here, with the reason." />
         <section>
           <h2>No device at hand?</h2>
           <p>Fifty simulated sensors, on this computer:</p>
