@@ -44,9 +44,13 @@ class Reach:
 
 
 async def histogram(
-    logs: Sequence[StreamLog], filters: tuple[str, ...], buckets: Buckets, seconds_max: float
+    logs: Sequence[StreamLog],
+    filters: tuple[str, ...],
+    buckets: Buckets,
+    seconds_max: float,
+    client_id: str | None = None,
 ) -> tuple[list[int], Reach]:
-    """How many records each bucket has. Raises: StreamLogError."""
+    """How many records each bucket has, of one client's alone when it is given. Raises: StreamLogError."""
     answers = await _ask_all(
         logs,
         [
@@ -58,6 +62,7 @@ async def histogram(
                 0,
                 from_ms=buckets.from_ms,
                 until_ms=buckets.until_ms,
+                client_id=client_id,
                 work_max=UNBOUNDED,
                 seconds_max=seconds_max,
                 buckets=buckets,

@@ -35,6 +35,7 @@ async def histogram_route(
     topic: Annotated[
         list[str] | None, Query(description="MQTT topic filter; repeatable; # without it: all but $ topics")
     ] = None,
+    client_id: Annotated[str | None, Query(description="Only what this client sent")] = None,
     from_: Annotated[str | None, Query(alias="from", description="Not before this time; 24 h before `to`")] = None,
     to: Annotated[str | None, Query(description="Before this time; now without it")] = None,
     buckets: Annotated[str | None, Query(description="In so many parts of the time, 240 by default")] = None,
@@ -48,7 +49,7 @@ async def histogram_route(
     node: Node = request.app.state.node
     limits = node.hub.limits
     refuse_later(request, (), limits)
-    for name in ("from", "to", "buckets"):
+    for name in ("client_id", "from", "to", "buckets"):
         single_value(request, name)
     filters = parse_filters("topic", topic or ["#"], limits)
     most = node.config.history.buckets_max
@@ -58,7 +59,7 @@ async def histogram_route(
     now_ms = time.time_ns() // 1_000_000
     parts = Buckets.over(*_range(from_, to, now_ms), count)
     logs = node.streams_for(filters)
-    counts, reach = await histogram(logs, filters, parts, node.config.history.search_s)
+    counts, reach = await histogram(logs, filters, parts, node.config.history.search_s, client_id)
     oldest = [log.oldest_ms for log in logs if log.oldest_ms is not None]
     times = await _times(parts, range(parts.count))
     shown = {

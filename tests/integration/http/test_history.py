@@ -192,6 +192,16 @@ async def test_histogram_counts_over_streams(server: RunningServer) -> None:
     assert before_ms <= ms_of(day["oldest"]) < after_ms
 
 
+async def test_histogram_of_one_client(server: RunningServer) -> None:
+    for number in range(4):
+        await server.publish("d/x", number)
+    (record, *_) = (await server.http.get("/api/v1/streams/default/records")).json()["records"]
+    for client_id, expected in ((record["client_id"], 4), ("nobody", 0)):
+        answer = await server.http.get("/api/v1/histogram", params={"client_id": client_id})
+        assert sum(bucket["count"] for bucket in answer.json()["buckets"]) == expected
+    assert_problem(await server.http.get("/api/v1/histogram?client_id=a&client_id=b"), 400, "client_id")
+
+
 async def test_histogram_tells_what_may_be_missing_and_why(start_server: Start) -> None:
     server = await start_server(streams=[MEMORY | {"retention": {"bytes": "10KiB"}}])
     await server.publish("d/x", 0)

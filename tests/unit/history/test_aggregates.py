@@ -33,6 +33,8 @@ PAYLOADS = [
     b"x" * 200,
     b'{"t":3}' + b" " * 130,
 ]
+CLIENTS = ["p7", "a/1"]
+"""In turn; the second is also a topic."""
 FILTERS: list[tuple[str, ...]] = [("#",), ("a/1",), ("a/+",), ("+/1", "b/temp"), ("a/1", "b/1"), ("nothing",), ()]
 
 runs = st.lists(
@@ -51,17 +53,21 @@ Runs = list[tuple[list[tuple[str, bytes]], int, int, bytes | None]]
 def made(maker: RunMaker, drawn: Runs) -> list[PublishRun]:
     time_ms = 1_000
     out = []
-    for rows, wait_ms, qos, properties in drawn:
+    for number, (rows, wait_ms, qos, properties) in enumerate(drawn):
         time_ms += wait_ms
         topics, payloads = zip(*rows, strict=True)
-        out.append(maker.run(payloads, topics=topics, time_ms=time_ms, qos=qos, properties=properties))
+        client_id = CLIENTS[number % 2]
+        run = maker.run(payloads, topics=topics, time_ms=time_ms, qos=qos, properties=properties, client_id=client_id)
+        out.append(run)
     return out
 
 
-def histogram_of(filters: tuple[str, ...], buckets: Buckets, epoch: str, **bounds: int) -> HistogramQuestion:
+def histogram_of(
+    filters: tuple[str, ...], buckets: Buckets, epoch: str, client_id: str | None = None, **bounds: int
+) -> HistogramQuestion:
     return HistogramQuestion(
         "telemetry", epoch, filters, 0, 1 << 40,
-        from_ms=buckets.from_ms, until_ms=buckets.until_ms, buckets=buckets, **bounds,
+        from_ms=buckets.from_ms, until_ms=buckets.until_ms, client_id=client_id, buckets=buckets, **bounds,
     )  # fmt: skip
 
 
@@ -105,6 +111,10 @@ def test_stored_records_are_counted_as_a_loop_would(
     with stored_stream() as stream:
         store(stream, drawn, data)
         assert_counts(stream.ask(histogram_of(filters, buckets, stream.EPOCH)), stream.sent, filters, buckets)
+        for client_id in (*CLIENTS, "nobody"):
+            of_client = [each for each in stream.sent if each.client_id == client_id]
+            answer = stream.ask(histogram_of(filters, buckets, stream.EPOCH, client_id))
+            assert_counts(answer, of_client, filters, buckets)
 
 
 @settings(deadline=None, max_examples=60)
@@ -154,9 +164,12 @@ def test_kept_records_are_counted_as_a_loop_would(drawn: Runs, filters: tuple[st
     buckets = Buckets.over(1_010, 1_400, count)
     kept = KeptStream(drawn)
     assert_counts(kept.ask(histogram_of(filters, buckets, kept.log.epoch)), kept.sent, filters, buckets)
+    of_client = [each for each in kept.sent if each.client_id == CLIENTS[1]]
+    answer = kept.ask(histogram_of(filters, buckets, kept.log.epoch, CLIENTS[1]))
+    assert_counts(answer, of_client, filters, buckets)
     for pointer in ("", "/t"):
-        answer = kept.ask(series_of(filters, pointer, buckets, kept.log.epoch))
-        assert_points([answer], kept.sent, filters, pointer, buckets)
+        points = kept.ask(series_of(filters, pointer, buckets, kept.log.epoch))
+        assert_points([points], kept.sent, filters, pointer, buckets)
 
 
 @given(runs, runs)
