@@ -63,3 +63,27 @@ def test_a_device_is_found_looked_at_and_closed(serve: Callable[..., ServerProce
         # The take-over may have come in the same millisecond.
         eventually(lambda: 1 <= page.locator("[data-seq]").count() <= 2, what="what had happened by then")
         assert page.get_by_role("button", name="Forget session").count() == 0
+
+
+def test_what_a_device_sent_is_a_lane_below_its_connection(
+    serve: Callable[..., ServerProcess], dashboard: DashboardPage
+) -> None:
+    """Its own messages alone, as they come; a device that nobody knows has none."""
+    server = serve(FAST_RECONNECT)
+    page = dashboard.page
+    with RawClient(server.mqtt_port) as device, RawClient(server.mqtt_port) as other:
+        device.connect("p7")
+        other.connect("p8")
+        for number in range(3):
+            device.publish_acknowledged("hall/x", b"%d" % number)
+            other.publish_acknowledged("hall/x", b"%d" % number)
+        dashboard.open(f"{server.http_url}/device?id=p7&w=5m")
+        lane = page.locator(".sent")
+        eventually(lambda: "From it: 3 messages" in lane.inner_text(), what="the first three")
+        assert lane.locator("path").get_attribute("d")
+        device.publish_acknowledged("hall/x", b"3")
+        eventually(lambda: "From it: 4 messages" in lane.inner_text(), what="the fourth")
+        assert lane.locator("rect").count() == 0, "everything is counted and kept"
+        page.goto(f"{server.http_url}/device?id=p9")
+        page.get_by_text("This server does not know the device").wait_for()
+        assert lane.count() == 0

@@ -96,8 +96,10 @@ export class ApiClient {
     return this.get("topics", query, signal);
   }
 
-  histogram(topicFilters: readonly string[], from: string, to: string, buckets: number, signal?: AbortSignal): Promise<HistogramAnswer> {
+  /** `clientId`: only what this client sent; empty: everybody. */
+  histogram(topicFilters: readonly string[], from: string, to: string, buckets: number, clientId: string, signal?: AbortSignal): Promise<HistogramAnswer> {
     const query = topicFilters.map((topicFilter): [string, string] => ["topic", topicFilter]);
+    if (clientId) query.push(["client_id", clientId]);
     return this.get("histogram", [...query, ["from", from], ["to", to], ["buckets", String(buckets)]], signal);
   }
 

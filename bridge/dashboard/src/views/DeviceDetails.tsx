@@ -11,6 +11,7 @@ import { laneOf, missingOf, missingWords, type Lane } from "../time/lane";
 import { Fact, Group } from "../parts/Facts";
 import { State } from "./DeviceState";
 import { changeSign, changeWords, costOf, countedWords, FLAPPING_CONNECTS, isFlapping, protocolWords, sessionWords, sinceWords, stateOf, STATE_WORDS, UNKNOWN } from "./device-words";
+import { MessageLane } from "./MessageLane";
 import { PageLink } from "./SideBar";
 import { usePolled } from "./polled";
 
@@ -85,6 +86,7 @@ function Loaded({ id, device, changes, hasMore, isForgotten }: LoadedProps) {
         {isUnknown ? <p class="reason">This server does not know the device, and its stream has nothing about it.</p> : null}
         {isForgotten && !isUnknown ? <p class="reason">The server has forgotten the device. What happened to it is kept for longer:</p> : null}
         {changes.length ? <ConnectionLane changes={changes} hasMore={hasMore} /> : null}
+        {isUnknown ? null : <MessageLane id={id} />}
         {isPast && device ? (
           <p class="notice past">
             <span class="text">What follows the list below is as it is now, not as it was at {momentWords(shown.value, false)}.</span>
