@@ -12,6 +12,8 @@ from tests.support.conditions import eventually, throughout
 from tests.support.flow import Flow, rows_of_events
 from tests.support.http_client import SseReader
 from tests.support.kafka import KafkaBroker, KafkaCluster
+from tests.support.kafka_client import KafkaRecord, blocking
+from tests.support.mqtt_client import RawClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -115,3 +117,52 @@ def test_kafka_that_is_away_at_the_start_is_a_warning(kafka_broker: KafkaBroker,
             kafka_broker.start()
             eventually(lambda: server.waits_in_spool() == 0, 40, "the spool to be empty")
             check_all(server, flow, reader, kafka_broker)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_is_spooled_is_shown_behind_what_kafka_had(
+    kafka_broker: KafkaBroker, tmp_path: Path, is_killed: bool
+) -> None:
+    """A reader that had not been shown all of Kafka when it went gets keys in order, before and after a restart."""
+    foreign = KafkaRecord(b"100", headers=(("mqtt.topic", b"sensors/b"),))
+
+    def seen(topic: str) -> list[int]:
+        return [message["payload"] for message in reader.messages if message["topic"] == topic]
+
+    def publish(first: int, last: int) -> None:
+        with RawClient(server.mqtt_port) as device:
+            device.connect("device")
+            for number in range(first, last):
+                device.publish_acknowledged("sensors/a", b"%d" % number)
+
+    async def write() -> None:
+        async with kafka_broker.client.transaction(server.topic, [foreign], commits=True):
+            publish(5, 10)  # behind an open transaction: stored, and not shown yet
+            kafka_broker.pause()
+            publish(10, 15)
+            if is_killed:
+                server.kill()
+                server.start()
+            publish(15, 20)
+            throughout(lambda: len(reader.messages) == 5, 1.0, "nothing before what is in Kafka")
+            kafka_broker.resume()
+            eventually(lambda: server.waits_in_spool() == 0, 40, "the spool to be empty")
+
+    with (
+        KafkaServer(
+            tmp_path / "data", kafka_broker.bootstrap_servers, partitions=1, kafka="spool_after_s = 1"
+        ) as server,
+        SseReader(server.http_url, [("topic", "sensors/#")]) as reader,
+    ):
+        publish(0, 5)
+        eventually(lambda: len(reader.messages) == 5, what=reader)
+        blocking(write())
+        publish(20, 25)
+        eventually(lambda: len(reader.messages) == 26, 30, reader)
+        assert seen("sensors/a") == list(range(25))
+        assert seen("sensors/b") == [100]
+        with SseReader(server.http_url, [("topic", "sensors/#"), ("since", "0")]) as late:
+            eventually(lambda: len(late.messages) == 26, 20, late)
+            own = [message["payload"] for message in late.messages if message["topic"] == "sensors/a"]
+            assert own == list(range(25))
+        assert "Traceback" not in server.stderr_text

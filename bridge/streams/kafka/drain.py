@@ -124,6 +124,11 @@ class Drain:
         if self._log.mode is Mode.DRAINING:
             if spool.log.pending_bytes and spool.next_offset - position > CLOSE_RECORDS:
                 return False
+            if self._log.gate.is_shut:  # what goes direct would be shown before what is spooled
+                await self._log.wait_for_progress(
+                    lambda: not self._log.gate.is_shut or self._read_until < spool.next_offset, LOOK_S
+                )
+                return False
             self._log.mode = Mode.CLOSING
         is_over = await self._log.wait_for_progress(
             lambda: (spool.is_empty and not sender.unconfirmed) or self._read_until < spool.next_offset,

@@ -20,6 +20,7 @@ from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import encode_record
 from bridge.streams.kafka.cluster import KafkaCluster, TopicState
 from bridge.streams.kafka.drain import Drain
+from bridge.streams.kafka.gate import Gate
 from bridge.streams.kafka.keys import KeyTemplate, Placement
 from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.pieces import pieces_of
@@ -106,7 +107,10 @@ class KafkaLog:
         self._store = store
         self._node_run = store.node_run
         self._decoder = Decoder(kafka.topic, kafka.topic_template, lambda name: Topic(name, self))
-        self._shown_spool = self.spool.next_offset
+        self.gate = Gate(self)
+        gate = self.spool.gate if self.gate.is_shut else None
+        self.shown_spool = self.spool.next_offset if gate is None else gate[0]
+        """One past the newest spooled record that live readers were shown."""
         self._position: Offsets = {}
         self.set_position()
         self._turn: list[PublishRun] = []
@@ -143,6 +147,7 @@ class KafkaLog:
         if self.mode is Mode.DIRECT and self.sender.unconfirmed:
             await self.wait_for_progress(lambda: not self.sender.unconfirmed, self.cluster.settings.spool_after_s)
         await self.drain.close()
+        await self.gate.close()
         await self.topic.close()
         await end([self._age_task])
         if self.sender.unconfirmed or self._held or self._turn:
@@ -182,9 +187,9 @@ class KafkaLog:
     @property
     def ends(self) -> Offsets:
         if not self.topic.is_end_known:
-            return {**dict.fromkeys(self.topic.offsets, FAR), SPOOL: self._shown_spool}
+            return {**dict.fromkeys(self.topic.offsets, FAR), SPOOL: self.spool.next_offset}
         ends = {partition: max(line.high_watermark, line.position) for partition, line in self.lines.items()}
-        return {**ends, SPOOL: self._shown_spool}
+        return {**ends, SPOOL: self.spool.next_offset}
 
     @property
     def records(self) -> int:
@@ -222,7 +227,7 @@ class KafkaLog:
 
     def position(self, offsets: Offsets) -> StreamPosition:
         if SPOOL not in offsets:
-            offsets = {**offsets, SPOOL: self._shown_spool}
+            offsets = {**offsets, SPOOL: self.shown_spool}
         return StreamPosition(self.epoch, offsets, self.spool.epoch)
 
     @property
@@ -444,15 +449,26 @@ class KafkaLog:
                 committed.append(parent)
             self.spooled_total += len(run)
         last = runs[-1]
-        self._shown_spool = last.base_offset + len(last)
+        end_offset = last.base_offset + len(last)
         self._newest_ms = last.received_at_ms
-        self.set_position()
         for run in committed:
             run.base_offset = -1  # its place in the spool is none in the stream
         self._pending_bytes -= sum([run.ends[-1] - run.start for run in committed])
         self.on_committed(committed)
-        self.on_read(shown)
+        if not self.gate.is_shut:
+            self.show_spooled(shown, end_offset)
         self.tail.on_turn()
+        self._progress.set()
+
+    def show_spooled(self, runs: Sequence[RecordRun], end_offset: int) -> None:
+        """Live readers are shown spooled records, up to an offset."""
+        self.shown_spool = end_offset
+        self.set_position()
+        if runs:
+            self.on_read(runs)
+
+    def note_progress(self) -> None:
+        """Something has changed that someone may wait for."""
         self._progress.set()
 
     def begin_spooling(self, why: str) -> None:
@@ -471,6 +487,7 @@ class KafkaLog:
             size = sum(map(len, rows_by_run.values()))
             if self.topic.epoch != UNKNOWN:
                 self.spool.stand(self.topic.standing())
+            self.gate.shut()
             self.spool.begin_sending(
                 self.spool.log.next_offset + size,
                 {partition: line.position for partition, line in self.lines.items()},
@@ -506,7 +523,7 @@ class KafkaLog:
 
     def go_on(self) -> None:
         """Kafka answers and the topic is there: go direct, or drain."""
-        if self.mode is Mode.STARTING and self.spool.is_empty and not self.drain.must_recover:
+        if self.mode is Mode.STARTING and self.spool.is_empty and not self.drain.must_recover and not self.gate.is_shut:
             self.go_direct()
         elif self.mode in (Mode.STARTING, Mode.SPOOLING) and not self.drain.is_running:
             if self.mode is Mode.STARTING:
@@ -560,6 +577,8 @@ class KafkaLog:
         self.topic.offsets[line.partition] = position
         self.spool.passed(line.partition, position)
         self.set_position()
+        if self.gate.is_shut:
+            self.gate.look()
         if runs:
             self._newest_ms = max(self._newest_ms or 0, runs[-1].received_at_ms)
             self.on_read(runs)
@@ -594,7 +613,7 @@ class KafkaLog:
 
     def set_position(self) -> None:
         """Where live readers stand has changed."""
-        self._position = {**self.topic.offsets, SPOOL: self._shown_spool}
+        self._position = {**self.topic.offsets, SPOOL: self.shown_spool}
 
     # Times
 
@@ -614,6 +633,7 @@ class KafkaLog:
             if self.spool.records > 0 and (self._age_task is None or self._age_task.done()):
                 self._age_task = asyncio.create_task(self._look_at_age())
         self._judge_limits()
+        self.gate.look()
 
     async def _look_at_age(self) -> None:
         """Find the time of the oldest record in the spool."""
@@ -622,7 +642,8 @@ class KafkaLog:
     def _drop_moved(self, now: float) -> None:
         """Let go of the bodies of what was moved a while ago and is behind the live side."""
         marks = self._drop_marks
-        passed = self.spool.moved_to if not any(self.spool.copies_by_partition.values()) else 0
+        is_behind = self.gate.is_shut or any(self.spool.copies_by_partition.values())
+        passed = 0 if is_behind else self.spool.moved_to
         if passed and (not marks or marks[-1][1] < passed):
             marks.append((now + KEEP_MOVED_S, passed))
         while marks and marks[0][0] <= now:
@@ -682,7 +703,7 @@ class KafkaLog:
         if spool.records > 0 or start < spool.next_offset:
             found[SPOOL] = await spool.log.offset_at(time_ms)
         else:
-            found[SPOOL] = self._shown_spool
+            found[SPOOL] = self.shown_spool
         return found
 
     @property

@@ -123,6 +123,8 @@ class Spool:
         """Every spooled record before this is in Kafka, or a dead letter."""
         self.sent_until: int = values.get("sent_until", 0)
         """No record from here on was ever sent."""
+        self.gate: tuple[int, dict[int, int]] | None = _gate(values.get("gate"))
+        """See `bridge.streams.kafka.gate`: the first spooled record not shown, and which ends have to be before it."""
         self.search_from = _offsets(values.get("search_from"))
         """By partition of Kafka: the copies of what `moved_to` and `sent_until` enclose stand there or behind."""
         self.checkpoint: tuple[str, dict[int, int]] = (
@@ -236,6 +238,11 @@ class Spool:
             ],
             then,
         )
+
+    def keep_gate(self, spool_from: int, ends: Mapping[int, int] | None) -> None:
+        """Keep what the gate waits for; None: it is open."""
+        self.gate = None if ends is None else (spool_from, dict(ends))
+        self._submit([self._set("gate", None if ends is None else {"from": spool_from, "ends": ends})], None)
 
     def keep_checkpoint(self, epoch: str, offsets: Mapping[int, int]) -> None:
         """Latest values have been handed over to be saved, as they were at this place."""
@@ -373,6 +380,13 @@ def _base(copies: Copies) -> int:
 
 def _offsets(value: Mapping[str, int] | None) -> dict[int, int]:
     return {int(partition): offset for partition, offset in (value or {}).items()}
+
+
+def _gate(value: Mapping[str, Any] | None) -> tuple[int, dict[int, int]] | None:
+    """(First spooled record that waits, ends by partition) as they were kept."""
+    if not value:
+        return None
+    return int(value["from"]), _offsets(value["ends"])
 
 
 def read_bodies(connection: sqlite3.Connection, table_id: int, start: int, end: int) -> list[tuple[int, bytes]]:

@@ -76,8 +76,10 @@ class Line:
     """One partition, followed."""
 
     __slots__ = (
+        "begun_end",
         "confirmed",
         "high_watermark",
+        "limit",
         "moved_at",
         "needs_fetch",
         "own_since",
@@ -98,6 +100,10 @@ class Line:
         """Batches of this node at or behind the position, in order."""
         self.high_watermark = position
         """Kafka's, as far as no transaction is open."""
+        self.begun_end = position
+        """Kafka's end when the line was made."""
+        self.limit: int | None = None
+        """Where it has to wait until it is told to go on."""
         self.moved_at = time.monotonic()
         self.waits_for_own = False
         """A fetch came upon a batch of ours before its confirmation did."""
@@ -113,11 +119,22 @@ class Line:
             if first.end <= self.position:
                 confirmed.popleft()
                 continue
-            if not first.is_ready:
+            if not first.is_ready or self.is_held:
                 return
             confirmed.popleft()
             self._move(first.runs, first.end)
         self.needs_fetch = bool(confirmed)
+
+    @property
+    def known_end(self) -> int:
+        """Up to here Kafka has records that are known of."""
+        confirmed_end = self.confirmed[-1].end if self.confirmed else 0
+        return max(self.position, self.begun_end, confirmed_end)
+
+    @property
+    def is_held(self) -> bool:
+        """It has come to its limit."""
+        return self.limit is not None and self.position >= self.limit
 
     @property
     def waits_for_disk(self) -> bool:
@@ -140,13 +157,16 @@ class Line:
             return False
         # Up to what is known already: a confirmed batch, or copies of what was shown from the spool.
         while self.position < batch.next_offset:
+            if self.is_held:
+                return False
             if self.confirmed and self.confirmed[0].base <= self.position:
                 return False  # it waits for the disk
+            stop = batch.next_offset if self.limit is None else min(batch.next_offset, self.limit)
             first, end = self.owner.copies_end(self, self.position)
             if first <= self.position:
-                self._move((), min(end, batch.next_offset))
+                self._move((), min(end, stop))
                 continue
-            high = min(batch.next_offset, first)
+            high = min(stop, first)
             if self.confirmed:
                 high = min(high, self.confirmed[0].base)
             self._move(self.owner.decode(self, batch, high), high)
@@ -195,7 +215,7 @@ class Tail:
         """Whether a line is behind Kafka's end and does not move though it could; it is given new time to."""
         now = time.monotonic()
         for line in self._lines:
-            if line.position >= line.high_watermark or line.waits_for_disk or not self._cluster.is_up:
+            if line.position >= line.high_watermark or line.waits_for_disk or line.is_held or not self._cluster.is_up:
                 line.moved_at = now
         stalled = [line for line in self._lines if now - line.moved_at > STALL_S]
         for line in stalled:
@@ -233,7 +253,7 @@ class Tail:
 
     def _is_fetchable(self, line: Line) -> bool:
         """Own batches under way will be known without a fetch."""
-        if line.waits_for_disk:
+        if line.waits_for_disk or line.is_held:
             return False
         if line.needs_fetch and not line.waits_for_own:
             return True

@@ -153,7 +153,12 @@ class StreamTopic:
                 if line is not None:
                     self._log.tail.leave(line)
                 line = self._log.lines[partition] = Line(self._log, topic, partition, offsets[partition])
+                line.begun_end = max(last[partition][0], offsets[partition])
             line.high_watermark = max(line.high_watermark, last[partition][0])
+        if is_another:
+            self._log.gate.forget_ends()
+        self._log.gate.hold_lines()
+        self._log.gate.look()
         self._set_leaders(state)
         self.is_known = True
         if is_another:
