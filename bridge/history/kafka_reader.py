@@ -28,6 +28,7 @@ from bridge.streams.kafka.cluster import (
     EARLIEST,
     LATEST,
     UNCOMMITTED,
+    FetchedPart,
     KafkaFailure,
     TopicState,
     fetch,
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 STATE_S = 1.0
 """How long what Kafka said of a topic is believed."""
 FETCH_WAIT_MS = 100
+FETCHES_MAX = 4
+"""Answers that are asked for in one go: one holds eight partitions' megabytes, and the rest of them nothing."""
 CHOICES_MAX = 64
 TOPICS_MAX = 200_000
 OFFSET_OUT_OF_RANGE = 1
@@ -173,12 +176,26 @@ class KafkaReader:
         found = {
             partition: self._stretches.find(source.epoch, partition, offset) for partition, offset in offsets.items()
         }
+        missing = {partition: offsets[partition] for partition, stretch in found.items() if stretch is None}
+        for _ in range(FETCHES_MAX):
+            if not missing:
+                break
+            left: dict[int, int] = {}
+            for partition, part in (await self._fetch(source, state, missing)).items():
+                stretch = found[partition] = await self._decode(source, partition, offsets[partition], part)
+                if stretch is None and not part.data and part.end > offsets[partition] and not part.error_code:
+                    left[partition] = offsets[partition]  # the others have filled the answer
+            if len(left) == len(missing):
+                break
+            missing = left
+        return found
+
+    async def _fetch(
+        self, source: KafkaSource, state: TopicState, offsets: Mapping[int, int]
+    ) -> dict[int, FetchedPart]:
         by_node: dict[int, dict[int, int]] = {}
-        for partition, stretch in found.items():
-            if stretch is None:
-                by_node.setdefault(state.leaders.get(partition, -1), {})[partition] = offsets[partition]
-        if not by_node:
-            return found
+        for partition, offset in offsets.items():
+            by_node.setdefault(state.leaders.get(partition, -1), {})[partition] = offset
         client = await self.connected()
         answers = await asyncio.gather(
             *[
@@ -186,26 +203,29 @@ class KafkaReader:
                 for node, wanted in by_node.items()
             ]
         )
+        return {partition: part for answer in answers for (_, partition), part in answer.items()}
+
+    async def _decode(self, source: KafkaSource, partition: int, offset: int, part: FetchedPart) -> Stretch | None:
+        """What was fetched from an offset on; kept for a while. Raises: KafkaConnectionError"""
+        if part.error_code == OFFSET_OUT_OF_RANGE:
+            self._firsts.pop(source.topic, None)
+            return None
+        if part.error_code:
+            self._states.pop(source.topic, None)
+            raise _unreadable(partition, part.error_code)
         decoder = self._decoder(source)
-        for answer in answers:
-            for (_, partition), part in answer.items():
-                if part.error_code == OFFSET_OUT_OF_RANGE:
-                    self._firsts.pop(source.topic, None)
-                    continue
-                if part.error_code:
-                    self._states.pop(source.topic, None)
-                    raise _unreadable(partition, part.error_code)
-                runs: list[RecordRun] = []
-                base = end = offsets[partition]
-                for batch in batches_of(part.data, part.aborted):
-                    base = min(base, batch.base_offset)
-                    runs += decoder.runs(batch, partition, 0, FAR)
-                    end = batch.next_offset
-                    await asyncio.sleep(0)
-                if end > offsets[partition]:
-                    stretch = found[partition] = Stretch(base, end, runs)
-                    self._stretches.add(source.epoch, partition, stretch)
-        return found
+        runs: list[RecordRun] = []
+        base = end = offset
+        for batch in batches_of(part.data, part.aborted):
+            base = min(base, batch.base_offset)
+            runs += decoder.runs(batch, partition, 0, FAR)
+            end = batch.next_offset
+            await asyncio.sleep(0)
+        if end <= offset:
+            return None
+        stretch = Stretch(base, end, runs)
+        self._stretches.add(source.epoch, partition, stretch)
+        return stretch
 
     def _decoder(self, source: KafkaSource) -> Decoder:
         key = (source.topic, source.topic_template)
