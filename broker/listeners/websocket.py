@@ -77,7 +77,7 @@ class WebSocketConnection(WSListener):
     """One upgraded connection: frames in, a `Connection` behind, and the `Transport` that it writes to."""
 
     __slots__ = ("_chunks", "_connection", "_is_closing", "_is_in_message", "_listener", "_turn", "_ws", "awaits_pong",
-                 "is_heard", "is_reading_paused", "silent_visits")  # fmt: skip
+                 "has_sent", "is_heard", "is_reading_paused", "silent_visits")  # fmt: skip
 
     def __init__(self, listener: WebSocketListener) -> None:
         self._listener = listener
@@ -91,6 +91,8 @@ class WebSocketConnection(WSListener):
         self._is_closing = False
         self.is_heard = True
         """Bytes have come since the last visit."""
+        self.has_sent = False
+        """MQTT has come since the last visit."""
         self.awaits_pong = False
         """A ping has been sent and no pong has come yet."""
         self.is_reading_paused = False
@@ -152,6 +154,7 @@ class WebSocketConnection(WSListener):
         data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
         chunks.clear()
         if data:
+            self.has_sent = True
             self._connection.receive(data, self._turn.now_ms())
             self._turn.schedule()
 
@@ -221,7 +224,10 @@ class WebSocketConnection(WSListener):
     # For the listener
 
     def visit(self) -> None:
-        """Once an interval: ping, and cut a peer of which two intervals brought nothing."""
+        """Once an interval: ping who sent nothing but pongs, and cut a peer of which two intervals brought nothing.
+
+        paho-mqtt's unmasked pong can be told only at the front of a read, and a busy client's would be in the middle.
+        """
         transport = self._ws
         if transport is None or transport.is_disconnected:
             return
@@ -235,6 +241,8 @@ class WebSocketConnection(WSListener):
         if self.silent_visits >= 2:
             log.debug("closed %s: no answer to pings", self._peer_text())
             self.abort()
+        elif self.has_sent:
+            self.has_sent = False
         else:
             self.awaits_pong = True
             transport.send_ping()
