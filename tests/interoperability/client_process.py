@@ -11,6 +11,7 @@ Commands have `id`, `do` and `client`, a name for the connection; they are answe
 - `subscribe` (filter, qos, no_local, retain_as_published, retain_handling) → `suback` (reason)
 - `unsubscribe` (filter) → `unsuback` (reason)
 - `publish` (topic, payload, qos, retain) → `puback` (reason: of PUBACK or PUBREC), after the whole exchange
+- `burst` (topic, payloads, qos) → `published`: the same without waiting for one before the next
 - `acknowledge` → `acknowledged`: what `hold_acknowledgements` kept back, and from then on everything
 - `disconnect` → `disconnected`
 
@@ -236,6 +237,10 @@ class Client:
             for topic, payload in messages
         ]
         return [self.process.answer(number)["reason"] for number in numbers]
+
+    def burst(self, topic: str, payloads: Sequence[bytes], qos: int) -> None:
+        """Publish all at once, as far as the library lets its program, and wait for all exchanges."""
+        self._ask("burst", topic=topic, payloads=[payload.hex() for payload in payloads], qos=qos)
 
     def acknowledge(self) -> None:
         """Acknowledge what was held back."""

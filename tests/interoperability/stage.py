@@ -92,5 +92,10 @@ class Stage:
 
 def wait_for_messages(client: Client, expected: list[tuple[str, bytes, int, bool]]) -> None:
     """Wait until just these came: topic, payload, QoS, RETAIN."""
-    eventually(lambda: len(client.messages) >= len(expected), what=f"{expected}\ngot {client.received}")
-    assert client.received == expected
+    eventually(lambda: len(client.messages) >= len(expected), what=f"{len(expected)} messages")
+    received = client.received
+    if received != expected:  # of a long list only what differs
+        at = next(
+            (at for at, both in enumerate(zip(received, expected, strict=False)) if both[0] != both[1]), len(expected)
+        )
+        raise AssertionError(f"message {at}: got {received[at : at + 5]}\nexpected {expected[at : at + 5]}")

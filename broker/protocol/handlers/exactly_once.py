@@ -97,10 +97,11 @@ def check_unreleased(connection: Connection, session: Session) -> int:
         ReceiveMaximumExceeded: none.
     """
     config = connection.engine.config
-    room = config.unreleased_per_client_max - len(session.unreleased or ())
+    unreleased = len(session.unreleased or ())
+    room = config.unreleased_per_client_max - unreleased
     if connection.is_v5:
-        left = config.receive_maximum - connection.outstanding
-        if left <= 0:  # [MQTT-3.3.4-9]
+        left = config.receive_maximum - unreleased
+        if left <= 0:  # [MQTT-3.3.4-7]
             raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than Receive Maximum")
         room = min(room, left)
     if room <= 0:

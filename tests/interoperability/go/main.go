@@ -78,6 +78,8 @@ type command struct {
 	Payload hexBytes `json:"payload"`
 	QoS     byte     `json:"qos"`
 	Retain  bool     `json:"retain"`
+
+	Payloads []hexBytes `json:"payloads"`
 }
 
 // client is one connection.
@@ -86,6 +88,7 @@ type client interface {
 	subscribe(command) (event, error)
 	unsubscribe(command) (event, error)
 	publish(command) (event, error)
+	burst(command) (event, error)
 	acknowledge() (event, error)
 	disconnect(command) (event, error)
 }
@@ -123,6 +126,8 @@ func answer(clients map[string]client, given command) (event, error) {
 		return one.unsubscribe(given)
 	case "publish":
 		return one.publish(given)
+	case "burst":
+		return one.burst(given)
 	case "acknowledge":
 		return one.acknowledge()
 	case "disconnect":

@@ -64,6 +64,19 @@ func (c *version3Client) publish(given command) (event, error) {
 	return event{"event": "puback", "reason": nil}, finished(token)
 }
 
+func (c *version3Client) burst(given command) (event, error) {
+	var tokens []mqtt.Token
+	for _, payload := range given.Payloads {
+		tokens = append(tokens, c.mqtt.Publish(given.Topic, given.QoS, false, []byte(payload)))
+	}
+	for _, token := range tokens {
+		if err := finished(token); err != nil {
+			return nil, err
+		}
+	}
+	return event{"event": "published"}, nil
+}
+
 func (c *version3Client) acknowledge() (event, error) {
 	return nil, errors.New("acknowledgements are not held back in MQTT 3.1.1")
 }

@@ -165,6 +165,13 @@ class Client {
     });
   }
 
+  /** The package sends them all, whatever Receive Maximum says. */
+  async burst(command) {
+    const payloads = command.payloads.map((payload) => Buffer.from(payload, "hex"));
+    await Promise.all(payloads.map((each) => this.#mqtt.publishAsync(command.topic, each, { qos: command.qos })));
+    return { event: "published" };
+  }
+
   async disconnect(command) {
     this.#isLeaving = true;
     await this.#mqtt.endAsync(false, this.#isV5 ? { properties: toPackage(command.properties) } : {});
@@ -184,6 +191,15 @@ class Client {
   }
 }
 
+/** A promise of the package may stay open when its connection ends. */
+function inTime(promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("no answer")), TIMEOUT_MS);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
 const clients = new Map();
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
@@ -192,7 +208,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   let answer;
   try {
-    answer = await clients.get(command.client)[command.do](command);
+    answer = await inTime(clients.get(command.client)[command.do](command));
   } catch (error) {
     answer = { event: "failed", error: String(error?.stack ?? error) };
   }

@@ -93,6 +93,12 @@ class AiomqttClient:
         )
         return {"event": "puback", "reason": None}
 
+    async def burst(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Many at once; the library has 20 under way and keeps the rest."""
+        payloads = [bytes.fromhex(payload) for payload in command["payloads"]]
+        await asyncio.gather(*(self.aiomqtt.publish(command["topic"], each, command["qos"]) for each in payloads))
+        return {"event": "published"}
+
     async def disconnect(self, command: dict[str, Any]) -> dict[str, Any]:
         """DISCONNECT."""
         if self._reading is not None:

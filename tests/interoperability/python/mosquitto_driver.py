@@ -90,23 +90,25 @@ class MosquittoClient:
     def publish(self, command: dict[str, Any]) -> dict[str, Any]:
         """A mosquitto_pub, with a client identifier of its own."""
         payload = bytes.fromhex(command["payload"])
-        done = subprocess.run(
-            [
-                *("mosquitto_pub", "-d", "-p", str(self.port), "-V", self.version),
-                *("-t", command["topic"], "-q", str(command["qos"])),
-                *(["-s"] if payload else ["-n"]),
-                *(["-r"] if command["retain"] else []),
-                *property_arguments("PUBLISH", command["properties"]),
-            ],
-            input=payload,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-        )
+        arguments = [*(["-s"] if payload else ["-n"]), *(["-r"] if command["retain"] else [])]
+        arguments += property_arguments("PUBLISH", command["properties"])
+        found = ACKNOWLEDGED.search(self._run_mosquitto_pub(command, payload, *arguments))
+        return {"event": "puback", "reason": int(found[1] or 0) if found else None}
+
+    def burst(self, command: dict[str, Any]) -> dict[str, Any]:
+        """A mosquitto_pub that is given a line for each."""
+        lines = b"".join(bytes.fromhex(payload) + b"\n" for payload in command["payloads"])
+        self._run_mosquitto_pub(command, lines, "-l")
+        return {"event": "published"}
+
+    def _run_mosquitto_pub(self, command: dict[str, Any], stdin: bytes, *arguments: str) -> str:
+        line = ["mosquitto_pub", "-d", "-p", str(self.port), "-V", self.version]
+        line += ["-t", command["topic"], "-q", str(command["qos"]), *arguments]
+        done = subprocess.run(line, input=stdin, capture_output=True, timeout=TIMEOUT_S)
         printed = (done.stdout + done.stderr).decode()
         if done.returncode != 0:
             raise RuntimeError(printed)
-        found = ACKNOWLEDGED.search(printed)
-        return {"event": "puback", "reason": int(found[1] or 0) if found else None}
+        return printed
 
     def disconnect(self, command: dict[str, Any]) -> dict[str, Any]:
         """SIGTERM, on which mosquitto_sub sends DISCONNECT."""
