@@ -110,6 +110,10 @@ class ClientProcess:
         """Whether the driver lives."""
         return self._process.poll() is None
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay, and nothing is sent; `kill` ends it."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
     def kill(self) -> None:
         """SIGKILL to it and all that it started: connections break without DISCONNECT."""
         with contextlib.suppress(ProcessLookupError):

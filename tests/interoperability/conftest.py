@@ -63,9 +63,21 @@ def stage(
 ) -> Iterator[Stage]:
     """The clients of one scenario."""
     library, version, transport = request.param
-    process = processes.get(library.name)
-    if process is None or not process.is_running:  # it may have died in the scenario before
-        process = processes[library.name] = start_process(library)
-    set_up = Stage(shared_server, library, version, transport, process, lambda: start_process(library))
+
+    def process_of(library: Library) -> ClientProcess:
+        process = processes.get(library.name)
+        if process is None or not process.is_running:  # it may have died in the scenario before
+            process = processes[library.name] = start_process(library)
+        return process
+
+    set_up = Stage(
+        shared_server,
+        library,
+        version,
+        transport,
+        process_of(library),
+        lambda: start_process(library),
+        process_of(LIBRARIES[0]),
+    )
     yield set_up
     set_up.close()

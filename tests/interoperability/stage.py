@@ -11,6 +11,9 @@ from tests.interoperability.clients import Library
 from tests.support.conditions import eventually
 from tests.support.server import ServerProcess
 
+TIMEOUT_S = 30.0
+"""For a machine that has much else to do."""
+
 COUNTER = itertools.count(1)
 
 
@@ -25,6 +28,7 @@ class Stage:
         transport: str,
         process: ClientProcess,
         start_process: Callable[[], ClientProcess],
+        reference: ClientProcess,
     ) -> None:
         self.library = library
         self.version = version
@@ -33,6 +37,7 @@ class Stage:
         self._port = server.mqtt_port if transport == "tcp" else server.ws_port
         self._process = process
         self._start_process = start_process
+        self._reference = reference
         self._clients: list[Client] = []
 
     @property
@@ -50,13 +55,16 @@ class Stage:
         *,
         client_id: str | None = None,
         clean: bool = True,
+        keep_alive: int = 60,
         will: dict[str, Any] | None = None,
         hold_acknowledgements: bool = False,
         process: ClientProcess | None = None,
+        version: str = "",
         **properties: Any,
     ) -> Client:
         """A client that has its CONNACK. `clean=False` is a kept session in all versions."""
-        if self.is_v5 and not clean:
+        version = version or self.version
+        if version == "5" and not clean:
             properties.setdefault("session_expiry_interval", 300)
         client = Client(process or self._process, f"{self.topic}/{name}/{len(self._clients)}")
         self._clients.append(client)
@@ -65,10 +73,10 @@ class Stage:
         client.connect(
             port=self._port,
             transport=self._transport,
-            version=self.version,
+            version=version,
             client_id=self.client_id(name) if client_id is None else client_id,
             clean=clean,
-            keep_alive=60,
+            keep_alive=keep_alive,
             will=will,
             hold_acknowledgements=hold_acknowledgements,
             properties=properties,
@@ -78,6 +86,10 @@ class Stage:
     def connect_doomed(self, name: str, **arguments: Any) -> Client:
         """A client in a process of its own, to be killed."""
         return self.connect(name, process=self._start_process(), **arguments)
+
+    def connect_reference(self, version: str) -> Client:
+        """A client of paho-mqtt, in a version of MQTT that may be another."""
+        return self.connect(f"r{version}", process=self._reference, version=version)
 
     def tells(self, what: str) -> bool:
         """Whether the library shows this to its program."""
@@ -92,7 +104,7 @@ class Stage:
 
 def wait_for_messages(client: Client, expected: list[tuple[str, bytes, int, bool]]) -> None:
     """Wait until just these came: topic, payload, QoS, RETAIN."""
-    eventually(lambda: len(client.messages) >= len(expected), what=f"{len(expected)} messages")
+    eventually(lambda: len(client.messages) >= len(expected), TIMEOUT_S, what=f"{len(expected)} messages")
     received = client.received
     if received != expected:  # of a long list only what differs
         at = next(

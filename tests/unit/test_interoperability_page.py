@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.interoperability import test_interoperability, test_interoperability_mqtt5
+from tests.interoperability import test_interoperability, test_interoperability_mqtt5, test_keep_alive
 from tests.interoperability.clients import LIBRARIES, Library
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "interoperability.md").read_text(encoding="utf-8")
 PROGRAMS = ROOT / "tests" / "interoperability"
+SCENARIOS = (test_interoperability, test_interoperability_mqtt5, test_keep_alive)
 TRANSPORTS = {"tcp": "TCP", "websocket": "WebSocket"}
 
 
@@ -46,4 +47,4 @@ def test_the_page_names_every_scenario_that_is_left_out_and_no_other() -> None:
 def test_the_table_of_clients_names_scenarios_that_exist() -> None:
     for library in LIBRARIES:
         for scenario in (key.split()[0] for key in library.cannot):
-            assert any(hasattr(module, scenario) for module in (test_interoperability, test_interoperability_mqtt5))
+            assert any(hasattr(module, scenario) for module in SCENARIOS)

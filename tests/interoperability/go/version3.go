@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -13,6 +14,10 @@ import (
 type version3Client struct {
 	name string
 	mqtt mqtt.Client
+
+	lock  sync.Mutex
+	holds bool
+	held  []mqtt.Message
 }
 
 func (c *version3Client) connect(given command) (event, error) {
@@ -35,6 +40,8 @@ func (c *version3Client) connect(given command) (event, error) {
 	if given.Will != nil {
 		options.SetBinaryWill(given.Will.Topic, given.Will.Payload, given.Will.QoS, given.Will.Retain)
 	}
+	c.holds = given.HoldAcknowledgements
+	options.SetAutoAckDisabled(c.holds)
 	c.mqtt = mqtt.NewClient(options)
 	token := c.mqtt.Connect().(*mqtt.ConnectToken)
 	err := finished(token)
@@ -78,7 +85,13 @@ func (c *version3Client) burst(given command) (event, error) {
 }
 
 func (c *version3Client) acknowledge() (event, error) {
-	return nil, errors.New("acknowledgements are not held back in MQTT 3.1.1")
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	c.holds = false
+	for _, message := range c.held {
+		message.Ack()
+	}
+	return event{"event": "acknowledged"}, nil
 }
 
 func (c *version3Client) disconnect(command) (event, error) {
@@ -96,6 +109,13 @@ func (c *version3Client) tell(_ mqtt.Client, message mqtt.Message) {
 		"retain":     message.Retained(),
 		"properties": event{},
 	})
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if c.holds {
+		c.held = append(c.held, message)
+	} else {
+		message.Ack()
+	}
 }
 
 func finished(token mqtt.Token) error {

@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.interoperability.python.lines import TIMEOUT_S, answer_commands, say
 
+STOP_TIMEOUT_S = 5.0
+"""mosquitto_sub says DISCONNECT in its signal handler, and stands still when that comes while it writes."""
 SEPARATOR = "\x1f"
 FIELDS = {
     "topic": "%t",
@@ -143,7 +145,11 @@ class MosquittoClient:
         process, self._process = self._process, None
         if process is not None and self._reader is not None:
             process.terminate()
-            process.wait(TIMEOUT_S)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(TIMEOUT_S)
             self._reader.join(TIMEOUT_S)
 
     def _read(self, process: subprocess.Popen[str]) -> None:

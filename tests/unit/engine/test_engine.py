@@ -628,7 +628,7 @@ def test_topic_alias() -> None:
 
 @pytest.mark.parametrize("is_plain", [True, False])
 def test_who_does_not_wait_for_pubacks_as_told_is_not_read_from_until_it_has_them(is_plain: bool) -> None:
-    """§4.9"""
+    """[MQTT-3.3.4-7]"""
     sink = HoldingSink()
     engine = make_engine(sink, receive_maximum=4)
     publisher = EngineClient(engine, 5)
