@@ -48,6 +48,11 @@ FRAME_HEAD_BYTES_MAX = 14
 PACKET_HEAD_BYTES_MAX = 5
 LISTEN_BACKLOG = 1024
 
+ECHOED_CLOSE_CODES = {
+    code.value: code for code in WSCloseCode if code not in (WSCloseCode.NO_INFO, WSCloseCode.ABNORMAL_CLOSURE)
+}
+"""Others are answered with 1000: picows makes an object of each code that it is asked for and keeps it for good."""
+
 log = logging.getLogger("headrace.websocket")
 
 
@@ -160,8 +165,8 @@ class WebSocketConnection(WSListener):
 
     def _close_received(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
-            code = frame.get_close_code()
-            transport.send_close(WSCloseCode.OK if code is WSCloseCode.NO_INFO else code)
+            number = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")
+            transport.send_close(ECHOED_CLOSE_CODES.get(number, WSCloseCode.OK))
         self._is_closing = True
         transport.disconnect()
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from picows import WSCloseCode
 
 from broker.config import BrokerConfig
 from broker.listeners.websocket import READ_BYTES_MAX, WebSocketListener
@@ -317,16 +318,23 @@ class TestFrames:
         eventually(lambda: recorder.is_lost)
         assert not recorder.data
 
-    def test_close_is_answered(self, port: Port) -> None:
+    @pytest.mark.parametrize(
+        ("payload", "answer"),
+        [(b"\x03\xe8", 1000), (b"\x03\xe9bye", 1001), (b"", 1000), (b"\x0f\xa0", 1000), (b"\x03\xee", 1000)],
+    )
+    def test_close_is_answered(self, port: Port, payload: bytes, answer: int) -> None:
+        """With its own code where that has a name; of others nothing is kept."""
+        codes = len(WSCloseCode._value2member_map_)
         client, recorder = port.connect()
         with client:
-            client.socket.sendall(encode_frame(BINARY, b"last") + encode_frame(CLOSE, b"\x03\xe8"))
+            client.socket.sendall(encode_frame(BINARY, b"last") + encode_frame(CLOSE, payload))
             found = client.next_frame()
             assert found is not None
-            assert (found.opcode, found.close_code) == (CLOSE, 1000)
+            assert (found.opcode, found.close_code) == (CLOSE, answer)
             assert client.next_frame() is None
         eventually(lambda: recorder.is_lost)
         assert recorder.data == b"last"
+        assert len(WSCloseCode._value2member_map_) == codes
 
     def test_lost_peer_is_told(self, port: Port) -> None:
         client, recorder = port.connect()
