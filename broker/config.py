@@ -58,6 +58,8 @@ class BrokerConfig:
     keep_alive_s_max: int = 65_535
     routes_max: int = 250_000
     """Topic names whose subscribers are cached."""
+    routes_bytes_max: int = 64 * MIB
+    """Bytes of these names; each is kept some five times, as text and as it stands in frames."""
     retained_messages_max: int = 1_000_000
     retained_bytes_max: int = 256 * MIB
     subscriptions_per_client_max: int = 10_000

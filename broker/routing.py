@@ -104,7 +104,9 @@ class Router:
         self._config = config
         self._open_sink_topic = open_sink_topic
         self.routes: dict[bytes, Route] = {}
-        """By the topic's UTF-8 bytes; at most `routes_max`, the oldest leaves."""
+        """By the topic's UTF-8 bytes; at most `routes_max` and `routes_bytes_max`, the oldest leaves."""
+        self._routes_bytes = 0
+        """Of their topics."""
         self._route_tree = RouteTree[Route]()
         self._nodes_max = LEVELS_PER_ROUTE * config.routes_max
         self.subscriptions: SubscriptionTree[Session | ShareGroup, Subscription] = SubscriptionTree()
@@ -131,15 +133,23 @@ class Router:
         route = self.routes.get(topic)
         if route is not None:
             return route
-        while len(self.routes) >= self._config.routes_max or self._route_tree.node_count > self._nodes_max:
-            self._limits.hit("routes_max")
+        config = self._config
+        while True:
+            if len(self.routes) >= config.routes_max or self._route_tree.node_count > self._nodes_max:
+                self._limits.hit("routes_max")
+            elif self._routes_bytes + len(topic) > config.routes_bytes_max and self.routes:
+                self._limits.hit("routes_bytes_max")
+            else:
+                break
             oldest = next(iter(self.routes))
+            self._routes_bytes -= len(oldest)
             dropped = self.routes.pop(oldest)
             self._route_tree.discard(dropped.topic_name)
             self._release_targets(dropped)
             dropped.is_cached = False
         route = Route(topic_name, len(topic).to_bytes(2, "big") + topic, self._open_sink_topic(topic_name))
         self.routes[topic] = route
+        self._routes_bytes += len(topic)
         self._route_tree.add(topic_name, route)
         return route
 

@@ -27,6 +27,7 @@ CONFIG = """
 [mqtt]
 sessions_max = 500
 routes_max = 1000
+routes_bytes_max = "1MiB"
 retained_messages_max = 200
 queued_messages_max = 100
 connect_timeout_s = 2

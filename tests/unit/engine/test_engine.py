@@ -814,6 +814,20 @@ def test_route_cache_is_bounded_and_forgotten_topics_still_arrive() -> None:
     assert len(payloads(subscriber.received())) == 1
 
 
+def test_route_cache_is_bounded_in_bytes_too() -> None:
+    """A topic name may have 65,535 of them."""
+    engine = make_engine(routes_bytes_max=100_000)
+    publisher, subscriber = EngineClient(engine), EngineClient(engine)
+    publisher.connect("p")
+    subscriber.connect("s")
+    subscriber.subscribe("#")
+    names = [f"{number}/{'x' * 30_000}" for number in range(20)]
+    publisher.send(*(publish(name) for name in [*names, *names, "t"]))
+    assert len(payloads(subscriber.received())) == 41
+    assert sum(map(len, engine.router.routes)) <= 100_000
+    assert len(engine.router.routes) == 4
+
+
 @pytest.mark.parametrize(
     ("policy", "limits", "kept"),
     [

@@ -182,6 +182,7 @@ LIMITS: list[tuple[str, int, Callable[[Engine, EngineClient], None]]] = [
     ),
     ("retained_bytes_max", 1_000, acknowledged_with(0x97, publish("b", b"x" * 2_000, 1, 1, retain=True))),
     ("routes_max", 1_000, over_routes),
+    ("routes_bytes_max", 1_000, over_routes),
     ("connect_timeout_s", 3, over_time(4)),
     ("close_timeout_s", 3, over_time(4, "goes")),
     ("session_expiry_s_max", 10, asks_for(session_expiry_interval=20)),
