@@ -76,10 +76,7 @@ class Mqtt(Section):
         65_535, ge=1, le=65_535, description="Longest keep alive; MQTT 5 clients that ask for more are told this."
     )
     receive_maximum: Count = Field(
-        1_000,
-        ge=1,
-        le=65_535,
-        description="Unacknowledged QoS 1 and 2 publishes of an MQTT 5 client; over it QoS 1 waits, QoS 2 gets 0x93.",
+        1_000, ge=1, le=65_535, description="Unacknowledged QoS 1 and 2 publishes of an MQTT 5 client; over it 0x93."
     )
     topic_alias_maximum: Count = Field(
         100, ge=0, le=65_535, description="Topic aliases of an MQTT 5 client; over it 0x94."

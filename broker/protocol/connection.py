@@ -24,6 +24,7 @@ from broker.codec.encode import (
 from broker.codec.errors import (
     MqttError,
     ProtocolError,
+    ReceiveMaximumExceeded,
     UnknownProtocol,
     UnsupportedProtocolVersion,
 )
@@ -59,8 +60,6 @@ PAUSED_BY_LOG = 1
 """A log cannot follow."""
 PAUSED_BY_RATE = 2
 """The client has sent more than its allowance."""
-PAUSED_BY_ACKS = 4
-"""It waits for more PUBACKs than its Receive Maximum."""
 
 SERVER_SHUTTING_DOWN = 0x8B
 KEEP_ALIVE_TIMEOUT = 0x8D
@@ -152,6 +151,12 @@ class Connection:
     def silence_s_max(self) -> int:
         """One and a half times the keep alive, in seconds; 0: no limit. [MQTT-3.1.2-22]"""
         return (3 * self.keep_alive_s + 1) // 2
+
+    @property
+    def outstanding(self) -> int:
+        """What counts against the Receive Maximum that the client was told (MQTT 5 §4.9)."""
+        unreleased = self.session.unreleased if self.session is not None else None
+        return self.pending_publishes + (len(unreleased) if unreleased is not None else 0)
 
     # Bytes in
 
@@ -275,17 +280,16 @@ class Connection:
     def take(self, run: PublishRun) -> None:
         """Hand a run on.
 
-        PUBACKs are ours to give: a client of MQTT 5 that does not wait for them as it was told to (MQTT 5 §4.9; some
-        libraries do not) is not read from until it has them. What it owes itself is `check_unreleased`'s affair.
+        Raises:
+            ReceiveMaximumExceeded: the client has more unacknowledged than it was told to. [MQTT-3.3.4-9]
         """
         self.messages_in += len(run.ends)
         if run.reliable:
             self.engine.metrics.reliable_received += run.reliable
             if run.qos < 2:
                 self.pending_publishes += run.reliable
-                if self.is_v5 and self.pending_publishes > self.engine.config.receive_maximum:
-                    self.engine.metrics.limits.hit("receive_maximum")
-                    self.pause_reading(PAUSED_BY_ACKS)
+            if self.is_v5 and self.outstanding > self.engine.config.receive_maximum:
+                raise ReceiveMaximumExceeded("more unacknowledged publishes than Receive Maximum")
             if self.pending_acks is None:
                 self.pending_acks = deque()
             self.pending_acks.append(run)
@@ -359,17 +363,15 @@ class Connection:
                 outbox.append(first)
             elif isinstance(first, Repeat):
                 if not first.run.is_done:
-                    break
+                    return
                 outbox.append(pubrec(first.packet_id, first.run.reason_code))
             elif not first.is_done:
-                break
+                return
             else:
                 outbox.append(acknowledgements(first))
                 if first.qos < 2:
                     self.pending_publishes -= first.reliable
             pending.popleft()
-        if self.paused_by & PAUSED_BY_ACKS and self.pending_publishes <= self.engine.config.receive_maximum:
-            self.resume_reading(PAUSED_BY_ACKS)
 
     def pause_reading(self, by: int = PAUSED_BY_LOG) -> None:
         """Stop reading; the keep alive does not run meanwhile."""

@@ -97,11 +97,10 @@ def check_unreleased(connection: Connection, session: Session) -> int:
         ReceiveMaximumExceeded: none.
     """
     config = connection.engine.config
-    unreleased = len(session.unreleased or ())
-    room = config.unreleased_per_client_max - unreleased
+    room = config.unreleased_per_client_max - len(session.unreleased or ())
     if connection.is_v5:
-        left = config.receive_maximum - unreleased
-        if left <= 0:  # [MQTT-3.3.4-7]
+        left = config.receive_maximum - connection.outstanding
+        if left <= 0:  # [MQTT-3.3.4-9]
             raise ReceiveMaximumExceeded("more unreleased QoS 2 publishes than Receive Maximum")
         room = min(room, left)
     if room <= 0:

@@ -626,44 +626,14 @@ def test_topic_alias() -> None:
     assert disconnect.reason_code == 0x94
 
 
-@pytest.mark.parametrize("is_plain", [True, False])
-def test_who_does_not_wait_for_pubacks_as_told_is_not_read_from_until_it_has_them(is_plain: bool) -> None:
+def test_receive_maximum_of_the_server() -> None:
     """[MQTT-3.3.4-7]"""
     sink = HoldingSink()
     engine = make_engine(sink, receive_maximum=4)
     publisher = EngineClient(engine, 5)
-    assert publisher.connect("p").properties.receive_maximum == 4
-    properties = Properties()
-    if not is_plain:
-        properties.content_type = "text/plain"
-    publisher.send(*(publish("t", qos=1, packet_id=number, properties=properties) for number in range(1, 5)))
-    assert publisher.transport.is_reading
-    publisher.send(*(publish("t", qos=1, packet_id=number, properties=properties) for number in range(5, 7)))
-    assert not publisher.transport.is_reading
-    assert engine.metrics.limits.count["receive_maximum"]
-    assert publisher.received() == []
-    sink.commit(len(sink.runs) - 1)
-    assert publisher.transport.is_reading
-    assert not publisher.connection.is_paused
-    sink.commit()
-    turn(engine)
-    assert [packet.packet_id for packet in publisher.received()] == [1, 2, 3, 4, 5, 6]
-
-
-def test_unacknowledged_qos_1_is_no_reason_to_refuse_qos_2() -> None:
-    sink = HoldingSink()
-    engine = make_engine(sink, receive_maximum=2)
-    publisher = EngineClient(engine, 5)
-    publisher.connect("p")
-    publisher.send(*(publish("t", qos=1, packet_id=number) for number in range(1, 5)))
-    publisher.send(*(publish("t", qos=2, packet_id=number) for number in range(5, 7)))
-    sink.commit()
-    turn(engine)
-    assert [(type(packet), packet.packet_id) for packet in publisher.received()] == [
-        *((Puback, number) for number in range(1, 5)),
-        *((Pubrec, number) for number in range(5, 7)),
-    ]
-    publisher.send(publish("t", qos=2, packet_id=7))
+    connack = publisher.connect("p")
+    assert connack.properties.receive_maximum == 4
+    publisher.send(*(publish("t", qos=1, packet_id=i + 1, properties=Properties()) for i in range(5)))
     (disconnect,) = publisher.received()
     assert disconnect.reason_code == 0x93
 
