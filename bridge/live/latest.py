@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 SETTLE_S = 0.25
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 SLICE_TOPICS = 300
+SLICE_ROWS = 10_000
+"""Records sorted out in one step of the loop."""
+RUN_BYTES = 500
+"""What a run costs beside its bytes."""
 SELECT_TOPICS = 1_000
 """Topics settled, and compared with filters, in one step of the loop."""
 ENTRY_BYTES = 400
@@ -97,24 +101,52 @@ class Entry:
 class _Window:
     """What was committed since the last settling; keeps read buffers alive, so not for long."""
 
-    __slots__ = ("bytes", "counts", "newest", "offsets")
+    __slots__ = ("bytes", "counts", "newest", "offsets", "runs")
 
     def __init__(self) -> None:
+        self.runs: list[PublishRun] = []
+        """In order; what is in them is sorted out by `fold`, once for all of them."""
         self.newest: dict[Any, tuple[PublishRun | RecordRun, int]] = {}
         """By `Route` for what this node has just committed, else by `Topic`: whatever leads to the topic quickest."""
         self.counts: Counter[Any] = Counter()
         self.offsets: dict[str, Offsets] = {}
         self.bytes = 0
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.runs and not self.newest
 
-def last_rows(run: PublishRun, wanted: int) -> dict[Route, tuple[PublishRun, int]]:
-    """The last row of each of the `wanted` routes of a run; most come again near its end, so few rows are looked at."""
+    # hot path: tests/bench/new_topics.py
+    def fold(self) -> Iterator[None]:
+        """Fill `newest` and `counts` from the runs, the last one first: of most only the topics are looked at."""
+        newest, counts = self.newest, self.counts
+        rows = 0
+        while self.runs:
+            run = self.runs.pop()
+            routes = run.routes
+            counts.update(routes)
+            topics = set(routes)
+            fresh = topics.difference(newest)
+            if len(fresh) == len(topics) and 4 * len(fresh) > len(routes):
+                last = dict(zip(routes, range(len(routes)), strict=True))
+                newest.update(zip(last, zip(repeat(run), last.values())))  # noqa: B905  # one is endless
+            elif fresh:
+                newest.update(last_rows(run, fresh))
+            rows += len(routes)
+            if rows > SLICE_ROWS:
+                rows = 0
+                yield
+
+
+def last_rows(run: PublishRun, wanted: set[Route]) -> dict[Route, tuple[PublishRun, int]]:
+    """The last row of each of some routes of a run; most come again near its end, so few rows are looked at."""
     routes = run.routes
     rows: dict[Route, tuple[PublishRun, int]] = {}
     for row in range(len(routes) - 1, -1, -1):
-        if routes[row] not in rows:
-            rows[routes[row]] = (run, row)
-            if len(rows) == wanted:
+        route = routes[row]
+        if route in wanted and route not in rows:
+            rows[route] = (run, row)
+            if len(rows) == len(wanted):
                 break
     return rows
 
@@ -158,27 +190,14 @@ class LatestValues:
     # hot path: tests/bench/fan_out.py
     def committed(self, log: StreamLog, runs: Sequence[PublishRun]) -> None:
         """Note what was committed."""
+        if not runs:
+            return
         window = self._window
-        newest, counts = window.newest, window.counts
-        for run in runs:
-            routes = run.routes
-            window.bytes += len(run.data)
-            if len(routes) == 1:
-                route = routes[0]
-                newest[route] = (run, 0)
-                counts[route] += 1
-                continue
-            counts.update(routes)
-            wanted = len(set(routes))
-            if 4 * wanted > len(routes):
-                rows = dict(zip(routes, range(len(routes)), strict=True))
-                newest.update(zip(rows, zip(repeat(run), rows.values())))  # noqa: B905  # one is endless
-            else:
-                newest.update(last_rows(run, wanted))
-        if runs:
-            last = runs[-1]
-            window.offsets[log.name] = {0: last.base_offset + len(last)}
-            self._settle_later(window)
+        window.runs += runs
+        window.bytes += sum([len(run.data) for run in runs]) + RUN_BYTES * len(runs)
+        last = runs[-1]
+        window.offsets[log.name] = {0: last.base_offset + len(last)}
+        self._settle_later(window)
 
     def read(self, log: StreamLog, runs: Sequence[RecordRun]) -> None:
         """Note what was read back from a log."""
@@ -196,7 +215,7 @@ class LatestValues:
     def moved(self, log: StreamLog) -> None:
         """The log's position has changed without a record."""
         self._window.offsets[log.name] = log.offsets
-        if not self._settling and not self._window.newest:
+        if not self._settling and self._window.is_empty:
             self.offsets[log.name] = log.offsets
 
     def _settle_later(self, window: _Window) -> None:
@@ -206,7 +225,7 @@ class LatestValues:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_some)
 
     def _close_window(self) -> None:
-        if self._window.newest:
+        if not self._window.is_empty:
             self._settling.append(self._window)
             self._window = _Window()
         if self._timer is not None:
@@ -215,7 +234,7 @@ class LatestValues:
 
     def _settle_some(self) -> None:
         self._timer = None
-        if not self._settling and self._window.newest:
+        if not self._settling and not self._window.is_empty:
             self._settling.append(self._window)
             self._window = _Window()
         if self._settle_slice():
@@ -235,9 +254,13 @@ class LatestValues:
         return bool(self._settling)
 
     def _settle(self, window: _Window) -> Iterator[None]:
+        is_folded = bool(window.runs)
+        yield from window.fold()
         runs: dict[int, RecordRun] = {}
         counts = window.counts
-        for number, (key, (run, row)) in enumerate(window.newest.items(), 1):
+        # What came last is put last, and forgotten last: `fold` has begun with it.
+        items = reversed(window.newest.items()) if is_folded else window.newest.items()
+        for number, (key, (run, row)) in enumerate(items, 1):
             topic: Topic = key if isinstance(key, Topic) else key.sink_topic
             if isinstance(run, RecordRun):
                 record_run = run
@@ -296,7 +319,7 @@ class LatestValues:
 
     async def settled(self) -> None:
         """Settle all that was committed before this call; on return the entries are those of `offsets`."""
-        if self._window.newest:
+        if not self._window.is_empty:
             self._settling.append(self._window)
             self._window = _Window()
         while True:
