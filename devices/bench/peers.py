@@ -190,8 +190,10 @@ def file_system(path: Path) -> str:
 def _headrace(directory: Path, ports: Ports, storage: str) -> list[str]:
     """A server with the topics of the bench in one stream of the given storage, and room for a filled log."""
     kept = 'ack = "stored"\nretention = { age = "7d", bytes = "20GiB" }\n' if storage == "sqlite" else ""
-    # As its peers: sessions that are away lose nothing.
-    limits = "\n[mqtt]\nqueued_messages_max = 1_000_000\nqueued_bytes_max = 1_000_000_000\n"
+    # As its peers: sessions that are away lose nothing, and so much may be in flight as there are packet ids.
+    limits = (
+        "\n[mqtt]\ninflight_messages_max = 65_535\nqueued_messages_max = 1_000_000\nqueued_bytes_max = 1_000_000_000\n"
+    )
     return headrace_command(directory, ports, storage, kept + limits)
 
 
