@@ -37,8 +37,9 @@ logger = logging.getLogger(__name__)
 SETTLE_S = 0.25
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 SLICE_TOPICS = 300
-SLICE_ROWS = 10_000
-"""Records sorted out in one step of the loop."""
+SLICE_ROWS = 5_000
+RUN_ROWS = 20
+"""Records sorted out in one step of the loop; a run costs as much as so many more."""
 RUN_BYTES = 500
 """What a run costs beside its bytes."""
 SELECT_TOPICS = 1_000
@@ -124,6 +125,14 @@ class _Window:
         while self.runs:
             run = self.runs.pop()
             routes = run.routes
+            rows += len(routes) + RUN_ROWS
+            if rows > SLICE_ROWS:
+                rows = 0
+                yield
+            if len(routes) == 1:
+                counts[routes[0]] += 1
+                newest.setdefault(routes[0], (run, 0))
+                continue
             counts.update(routes)
             topics = set(routes)
             fresh = topics.difference(newest)
@@ -132,10 +141,6 @@ class _Window:
                 newest.update(zip(last, zip(repeat(run), last.values())))  # noqa: B905  # one is endless
             elif fresh:
                 newest.update(last_rows(run, fresh))
-            rows += len(routes)
-            if rows > SLICE_ROWS:
-                rows = 0
-                yield
 
 
 def last_rows(run: PublishRun, wanted: set[Route]) -> dict[Route, tuple[PublishRun, int]]:
