@@ -28,7 +28,7 @@ run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server wi
 	@scripts/compiled.sh --beside
 	@exec .venv/bin/headrace demo
 
-test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (under 20 min)
+test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (some 25 min on 2 cores)
 	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory dashboard
 	@$(MAKE) --no-print-directory lint types
 	@scripts/dashboard.sh test
@@ -45,7 +45,7 @@ test-compiled: system .venv/.stamp-dev ## all tests on the compiled modules
 compiled: .venv/.stamp ## compile the hot modules by mypyc into build/compiled/ (needs a C compiler; a minute or two)
 	@scripts/compiled.sh
 
-check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (under 60 s)
+check: .venv/.stamp-dev ## what to run before each commit: lint, types, unit tests, page budget (about a minute)
 	@$(MAKE) --no-print-directory lint types
 	@scripts/pytest.sh tests/unit -m "not slow" -n logical
 	@if [ -f $(DASHBOARD)/dist/index.html ]; then scripts/dashboard.sh budget; \

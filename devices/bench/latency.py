@@ -96,10 +96,7 @@ def run_paced(publishers: Sequence[Publisher], *, rate: int, warm_up_s: float, s
                 fresh = np.arange(first, publisher.checker.received) * count + number
                 latencies[fresh] = clock() - start - fresh / rate
                 acknowledged += len(fresh)
-    measured = latencies[int(rate * warm_up_s) :]
-    p50_ms, p99_ms = percentiles(measured, 50, 99)
-    (late_p99_ms,) = percentiles(lateness[int(rate * warm_up_s) :], 99)
-    return Latency(p50_ms, p99_ms, late_p99_ms, total)
+    return _judge(latencies, lateness, int(rate * warm_up_s))
 
 
 def run_delivered(
@@ -134,10 +131,14 @@ def run_delivered(
             came = subscriber.received()
             latencies[received:came] = clock() - start - np.arange(received, came) / rate
             received = came
-    first = int(rate * warm_up_s)
+    return _judge(latencies, lateness, int(rate * warm_up_s))
+
+
+def _judge(latencies: npt.NDArray[np.float64], lateness: npt.NDArray[np.float64], first: int) -> Latency:
+    """Of the messages from `first` on; those before were the warm-up."""
     p50_ms, p99_ms = percentiles(latencies[first:], 50, 99)
     (late_p99_ms,) = percentiles(lateness[first:], 99)
-    return Latency(p50_ms, p99_ms, late_p99_ms, total)
+    return Latency(p50_ms, p99_ms, late_p99_ms, len(latencies))
 
 
 def _resume(publishers: Sequence[Publisher], due: int) -> None:

@@ -23,7 +23,6 @@ CONTROL = 8
 MASKED = 0x80
 MASK = b"\0\0\0\0"
 LENGTH_16, LENGTH_64 = 126, 127
-HEAD_BYTES_MAX = 14
 EQUAL_FRAMES_MIN = 8
 """From so many short frames of one length on they are looked at as columns."""
 

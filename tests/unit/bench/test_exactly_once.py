@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,15 +13,6 @@ from devices.bench.frames import PACKET_ID_COUNT, PublishBlock, PublishLayout
 from devices.bench.load import Load
 
 LAYOUT = PublishLayout(qos=2)
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """(the generator's end, the peer's end)"""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.settimeout(2)
-        yield ours, theirs
 
 
 def packets(kind: int, *packet_ids: int) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -22,15 +21,6 @@ from devices.bench.sse import run_ceiling as run_sse_ceiling
 from devices.bench.wire import PeerFailed
 
 LAYOUT = PublishLayout(qos=1)
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """(the generator's end, the peer's end)"""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.settimeout(2)
-        yield ours, theirs
 
 
 def new_publisher(connection: socket.socket, window: int = 10) -> Publisher:

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from devices.bench.websocket import WebSocketConnection, frame_head
 from devices.bench.wire import PeerFailed
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """(the generator's end, the peer's end)"""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.settimeout(2)
-        yield ours, theirs
 
 
 def frame(data: bytes, first: int = 0x82) -> bytes:
