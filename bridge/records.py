@@ -24,12 +24,14 @@ class Topic:
         "encoded",
         "framed",
         "json_head",
-        "latest",
         "matches",
         "matches_version",
         "name",
         "stream",
         "topic_id",
+        "window_count",
+        "window_row",
+        "window_run",
     )
 
     def __init__(self, name: str, stream: object = None) -> None:
@@ -42,10 +44,14 @@ class Topic:
         self.framed = b""
         """As it stands in a PUBLISH: two bytes of length, then UTF-8; empty until `frame`, for few need it."""
         self.json_head = b'{"topic":' + orjson.dumps(name) + b',"payload":'
-        self.latest: object | None = None
         self.matches: tuple[object, ...] = ()
         """Live groups whose filters match, valid while `matches_version` is the hub's version."""
         self.matches_version = -1
+        self.window_count = 0
+        """Records of it in the window whose newest values are being sorted out (`bridge.live.window`), and in which
+        run and row the newest of them is."""
+        self.window_run: PublishRun | RecordRun | None = None
+        self.window_row = 0
 
     def frame(self) -> bytes:
         """Fill in `framed`, and return it."""

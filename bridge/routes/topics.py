@@ -17,7 +17,8 @@ from bridge.encoding import rfc3339, rfc3339_or_none
 from bridge.errors import ParameterInvalid
 from bridge.history.overview import Reach, state
 from bridge.history.state import PastRecord
-from bridge.live.latest import Entry, TopicNodes, topic_object
+from bridge.live.entries import Entry
+from bridge.live.snapshots import TopicNodes, topic_object
 from bridge.node import Node
 from bridge.routes.parameters import (
     parse_age,
@@ -27,7 +28,6 @@ from bridge.routes.parameters import (
     refuse_later,
     single_value,
 )
-from bridge.streams.frames import client_id_of
 
 router = APIRouter(prefix="/api/v1", tags=["state"])
 
@@ -54,7 +54,7 @@ class _Wanted:
         return (
             name > self.after
             and (not self.name_part or self.name_part in name.lower())
-            and (self.client_id is None or client_id_of(entry.segment) == self.client_id)
+            and (self.client_id is None or entry.client_id == self.client_id)
         )
 
 

@@ -66,20 +66,23 @@ def encode_record(run: RecordRun, row: int) -> bytes:
 def encode_range(run: RecordRun, row: int, end_row: int) -> bytes:
     """A segment of some rows of such a run, whose numbers follow one another."""
     frames = run.data[run.frame_start(row) : run.ends[end_row - 1]]
-    client_id = run.client_id.encode()
-    flags = IS_V5 if run.is_v5 else 0
-    run_match = _OWN_RUN.fullmatch(run.node_run)
-    node_run = int(run_match[1]) if run_match is not None else 0
+    flags = (IS_V5 if run.is_v5 else 0) | (IS_NULL if row in run.null_rows else 0)
+    return encode_frames(frames, end_row - row, flags, run.client_id, run.node_run, run.number(row), run.received_at_ms)
+
+
+def encode_frames(
+    frames: bytes, count: int, flags: int, client_id: str, node_run: str, number: int, time_ms: int
+) -> bytes:
+    """A segment of `count` frames, the first of which has `number` in its `mqtt.id`; `flags`: `IS_V5`, `IS_NULL`."""
+    client = client_id.encode()
+    run_match = _OWN_RUN.fullmatch(node_run)
+    own_run = int(run_match[1]) if run_match is not None else 0
     if run_match is None:  # a Kafka record of another producer: the name of its run goes behind the client's
-        client_id += b"\0" + run.node_run.encode()
+        client += b"\0" + node_run.encode()
         flags |= NAMES_RUN
-    if row in run.null_rows:
-        flags |= IS_NULL
-    count = end_row - row
-    head = _pack_head(
-        FORMAT_VERSION, flags, run.received_at_ms, node_run, run.number(row), count, len(frames), len(client_id)
+    return (
+        _pack_head(FORMAT_VERSION, flags, time_ms, own_run, number, count, len(frames), len(client)) + client + frames
     )
-    return head + client_id + frames
 
 
 def segment_times(body: bytes) -> Iterator[tuple[int, int]]:
@@ -92,13 +95,6 @@ def segment_times(body: bytes) -> Iterator[tuple[int, int]]:
         _, time_ms, _, _, count, frames_bytes, client_id_bytes = _read_head(body, position)
         yield time_ms, count
         position += _HEAD_BYTES + client_id_bytes + frames_bytes
-
-
-def client_id_of(segment: bytes) -> str:
-    """Whose a segment is."""
-    flags, *_, client_id_bytes = _read_head(segment, 0)
-    client_id = segment[_HEAD_BYTES : _HEAD_BYTES + client_id_bytes]
-    return (client_id.partition(b"\0")[0] if flags & NAMES_RUN else client_id).decode()
 
 
 def segment_time(body: bytes, position: int) -> int:
@@ -151,7 +147,7 @@ def decode_body(body: bytes, base_offset: int, topics: dict[bytes, Topic]) -> li
         payload_starts: list[int] = []
         ends: list[int] = []
         try:
-            _decode_frames(body, start, position, is_v5, topics, run_topics, payload_starts, ends)
+            decode_frames(body, start, position, is_v5, topics, run_topics, payload_starts, ends)
         except IndexError as error:
             raise StoredFormatError("a stored frame ends beyond its row") from error
         if len(ends) != count or (ends and ends[-1] != position):
@@ -208,7 +204,7 @@ def decode_matching(
             if any([body.find(encoded_topic, start, position) >= 0 for encoded_topic in encoded_topics]):
                 for row, frame_start, frame_end in _matching_frames(body, start, position, encoded_topics):
                     columns: tuple[list[Topic], list[int], list[int]] = ([], [], [])
-                    _decode_frames(body, frame_start, frame_end, bool(flags & IS_V5), topics, *columns)
+                    decode_frames(body, frame_start, frame_end, bool(flags & IS_V5), topics, *columns)
                     runs.append(
                         RecordRun(
                             body,
@@ -330,7 +326,7 @@ def _read_head(body: bytes, position: int) -> tuple[int, int, int, int, int, int
 
 
 # hot path: tests/bench/sqlite_log.py
-def _decode_frames(
+def decode_frames(
     body: bytes,
     position: int,
     end: int,

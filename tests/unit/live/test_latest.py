@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from bridge.live.latest import ENTRY_BYTES, SELECT_TOPICS, SLICE_TOPICS, Entry, LatestValues, TopicNodes
+from bridge.live.entries import ENTRY_BYTES, Entry
+from bridge.live.latest import SELECT_TOPICS, SLICE_TOPICS, LatestValues
+from bridge.live.snapshots import TopicNodes
 from bridge.streams.sqlite_store import SqliteStore
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker
 from tests.unit.live.parts import Side
@@ -59,7 +61,7 @@ async def test_many_topics_are_settled_in_slices_and_a_snapshot_is_of_one_positi
 
 async def test_old_topics_leave_when_there_are_too_many() -> None:
     async with Side() as side:
-        side.latest._topics_max = 3
+        side.latest._entries.topics_max = 3
         for number in range(5):
             side.publish((f"t/{number}", b"0"))
         await side.latest.settled()
@@ -68,13 +70,13 @@ async def test_old_topics_leave_when_there_are_too_many() -> None:
         side.publish(("t/5", b"0"))
         assert set(payloads(await chosen(side.latest, "#"))) == {"t/4", "t/2", "t/5"}
         assert side.latest.evicted == 3
-        sizes = [len(entry.segment) + ENTRY_BYTES for entry in side.latest.capture()]
+        sizes = [len(entry.frame) + ENTRY_BYTES for entry in side.latest.capture()]
         assert side.latest.bytes == sum(sizes)
 
 
 async def test_bytes_are_bounded_too() -> None:
     async with Side() as side:
-        side.latest._bytes_max = 10_000
+        side.latest._entries.bytes_max = 10_000
         for number in range(50):
             side.publish((f"t/{number}", b"x" * 600))
         await side.latest.settled()
@@ -97,7 +99,7 @@ async def test_what_leaves_memory_unsaved_is_saved_soon_and_found_after_a_restar
         await latest.settled()
         await asyncio.sleep(0)  # the one who saves has a turn
         await latest.settled()
-        most = max(most, len(latest._unsaved.get("default", ())))
+        most = max(most, len(latest._entries.unsaved["default"]))
     assert most < 1_000
     assert latest.evicted == 2_900
     await latest.close()

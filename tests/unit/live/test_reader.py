@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from bridge.live.hub import TooManyReaders
-from bridge.live.latest import Snapshot
 from bridge.live.limits import LiveLimits
 from bridge.live.reader import Place
+from bridge.live.snapshots import Snapshot
 from bridge.live.start import Start, start_at_time
 from bridge.streams.memory_log import MemoryLog
 from broker.topics.names import matches
@@ -108,9 +108,9 @@ async def test_a_cursor_that_cannot_be_kept_is_told_as_a_gap(make, reason, lost,
     async with Side(log) as side:
         for number in range(20):
             side.publish(("a", b"%d" % number))
-        log._bytes_max = 1
+        log._kept.bytes_max = 1
         side.publish(("a", b"20"))
-        log._bytes_max = 1 << 20
+        log._kept.bytes_max = 1 << 20
         side.publish(("a", b"21"))
         assert log.first_offset == 20
         cursor = make(log)

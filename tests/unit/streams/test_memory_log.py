@@ -25,7 +25,7 @@ def test_what_is_kept_stays_within_its_bytes(rows: int, around: int) -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for number in range(3 * bytes_max // (640 + 130 * rows)):
+        for number in range(3 * bytes_max // (400 + 130 * rows)):
             opened.log.append(opened.maker.run([b"x" * 100] * rows, after=b"y" * around, client_id=f"device {number}"))
             opened.log.flush()
         gc.collect()
