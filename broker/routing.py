@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.codec.decode import Streamed
 from broker.codec.errors import TopicNameNotAccepted
 from broker.delivery import Delivery
 from broker.shared import SharedSubscriptions, ShareGroup
@@ -75,20 +76,20 @@ class Targets:
         return len(self.key)
 
 
-class Route:
+class Route(Streamed):
     """One topic name with its subscribers and its place in the sink.
 
     `encoded_topic` is the topic as it stands on the wire: two bytes of length, then UTF-8. `targets` is None until it
     is needed after a change of subscriptions.
     """
 
-    __slots__ = ("encoded_topic", "is_cached", "sink_topic", "stream", "targets", "topic_name")
+    __slots__ = ("encoded_topic", "is_cached", "sink_topic", "targets", "topic_name")
 
     def __init__(self, topic_name: str, encoded_topic: bytes, sink_topic: SinkTopic | None) -> None:
+        super().__init__(sink_topic.stream if sink_topic is not None else None)
         self.topic_name = topic_name
         self.encoded_topic = encoded_topic
         self.sink_topic = sink_topic
-        self.stream = sink_topic.stream if sink_topic is not None else None
         self.targets: Targets | None = None
         self.is_cached = True
         """False once the cache has dropped it; such a route finds its targets anew each time."""

@@ -7,7 +7,7 @@ same the plain way, for clients and as the oracle of the fast path.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from broker.codec.decode_packets import decode_packet
 from broker.codec.errors import MalformedPacket, MqttError, PacketTooLarge
@@ -18,15 +18,18 @@ __all__ = ["Decoder", "PublishColumns", "decode_packet", "decode_publishes", "ne
 _QOS_0 = 0x30
 _QOS_1 = 0x32
 _NO_BYTE = -1
+_PUBLISH_BYTES_MIN = 4
 _SHORT_FRAME_BYTES_MAX = 129
 """The largest frame whose Remaining Length is one byte."""
 
 
-class Streamed(Protocol):
+class Streamed:
     """A cached route, as far as a decoder looks at it."""
 
-    @property
-    def stream(self) -> object:
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: object) -> None:
+        self.stream = stream
         """Rows of one run have the same."""
 
 
@@ -77,7 +80,8 @@ def decode_publishes(
     stream: object = route_column[0].stream if route_column else None
     unreliable_byte = _QOS_0 if reliable_byte == _QOS_1 else _NO_BYTE
     try:
-        while True:
+        # Asked first, for an exception at the end of each read costs as much as five rows.
+        while position + _PUBLISH_BYTES_MIN <= size:
             first_byte = data[position]
             length = data[position + 1]
             topic_start = position + 4
@@ -131,6 +135,7 @@ def decode_publishes(
             payload_starts.append(payload_start)
             ends.append(end)
             position = end
+        return position
     except IndexError:  # the data ends within the frame at `position`
         return position
 

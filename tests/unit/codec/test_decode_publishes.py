@@ -10,18 +10,17 @@ from broker.codec.decode import PublishColumns, decode_packet, decode_publishes,
 from broker.codec.encode import encode
 from broker.codec.errors import MqttError
 from broker.codec.packets import Packet, Pingreq, Puback, Publish
+from broker.routing import Route
 from broker.topics.names import validate_topic_name
 from tests.support.wire_cases import properties
 
 FRAME_BYTES_MAX = 1 << 20
 
 
-class Route:
-    """A cached route."""
+class Stream:
+    """A sink's topic of this stream."""
 
-    def __init__(self, topic_name: str, stream: object) -> None:
-        self.topic_name = topic_name
-        self.stream = stream
+    stream = "stream"
 
 
 class Routes:
@@ -36,7 +35,7 @@ class Routes:
         self.opened.append(topic)
         if topic_name.startswith("$"):
             return None
-        route = self.by_topic[topic] = Route(topic_name, "stream" if topic_name.startswith("a") else None)
+        route = self.by_topic[topic] = Route(topic_name, b"", Stream() if topic_name.startswith("a") else None)
         return route
 
 
