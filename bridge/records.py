@@ -48,8 +48,7 @@ class Topic:
         """Live groups whose filters match, valid while `matches_version` is the hub's version."""
         self.matches_version = -1
         self.window_count = 0
-        """Records of it in the window whose newest values are being sorted out (`bridge.live.window`), and in which
-        run and row the newest of them is."""
+        """Records of it in the open window of newest values (`bridge.live.window`), and run and row of the newest."""
         self.window_run: PublishRun | RecordRun | None = None
         self.window_row = 0
 

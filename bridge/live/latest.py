@@ -1,8 +1,8 @@
 """LatestValues: the newest record of each topic, with how many there were and how often they come.
 
-A commit only adds its runs to a window; every quarter of a second, or when it holds many bytes, the window is settled
-into entries, in slices, so that no read buffer stays alive and the loop is never held for long. What is settled is the
-state at a committed position.
+A commit only notes in a window which row is the newest of its topic; every quarter of a second, or when it holds much,
+the window is settled into entries, in slices, so that no read buffer stays alive and the loop is never held for long.
+What is settled is the state at a committed position.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 SETTLE_S = 0.25
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
+WINDOW_TOPICS_MAX = 10_000
 SLICE_TOPICS = 300
-SLICE_ROWS = 5_000
 SELECT_TOPICS = 1_000
 """Topics settled, and compared with filters, in one step of the loop."""
 SAVE_S = 30.0
@@ -128,28 +128,28 @@ class LatestValues:
     def moved(self, log: StreamLog) -> None:
         """The log's position has changed without a record."""
         self._window.offsets[log.name] = log.offsets
-        if not self._settling and self._window.is_empty:
+        if not self._settling and not len(self._window):
             self.offsets[log.name] = log.offsets
 
     def _settle_later(self, window: Window) -> None:
-        if window.bytes > WINDOW_BYTES_MAX:
+        if window.bytes > WINDOW_BYTES_MAX or len(window) > WINDOW_TOPICS_MAX:
             self._close_window()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_soon(self._settle_some)  # type: ignore[assignment]
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_some)
 
     def _close_window(self) -> None:
-        if not self._window.is_empty:
+        if len(self._window):
+            self._window.close()
             self._settling.append(self._window)
             self._window = Window()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_soon(self._settle_some)  # type: ignore[assignment]
 
     def _settle_some(self) -> None:
         self._timer = None
-        if not self._settling and not self._window.is_empty:
-            self._settling.append(self._window)
-            self._window = Window()
+        if not self._settling:
+            self._close_window()
         if self._settle_slice():
             self._timer = asyncio.get_running_loop().call_soon(self._settle_some)  # type: ignore[assignment]
 
@@ -158,7 +158,7 @@ class LatestValues:
         if not self._settling:
             return False
         window = self._settling[0]
-        if window.fold(SLICE_ROWS) or window.settle(self._entries, self._node_run, SLICE_TOPICS):
+        if window.settle(self._entries, self._node_run, SLICE_TOPICS):
             return True
         self._settling.popleft()
         self.offsets.update(window.offsets)
@@ -178,9 +178,7 @@ class LatestValues:
 
     async def settled(self) -> None:
         """Settle all that was committed before this call; on return the entries are those of `offsets`."""
-        if not self._window.is_empty:
-            self._settling.append(self._window)
-            self._window = Window()
+        self._close_window()
         while True:
             if not self._settle_slice():
                 return

@@ -1,7 +1,6 @@
-"""Window: what was committed lately, and how the newest record of each topic is found in it.
+"""Window: what was committed lately, and the newest record of each topic in it.
 
-Each message passes here. A window takes runs as they come and looks at their rows later, from the last one back: a
-topic's newest row is the first that is met, and the others are only counted.
+Each message passes here, so a row costs a count and a place, kept in its topic.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from bridge.live.entries import Entry
-from bridge.records import RecordRun
 from broker.publish_run import PublishRun
 
 if TYPE_CHECKING:
@@ -17,11 +15,9 @@ if TYPE_CHECKING:
 
     from bridge.cursors import Offsets
     from bridge.live.entries import Entries
-    from bridge.records import Topic
+    from bridge.records import RecordRun, Topic
     from bridge.streams.log import StreamLog
 
-RUN_ROWS = 20
-"""A run costs as much as so many rows."""
 RUN_BYTES = 500
 """What a run costs beside its bytes."""
 
@@ -29,69 +25,69 @@ RUN_BYTES = 500
 class Window:
     """What was committed since the last one; keeps read buffers alive, so not for long.
 
-    First `fold` until it is done, then `settle`; one window at a time, for what is found out meanwhile stands in the
-    topics themselves.
+    Only one is open at a time: what it has found so far stands in the topics themselves. A closed one is settled bit by
+    bit while the next one fills.
     """
 
-    __slots__ = ("_runs", "_topics", "bytes", "offsets", "records")
+    __slots__ = ("_newest", "_topics", "bytes", "offsets", "records")
 
     def __init__(self) -> None:
-        self._runs: list[PublishRun | RecordRun] = []
         self._topics: list[Topic] = []
+        self._newest: list[tuple[Topic, PublishRun | RecordRun, int, int]] = []
+        """Once closed: topic, run and row of its newest record, and how many there were; the next one is last."""
         self.offsets: dict[str, Offsets] = {}
         """By stream: one past the last record that it has."""
         self.bytes = 0
-        """What it keeps alive."""
+        """What it keeps alive, at most."""
         self.records = 0
-        """Counted by `fold`."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Nothing is left in it."""
-        return not self._runs and not self._topics
-
-    def add(self, runs: Sequence[PublishRun | RecordRun]) -> None:
-        """Runs in the order in which they were committed."""
-        for run in runs:
-            # What was read back in one go shares its bytes.
-            size = len(run.data) if isinstance(run, PublishRun) else run.ends[-1] - run.start
-            self.bytes += size + RUN_BYTES
-            self._runs.append(run)
+    def __len__(self) -> int:
+        """Topics that it has."""
+        return len(self._topics) + len(self._newest)
 
     # hot path: tests/bench/latest.py
-    def fold(self, rows_max: int) -> bool:
-        """Look at some rows; True while there are more."""
-        runs = self._runs
-        topics = self._topics
-        while runs and rows_max > 0:
-            run = runs.pop()
-            routes = run.routes if isinstance(run, PublishRun) else None
-            known = run.topics if isinstance(run, RecordRun) else ()
-            count = len(run.ends)
-            for row in range(count - 1, -1, -1):
-                topic = known[row] if routes is None else cast("Topic", routes[row].sink_topic)
-                if topic.window_count == 0:
-                    topic.window_run = run
+    def add(self, runs: Sequence[PublishRun | RecordRun]) -> None:
+        """Take runs in the order in which they were committed."""
+        touched = self._topics
+        for run in runs:
+            if isinstance(run, PublishRun):
+                size = len(run.data)
+                for row, route in enumerate(run.routes):
+                    topic = cast("Topic", route.sink_topic)
+                    if topic.window_run is not run:
+                        if topic.window_count == 0:
+                            touched.append(topic)
+                        topic.window_run = run
                     topic.window_row = row
-                    topics.append(topic)
-                topic.window_count += 1
-            self.records += count
-            rows_max -= count + RUN_ROWS
-        return bool(runs)
+                    topic.window_count += 1
+            else:
+                size = run.ends[-1] - run.start  # what was read back in one go shares its bytes
+                for row, topic in enumerate(run.topics):
+                    if topic.window_run is not run:
+                        if topic.window_count == 0:
+                            touched.append(topic)
+                        topic.window_run = run
+                    topic.window_row = row
+                    topic.window_count += 1
+            self.bytes += size + RUN_BYTES
+            self.records += len(run.ends)
 
-    def settle(self, entries: Entries, node_run: str, topics_max: int) -> bool:
-        """Put the newest records of some topics among `entries`, what came last at the end.
-
-        True while there are more.
-        """
-        topics = self._topics
-        for _ in range(min(topics_max, len(topics))):
-            topic = topics.pop()
+    def close(self) -> None:
+        """Take what was found out of the topics, for the next window."""
+        for topic in reversed(self._topics):
             run = topic.window_run
             assert run is not None
-            entry = Entry(topic, cast("StreamLog", topic.stream), run, topic.window_row, node_run)
-            entry.count = topic.window_count
+            self._newest.append((topic, run, topic.window_row, topic.window_count))
             topic.window_run = None
             topic.window_count = 0
+        self._topics = []
+
+    def settle(self, entries: Entries, node_run: str, topics_max: int) -> bool:
+        """Put the newest records of some topics of a closed window among `entries`; True while there are more."""
+        newest = self._newest
+        for _ in range(min(topics_max, len(newest))):
+            topic, run, row, count = newest.pop()
+            entry = Entry(topic, cast("StreamLog", topic.stream), run, row, node_run)
+            entry.count = count
             entries.put(entry)
-        return bool(topics)
+        return bool(newest)

@@ -116,7 +116,7 @@ async def test_no_read_buffer_stays_alive() -> None:
         side.publish(("b", b"2"))
         await side.latest.settled()
         assert side.latest.bytes < 2_000
-        assert side.latest._window.is_empty
+        assert len(side.latest._window) == 0
 
 
 async def test_nodes_count_topics_and_rates() -> None:
