@@ -1,8 +1,9 @@
 """Turn: what happens once for each round of the event loop, however many connections spoke.
 
-A turn is read, apply, submit, flush: the listeners have read and applied when `run` tells who came and went, hands the
-changes to the store and the publishes to the sink, in one transaction where both end in one file, and writes each
-touched connection once. It never waits for more work.
+A turn is read, apply, flush, submit: the listeners have read and applied when `run` tells who came and went and writes
+each touched connection once. What it writes waits for nothing, so subscribers have it while the changes are handed to
+the store and the publishes to the sink, in one transaction where both end in one file. What that made ready,
+acknowledgements above all, is written at the end. A turn never waits for more work.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class Turn:
             self._loop.call_soon(self.run)
 
     def run(self) -> None:
-        """Submit what came in, then write what goes out."""
+        """Write what goes out, submit what came in, and write what that has acknowledged."""
         self._is_scheduled = False
         engine = self.engine
         if engine.connection_changes and engine.watch is not None:
             connection_changes, engine.connection_changes = engine.connection_changes, []
             engine.watch.changed(connection_changes)
+        if engine.touched:
+            engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
         store = engine.store
         has_changes = False
         if engine.changes and store is not None:
