@@ -6,7 +6,6 @@ stand; a QoS 1 delivery only gets other packet ids between the slices.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from broker.codec import constants
@@ -74,9 +73,12 @@ class Delivery:
         if run.is_plain and run.is_v5 == is_v5 and (run.qos == 2) is (qos == 2):
             # From one packet id to the next is one slice of the read: a payload and the next frame's head.
             after_id = 1 if is_v5 else 0  # the empty property length stands between packet id and payload
-            starts = [position - after_id for position in run.payload_starts[self.row : self.end_row]]
+            starts = run.payload_starts[self.row : self.end_row]
+            if after_id:
+                starts = [start - after_id for start in starts]
             parts[0] = data[run.frame_start(self.row) : starts[0] - 2]
-            parts[2:-1:2] = [data[start : after - 2] for start, after in pairwise(starts)]
+            # Compiled code walks two lists at once without making a tuple for each step, as pairwise does.
+            parts[2:-1:2] = [data[start : after - 2] for start, after in zip(starts, starts[1:])]  # noqa: B905, RUF007
             parts[-1] = data[starts[-1] : run.ends[self.end_row - 1]]
             return parts
         previous_back = b""
