@@ -29,6 +29,7 @@ run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server wi
 	@exec .venv/bin/headrace demo
 
 test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (some 25 min on 2 cores)
+	@scripts/compiled.sh --beside
 	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory dashboard
 	@$(MAKE) --no-print-directory lint types
 	@scripts/dashboard.sh test

@@ -7,10 +7,13 @@ What it makes is for these sources and this Python only; nothing is done when it
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -109,6 +112,26 @@ def is_up_to_date() -> bool:
     return bool(compiled_files()) and set(json.loads((DIRECTORY / MANIFEST).read_bytes())["sources"]) == set(sources())
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One compiles; who comes meanwhile waits until it is done, or was broken off."""
+    DIRECTORY.parent.mkdir(parents=True, exist_ok=True)
+    with DIRECTORY.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compile_all() -> None:
+    """Compile every module, and put the extensions in their place."""
+    before = {path: source_hash(ROOT / path) for path in sources()}
+    with tempfile.TemporaryDirectory() as work:
+        built = build(Path(work))
+        if before != {path: source_hash(ROOT / path) for path in sources()}:
+            sys.exit("error: sources changed while they were compiled; once more: make compiled")
+        publish(built)
+    print(f"compiled     {len(built) - 1} modules by mypyc, for this Python")
+
+
 def main() -> None:
     """Compile, unless that has been done for these sources."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,13 +144,11 @@ def main() -> None:
         return
     if arguments.check:
         sys.exit(1)
-    before = {path: source_hash(ROOT / path) for path in sources()}
-    with tempfile.TemporaryDirectory() as work:
-        built = build(Path(work))
-        if before != {path: source_hash(ROOT / path) for path in sources()}:
-            sys.exit("error: sources changed while they were compiled; once more: make compiled")
-        publish(built)
-    print(f"compiled     {len(built) - 1} modules by mypyc, for this Python")
+    with alone():
+        if is_up_to_date():
+            print("compiled     up to date")
+        else:
+            compile_all()
 
 
 if __name__ == "__main__":
