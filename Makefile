@@ -10,7 +10,7 @@ KAFKA_PORT ?= 9092
 KAFKA_DIRECTORY ?= build/kafka
 # Files of tests side by side: many wait for something most of the time.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
-COMPILED_TOO := tests/integration/http tests/integration/test_replay_over_mqtt.py tests/integration/test_egress.py
+COMPILED_TOO := tests/integration/http tests/integration/test_replay_over_mqtt.py tests/integration/test_egress.py tests/integration/test_kill_*.py
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help

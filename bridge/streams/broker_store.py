@@ -2,6 +2,8 @@
 
 The changes of a turn become items of one group with the turn's records, so that both are durable together
 (docs/adr/0012). Retained messages are one row each; many changes of one topic in a group are one write.
+
+SQLite has no truth values: its numbers become some here, since compiled modules take no number for one.
 """
 
 from __future__ import annotations
@@ -50,13 +52,14 @@ class BrokerStore:
         self._on_told = on_told
 
     def load_retained(self) -> Iterator[RetainedRow]:
-        yield from self._store.read_rows(
-            "SELECT topic, frame, is_v5, client_id, received_ms, expires_ms FROM retained", LOADED_ROWS
-        )
+        sql = "SELECT topic, frame, is_v5, client_id, received_ms, expires_ms FROM retained"
+        for topic_name, frame, is_v5, *others in self._store.read_rows(sql, LOADED_ROWS):
+            yield topic_name, frame, bool(is_v5), *others
 
     def load_sessions(self) -> Iterator[SessionRow]:
         sql = "SELECT client_id, is_v5, expiry_s, expires_ms, will, will_delay_s, will_due_ms FROM session"
-        yield from map(SessionRow._make, self._store.read_rows(sql, LOADED_ROWS))
+        for client_id, is_v5, *others in self._store.read_rows(sql, LOADED_ROWS):
+            yield SessionRow(client_id, bool(is_v5), *others)
 
     def load_subscriptions(self) -> Iterator[SubscriptionRow]:
         sql = "SELECT client_id, filter, options, identifier, since, replay_filter, position, begins FROM subscription"
@@ -77,8 +80,9 @@ class BrokerStore:
 
     def load_flights(self) -> Iterator[FlightRow]:
         sql = "SELECT client_id, packet_id, log, offset, is_released, retain, identifiers FROM flight ORDER BY number"
-        for *values, identifiers in self._store.read_rows(sql, LOADED_ROWS):
-            yield FlightRow._make([*values, tuple(json.loads(identifiers))])
+        for client_id, packet_id, log_id, offset, is_released, retain, text in self._store.read_rows(sql, LOADED_ROWS):
+            numbers = tuple(json.loads(text))
+            yield FlightRow(client_id, packet_id, log_id, offset, bool(is_released), bool(retain), numbers)
 
     def load_ended_flights(self) -> Iterator[tuple[str, int, int]]:
         yield from self._store.read_rows("SELECT client_id, log, offset FROM ended_flight", LOADED_ROWS)
@@ -89,7 +93,9 @@ class BrokerStore:
             " FROM copy ORDER BY client_id, number"
         )
         for row in self._store.read_rows(sql, LOADED_ROWS):
-            yield CopyRow._make([*row[:4], tuple(json.loads(row[4])), *row[5:]])
+            client_id, number, qos, retain, text, topic_name, frame, is_v5, *others = row
+            numbers = tuple(json.loads(text))
+            yield CopyRow(client_id, number, qos, bool(retain), numbers, topic_name, frame, bool(is_v5), *others)
 
     def is_failing(self) -> bool:
         return self._store.failure is not None

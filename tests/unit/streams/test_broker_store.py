@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bridge.streams.broker_store import BrokerStore
@@ -39,6 +40,11 @@ def message(topic_name: str, received_at_ms: int = 5, expires_at_ms: int = 0) ->
     return RetainedMessage(topic_name, FRAME, False, "c", received_at_ms, expires_at_ms)
 
 
+def same(found: Iterable[object], expected: Sequence[object]) -> bool:
+    """Also in type: compiled modules take no 1 for True."""
+    return repr(list(found)) == repr(list(expected))
+
+
 async def kept(store: BrokerStore, *changes: Change) -> None:
     """Hand over changes and wait until they are durable."""
     durable = asyncio.Event()
@@ -61,7 +67,7 @@ async def test_retained_messages_are_there_after_a_restart(open_store: OpenStore
     assert told
     await file.close()
     rows = sorted(BrokerStore(open_store(), lambda: None).load_retained())
-    assert rows == [("a", FRAME, False, "c", 8, 0), ("b", FRAME, False, "c", 6, 7)]
+    assert same(rows, [("a", FRAME, False, "c", 8, 0), ("b", FRAME, False, "c", 6, 7)])
 
 
 async def test_a_message_commits_in_the_transaction_of_its_record(open_store: OpenStore, tmp_path: Path) -> None:
@@ -111,8 +117,8 @@ async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: 
     )
     await file.close()
     store = BrokerStore(open_store(), lambda: None)
-    assert list(store.load_sessions()) == [kept_one]
-    assert sorted(store.load_subscriptions()) == sorted([replay, usual])
+    assert same(store.load_sessions(), [kept_one])
+    assert same(sorted(store.load_subscriptions()), sorted([replay, usual]))
 
 
 async def test_what_sessions_are_owed_is_there_after_a_restart(open_store: OpenStore) -> None:
@@ -138,12 +144,10 @@ async def test_what_sessions_are_owed_is_there_after_a_restart(open_store: OpenS
     store = BrokerStore(open_store(), lambda: None)
     assert store.load_mark() == {1: 9, 2: 4}
     assert store.load_positions() == {"k": {1: 2}}
-    assert list(store.load_flights()) == [
-        flight._replace(packet_id=2, offset=11, is_released=True),
-        flight._replace(packet_id=3, offset=12),
-    ]
+    released = flight._replace(packet_id=2, offset=11, is_released=True)
+    assert same(store.load_flights(), [released, flight._replace(packet_id=3, offset=12)])
     assert list(store.load_ended_flights()) == [("k", 1, 10)]
-    assert list(store.load_copies()) == [copied]
+    assert same(store.load_copies(), [copied])
     await kept(store, PositionChange("k", {1: 11}, {1: 11}))
     assert not list(store.load_ended_flights())
     await kept(store, SessionEnd("k"))
