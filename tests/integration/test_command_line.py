@@ -9,20 +9,28 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.server import ServerProcess
+from tests.support.server import HEADRACE, ServerProcess
 
 COMMAND_TIMEOUT_S = 30
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """Started from nothing, as users start it."""
+    with ServerProcess(tmp_path / "data", program=HEADRACE) as running:
+        yield running
 
 
 def headrace(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "bridge.cli", *arguments],
+        [*HEADRACE, *arguments],
         capture_output=True,
         text=True,
         timeout=COMMAND_TIMEOUT_S,

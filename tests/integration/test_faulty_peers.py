@@ -23,7 +23,7 @@ from tests.support.conditions import eventually, eventually_async
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.http_client import metrics, records
 from tests.support.mqtt_client import ConnectionEnded, RawClient
-from tests.support.server import ServerProcess
+from tests.support.server import HEADRACE, ServerProcess
 
 
 def dropped(server: ServerProcess, reason: str) -> float:
@@ -217,10 +217,8 @@ class TestFilesRunOut:
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
     def test_fewer_files_than_connections_is_said_and_kept_to(self, tmp_path: Path) -> None:
-        server = ServerProcess(tmp_path / "data")
-        limited = ["prlimit", f"--nofile={FILES}:{FILES}", *server.command()]
-        server.command = lambda: limited if server.mqtt_port == 0 else []  # type: ignore[method-assign]
-        with server:
+        limited = ("prlimit", f"--nofile={FILES}:{FILES}", *HEADRACE)
+        with ServerProcess(tmp_path / "data", program=limited) as server:
             rows = {row["name"]: row for row in system(server)["limits"]}
             assert rows["mqtt.connections_max"]["value"] == FILES - 200
             assert f"ulimit -n {50_000 + 200}" in server.stderr_text
