@@ -17,8 +17,9 @@ from tests.support.mqtt_client import RawClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-AWAY_S = 20.0
-HANGS_S = 40.0
+AWAY_S = 8.0
+REQUEST_TIMEOUT_S = 3.0
+HANGS_S = 4 * REQUEST_TIMEOUT_S
 
 
 def check_all(server: KafkaServer, flow: Flow, reader: SseReader, kafka: KafkaBroker | KafkaCluster) -> None:
@@ -66,8 +67,9 @@ def test_the_only_broker_is_killed_and_comes_back(kafka_broker: KafkaBroker, tmp
 
 
 def test_a_broker_that_hangs(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
-    """SIGSTOP: connections stay open and nothing is answered."""
-    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server:
+    """SIGSTOP: connections stay open and nothing is answered, for some request timeouts."""
+    settings = f"request_timeout_s = {REQUEST_TIMEOUT_S}"
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, kafka=settings) as server:
         disturb(server, kafka_broker, kafka_broker.pause, kafka_broker.resume, HANGS_S)
 
 
