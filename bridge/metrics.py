@@ -237,7 +237,9 @@ def kafka_count(log: KafkaLog, what: str) -> float:
         return max(0, log.spool.records)
     if what == "bytes":
         return log.spool.log.stored_bytes
-    return log.spool.dead_letters if what == "dead_letters" else float(getattr(log, what))
+    if what == "dead_letters":
+        return log.spool.dead_letters
+    return float(getattr(log.intake if what.endswith("_total") else log, what))
 
 
 def registry_for(node: Node) -> CollectorRegistry:

@@ -62,7 +62,7 @@ class Drain:
         await self.close()
         if self._log.mode in (Mode.DRAINING, Mode.CLOSING):
             self._log.mode = Mode.SPOOLING
-            self._log.release_held()
+            self._log.intake.release_held()
         spool = self._log.spool
         self.must_recover = self._is_new_epoch = spool.log.first_offset < spool.next_offset
 
@@ -80,20 +80,20 @@ class Drain:
         except (*KafkaFailure, StreamLogError) as error:
             logger.debug("draining %s was interrupted: %r", self._log.name, error)
             self._log.mode = Mode.SPOOLING
-            self._log.release_held()
+            self._log.intake.release_held()
             await asyncio.sleep(self._log.cluster.settings.retry_s)
         except Exception:
             logger.exception("draining stream %s failed; it is tried again", self._log.name)
             self._log.mode = Mode.SPOOLING
-            self._log.release_held()
+            self._log.intake.release_held()
             await asyncio.sleep(1)
 
     def _begin(self) -> None:
         """Whatever an interrupted drain has queued is read again, but for the batches that are under way."""
-        self._log.sender.take_back()
-        self._log.retained = {
+        self._log.intake.sender.take_back()
+        self._log.intake.retained = {
             offset
-            for batch in self._log.sender.under_way()
+            for batch in self._log.intake.sender.under_way()
             for portion in batch.portions
             for offset in portion.offsets or ()
         }
@@ -101,12 +101,12 @@ class Drain:
 
     async def _drain_some(self) -> bool:
         """One round; True when the spool is empty and records go to Kafka again."""
-        spool, sender = self._log.spool, self._log.sender
+        spool, sender = self._log.spool, self._log.intake.sender
         limit = self._log.cluster.settings.drain_records_max
         position, end = self._read_until, spool.next_offset
         if position < end:
             if sender.unconfirmed > limit // 2:
-                await self._log.wait_for_progress(lambda: sender.unconfirmed <= limit // 2, LOOK_S)
+                await self._log.progress.wait_for(lambda: sender.unconfirmed <= limit // 2, LOOK_S)
                 return False
             end = min(end, position + limit // 2)
             if end > spool.sent_until:
@@ -125,35 +125,35 @@ class Drain:
             if spool.log.pending_bytes and spool.next_offset - position > CLOSE_RECORDS:
                 return False
             if self._log.gate.is_shut:  # what goes direct would be shown before what is spooled
-                await self._log.wait_for_progress(
+                await self._log.progress.wait_for(
                     lambda: not self._log.gate.is_shut or self._read_until < spool.next_offset, LOOK_S
                 )
                 return False
             self._log.mode = Mode.CLOSING
-        is_over = await self._log.wait_for_progress(
+        is_over = await self._log.progress.wait_for(
             lambda: (spool.is_empty and not sender.unconfirmed) or self._read_until < spool.next_offset,
             self._log.cluster.settings.spool_after_s,
         )
         if spool.is_empty and not sender.unconfirmed:
-            self._log.retained.clear()
-            self._log.go_direct()
+            self._log.intake.retained.clear()
+            self._log.intake.go_direct()
             return True
         if not is_over:  # Kafka has become slow, or is away: nobody waits for it
             self._log.mode = Mode.DRAINING
-            self._log.release_held()
-            await self._log.wait_for_progress(lambda: not sender.unconfirmed, LOOK_S)
+            self._log.intake.release_held()
+            await self._log.progress.wait_for(lambda: not sender.unconfirmed, LOOK_S)
         return False
 
     def _put_spooled(self, run: RecordRun, position: int, end: int) -> None:
         base = run.base_offset
         low, high = max(0, position - base), min(len(run), end - base)
-        retained, is_moved = self._log.retained, self._log.spool.is_moved
+        retained, is_moved = self._log.intake.retained, self._log.spool.is_moved
         rows = [row for row in range(low, high) if base + row not in retained and not is_moved(base + row)]
         if not rows:
             return
-        for partition, (chosen, keys) in self._log.by_partition(run.topics, rows, run.client_id).items():
+        for partition, (chosen, keys) in self._log.intake.by_partition(run.topics, rows, run.client_id).items():
             offsets = [base + row for row in chosen]
-            self._log.sender.put(partition, Portion(run, chosen, run.topics, keys, run.node_run, offsets))
+            self._log.intake.sender.put(partition, Portion(run, chosen, run.topics, keys, run.node_run, offsets))
 
     async def _may_send(self, sent_until: int) -> None:
         done = asyncio.get_running_loop().create_future()

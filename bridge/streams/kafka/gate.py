@@ -101,7 +101,7 @@ class Gate:
             line.advance()
         log.tail.wake()
         log.tail.on_turn()
-        log.note_progress()
+        log.progress.note()
 
 
 def _between(run: RecordRun, start: int, stop: int) -> RecordRun:

@@ -1,8 +1,8 @@
 """KafkaLog: a stream on Kafka as the event loop sees it, with the spool beside it (ADR 10).
 
-Its `mode` says where records go; the topic (`topic.py`), the way back from the spool (`drain.py`), the batches
-(`sender.py`) and the consumer (`tail.py`) tell it what has happened, and it tells devices and live readers. These see
-what Kafka has confirmed in Kafka's order, and what is in the spool as soon as it is on disk.
+Its `mode` says where records go, and `intake.py` sends them there. The topic (`topic.py`), the way back from the spool
+(`drain.py`) and the consumer (`tail.py`) tell it what has happened, and it tells live readers. These see what Kafka has
+confirmed in Kafka's order, and what is in the spool as soon as it is on disk.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bridge.cursors import SPOOL, UNKNOWN, Offsets, StreamPosition
-from bridge.ending import end
-from bridge.records import RecordRun, Topic, as_record_run
-from bridge.streams.frames import encode_record
+from bridge.records import RecordRun, Topic
 from bridge.streams.kafka.cluster import KafkaCluster, TopicState
 from bridge.streams.kafka.drain import Drain
 from bridge.streams.kafka.gate import Gate
-from bridge.streams.kafka.keys import KeyTemplate, Placement
+from bridge.streams.kafka.intake import Intake
 from bridge.streams.kafka.mode import Mode
-from bridge.streams.kafka.pieces import pieces_of
-from bridge.streams.kafka.records import Decoder, part_of
-from bridge.streams.kafka.sender import Batch, Portion, Sender
-from bridge.streams.kafka.spool import Copies, Spool
-from bridge.streams.kafka.tail import Confirmed, Line, Tail
+from bridge.streams.kafka.progress import Progress
+from bridge.streams.kafka.records import Decoder
+from bridge.streams.kafka.spool import Spool
+from bridge.streams.kafka.spool_upkeep import SpoolUpkeep
+from bridge.streams.kafka.tail import Line, Tail
 from bridge.streams.kafka.topic import StreamTopic
 from bridge.streams.log import ignore_commits
 from bridge.streams.one_partition import ignore_runs
@@ -46,8 +44,6 @@ logger = logging.getLogger("headrace.kafka")
 TICK_S = 0.25
 STAND_S = 1.0
 """How often the place of the live side is kept for the next start."""
-KEEP_MOVED_S = 30.0
-"""Bodies of moved records stay so long: a reader in the middle of a piece may still want them."""
 FAR = 1 << 62
 PARTITION_SHIFT = 48
 """No partition has more than 2^48 records."""
@@ -87,25 +83,19 @@ class KafkaLog:
         """Something that an operator wants to know: `spool`, …"""
         self.cluster = cluster
         self.spool = Spool(store, name)
-        self.spool.log.on_committed = self._spooled
         self.mode = Mode.STARTING
         self.state_text = ""
         """Why records do not go to Kafka."""
-        self.spooled_total = 0
-        self.moved_total = 0
-        self.stored_total = 0
         self.tail = tail
         self.readers = readers
-        self.placement = Placement(KeyTemplate(kafka.key))
-        self.sender = Sender(cluster, kafka.topic, self)
         self.lines: dict[int, Line] = {}
         """The partitions that the tail follows, or will."""
         self.topic = StreamTopic(self, self.spool.standing)
         self.drain = Drain(self)
-        self.retained: set[int] = set()
-        """Spooled records in batches that were under way when spooling began."""
-        self._store = store
-        self._node_run = store.node_run
+        self.newest_ms: int | None = self.spool.log.newest_ms
+        """See `StreamLog`."""
+        self.intake = Intake(self, store)
+        self.upkeep = SpoolUpkeep(self)
         self._decoder = Decoder(kafka.topic, kafka.topic_template, lambda name: Topic(name, self))
         self.gate = Gate(self)
         gate = self.spool.gate if self.gate.is_shut else None
@@ -113,20 +103,7 @@ class KafkaLog:
         """One past the newest spooled record that live readers were shown."""
         self._position: Offsets = {}
         self.set_position()
-        self._turn: list[PublishRun] = []
-        self._held: list[PublishRun] = []
-        self._open_rows: dict[PublishRun, int] = {}
-        """Rows of each run that are neither in Kafka nor on disk."""
-        self._parents: dict[PublishRun, PublishRun] = {}
-        """Pieces of runs in the spool, and what they are of."""
-        self._pending_bytes = 0
-        self._newest_ms: int | None = self.spool.log.newest_ms
-        self._last_ms = self._newest_ms or 0
-        self._progress = asyncio.Event()
-        self._spool_limit: str | None = None
-        self._oldest_spooled_ms: int | None = None
-        self._age_task: asyncio.Task[None] | None = None
-        self._drop_marks: list[tuple[float, int]] = []
+        self.progress = Progress()
         self._stood_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -135,7 +112,7 @@ class KafkaLog:
 
     def open(self) -> None:
         """Begin; the cluster tells of the topic from then on. Needs a running loop."""
-        self.sender.start()
+        self.intake.sender.start()
         self.cluster.follow(self)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
@@ -144,17 +121,18 @@ class KafkaLog:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self.mode is Mode.DIRECT and self.sender.unconfirmed:
-            await self.wait_for_progress(lambda: not self.sender.unconfirmed, self.cluster.settings.spool_after_s)
+        sender = self.intake.sender
+        if self.mode is Mode.DIRECT and sender.unconfirmed:
+            await self.progress.wait_for(lambda: not sender.unconfirmed, self.cluster.settings.spool_after_s)
         await self.drain.close()
         await self.gate.close()
         await self.topic.close()
-        await end([self._age_task])
-        if self.sender.unconfirmed or self._held or self._turn:
-            self.begin_spooling("the server stops")
+        await self.upkeep.close()
+        if not self.intake.is_empty:
+            self.intake.begin_spooling("the server stops")
         for line in self.lines.values():
             self.tail.leave(line)
-        await self.sender.close()
+        await sender.close()
         if self.topic.epoch != UNKNOWN:
             self.spool.stand(self.topic.standing())
         self.spool.close()
@@ -200,7 +178,7 @@ class KafkaLog:
 
     @property
     def pending_bytes(self) -> int:
-        return self._pending_bytes
+        return self.intake.pending_bytes
 
     @property
     def stored_bytes(self) -> int:
@@ -212,15 +190,11 @@ class KafkaLog:
         return self.topic.oldest_ms
 
     @property
-    def newest_ms(self) -> int | None:
-        return self._newest_ms
-
-    @property
     def failure(self) -> str | None:
         """Why nothing can be stored: the spool is full or fails, and Kafka does not take records."""
         if self.mode in (Mode.DIRECT, Mode.STARTING):
             return None
-        return self._spool_limit or self.spool.log.failure
+        return self.upkeep.limit or self.spool.log.failure
 
     def epoch_of(self, partition: int) -> str:
         return self.spool.epoch if partition == SPOOL else self.epoch
@@ -255,7 +229,7 @@ class KafkaLog:
     @property
     def oldest_spooled_ms(self) -> int | None:
         """Time of the oldest record in the spool."""
-        return self._oldest_spooled_ms if self.spool.records > 0 else None
+        return self.upkeep.oldest_ms if self.spool.records > 0 else None
 
     @property
     def left_out(self) -> int:
@@ -265,200 +239,13 @@ class KafkaLog:
     # StreamLog: writing
 
     def append(self, run: PublishRun) -> None:
-        if run.received_at_ms < self._last_ms:
-            run.received_at_ms = self._last_ms
-        else:
-            self._last_ms = run.received_at_ms
-        self._pending_bytes += run.ends[-1] - run.start
-        self._turn.append(run)
+        self.intake.append(run)
 
     def flush(self) -> None:
-        runs, self._turn = self._turn, []
-        if runs:
-            self._dispatch(runs)
-
-    def _dispatch(self, runs: list[PublishRun]) -> None:
-        if self.mode is Mode.DIRECT:
-            for run in runs:
-                self._put(run)
-        elif self.mode in (Mode.SPOOLING, Mode.DRAINING) and self._spool_limit is None:
-            for run in runs:
-                self.spool.log.append(run)
-            self.spool.log.flush()
-        else:
-            self._held += runs
+        self.intake.flush()
 
     def withdraw(self, run: PublishRun) -> bool:
-        for queue in (self._held, self._turn):
-            if run in queue:
-                queue.remove(run)
-                break
-        else:
-            if run in self._open_rows or not self.spool.log.withdraw(run):
-                return False
-        self._pending_bytes -= run.ends[-1] - run.start
-        return True
-
-    def _put(self, run: PublishRun) -> None:
-        """Queue a run's rows for their partitions."""
-        topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]  # the bridge opened it
-        self._open_rows[run] = len(topics)
-        for partition, (rows, keys) in self.by_partition(topics, range(len(topics)), run.client_id).items():
-            self.sender.put(partition, Portion(run, rows, topics, keys, self._node_run))
-
-    # hot path: tests/bench/kafka_records.py
-    def by_partition(
-        self, topics: Sequence[Topic], rows: Sequence[int], client_id: str
-    ) -> dict[int, tuple[Sequence[int], list[bytes]]]:
-        """Rows and their keys by partition."""
-        place = self.placement.of
-        places = {topic: place(topic.name, client_id) for topic in set(topics)}
-        if len({partition for _, partition in places.values()}) == 1:
-            key_of = {topic: key for topic, (key, _) in places.items()}
-            partition = next(iter(places.values()))[1]
-            return {partition: (rows, [key_of[topics[row]] for row in rows])}
-        found: dict[int, tuple[list[int], list[bytes]]] = {}
-        for row in rows:
-            key, partition = places[topics[row]]
-            part = found.get(partition)
-            if part is None:
-                part = found[partition] = ([], [])
-            part[0].append(row)
-            part[1].append(key)
-        return found  # type: ignore[return-value]  # a list is a sequence
-
-    # What the sender tells
-
-    def confirmed(self, partition: int, base_offset: int, batch: Batch) -> None:
-        line = self.lines.get(partition)
-        offset = base_offset
-        runs: list[RecordRun] = []
-        copies: list[int] = []
-        committed: list[PublishRun] = []
-        for portion in batch.portions:
-            if portion.offsets is None:
-                assert isinstance(portion.run, PublishRun)
-                shown = part_of(portion.run, portion.rows, portion.topics, portion.node_run, partition, offset)
-                runs.append(shown)
-                self._newest_ms = shown.received_at_ms
-                if len(portion.run) == 1:
-                    portion.run.base_offset, portion.run.partition = offset, partition
-                if self._rows_done(portion.run, len(portion)):
-                    committed.append(portion.run)
-            else:
-                copies += portion.offsets
-            offset += len(portion)
-        self.stored_total += batch.count
-        self._acknowledge(committed)
-        if copies:
-            # The table knows of them before a live reader passes them.
-            entry = Confirmed(base_offset, offset, (), is_ready=False)
-            self.moved_total += len(copies)
-            self.retained.difference_update(copies)
-            self.spool.moved([Copies(partition, base_offset, copies)], lambda: self._ready(line, entry))
-        else:
-            entry = Confirmed(base_offset, offset, runs)
-        if line is not None:
-            line.confirmed.append(entry)
-            line.waits_for_own = False
-            line.advance()
-            self.tail.wake()
-            self.tail.on_turn()
-        self._progress.set()
-
-    def _ready(self, line: Line | None, entry: Confirmed) -> None:
-        entry.is_ready = True
-        if line is not None:
-            line.advance()
-            self.tail.wake()
-            self.tail.on_turn()
-        self._progress.set()
-
-    def refused(self, partition: int, batch: Batch, reason: str) -> None:
-        """Kafka will never take these: they become dead letters, and only then are acknowledged."""
-        logger.error(
-            "Kafka refuses records of stream %s: %s; they are kept as dead letters "
-            "(headrace streams dead-letters %s)", self.name, reason, self.name,
-        )  # fmt: skip
-        offsets: list[int] = []
-        rows: list[tuple[PublishRun, int]] = []
-        for portion in batch.portions:
-            run = part_of(portion.run, portion.rows, portion.topics, portion.node_run, partition, 0)
-            self.spool.bury(run, [encode_record(run, row) for row in range(len(run))], partition, reason)
-            if portion.offsets is not None:
-                offsets += portion.offsets
-            else:
-                assert isinstance(portion.run, PublishRun)
-                rows.append((portion.run, len(portion)))
-
-        def buried() -> None:
-            self._acknowledge([run for run, count in rows if self._rows_done(run, count)])
-            self.tail.on_turn()
-            self._progress.set()
-
-        self.retained.difference_update(offsets)
-        self.spool.forget(offsets, buried)
-        self.on_change("dead_letter", {"stream": self.name, "records": batch.count, "reason": reason})
-
-    async def locate(self, batch: Batch) -> int | None:
-        partition = batch.lane.partition
-        line = self.lines[partition]
-        portion = batch.portions[0]
-        identity = (portion.node_run, portion.number(portion.rows[0]))
-        found = await self.readers.locate(self.kafka.topic, self.epoch, {partition: line.position}, {identity})
-        place = found.get(identity)
-        return None if place is None else place[1]
-
-    def _rows_done(self, run: PublishRun, count: int) -> bool:
-        """Rows of a run are safe; True when all of it is."""
-        left = self._open_rows.get(run, 0) - count
-        if left > 0:
-            self._open_rows[run] = left
-            return False
-        self._open_rows.pop(run, None)
-        return True
-
-    def _acknowledge(self, runs: list[PublishRun]) -> None:
-        """These runs are safe, whether in Kafka or on disk."""
-        if not runs:
-            return
-        self._pending_bytes -= sum([run.ends[-1] - run.start for run in runs])
-        keeping = [run for run in runs if run.keeps_packet_ids]
-        if not keeping:
-            self.on_committed(runs)
-            return
-        # QoS 2 of kept sessions: the packet ids are on disk before PUBREC.
-        self._store.keep_ids(keeping, lambda: self.on_committed(runs))
-
-    # What the spool tells
-
-    def _spooled(self, runs: Sequence[PublishRun]) -> None:
-        """Runs are on disk."""
-        committed: list[PublishRun] = []
-        shown: list[RecordRun] = []
-        for run in runs:
-            topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]
-            record_run = as_record_run(run, topics, self._node_run)
-            record_run.partition = SPOOL
-            shown.append(record_run)
-            parent = self._parents.pop(run, None)
-            if parent is None:
-                self._open_rows.pop(run, None)
-                committed.append(run)
-            elif self._rows_done(parent, len(run)):
-                committed.append(parent)
-            self.spooled_total += len(run)
-        last = runs[-1]
-        end_offset = last.base_offset + len(last)
-        self._newest_ms = last.received_at_ms
-        for run in committed:
-            run.base_offset = -1  # its place in the spool is none in the stream
-        self._pending_bytes -= sum([run.ends[-1] - run.start for run in committed])
-        self.on_committed(committed)
-        if not self.gate.is_shut:
-            self.show_spooled(shown, end_offset)
-        self.tail.on_turn()
-        self._progress.set()
+        return self.intake.withdraw(run)
 
     def show_spooled(self, runs: Sequence[RecordRun], end_offset: int) -> None:
         """Live readers are shown spooled records, up to an offset."""
@@ -467,55 +254,13 @@ class KafkaLog:
         if runs:
             self.on_read(runs)
 
-    def note_progress(self) -> None:
-        """Something has changed that someone may wait for."""
-        self._progress.set()
-
-    def begin_spooling(self, why: str) -> None:
-        """From here on records go to the spool, those first that Kafka has not confirmed."""
-        was_direct = self.mode is Mode.DIRECT
-        self.mode = Mode.SPOOLING
-        self.state_text = why
-        logger.warning("stream %s is spooled: %s", self.name, why)
-        if was_direct:
-            rows_by_run: dict[PublishRun, list[int]] = {}
-            under_way = [portion for batch in self.sender.under_way() for portion in batch.portions]
-            for portion in [*under_way, *self.sender.take_back()]:
-                assert isinstance(portion.run, PublishRun)
-                rows_by_run.setdefault(portion.run, []).extend(portion.rows)
-            runs = sorted(rows_by_run, key=_first_number)
-            size = sum(map(len, rows_by_run.values()))
-            if self.topic.epoch != UNKNOWN:
-                self.spool.stand(self.topic.standing())
-            self.gate.shut()
-            self.spool.begin_sending(
-                self.spool.log.next_offset + size,
-                {partition: line.position for partition, line in self.lines.items()},
-                lambda: None,
-            )
-            offset_by_row: dict[tuple[PublishRun, int], int] = {}
-            for run in runs:
-                for piece, first in pieces_of(run, sorted(rows_by_run[run])):
-                    if piece is not run:
-                        self._parents[piece] = run
-                    self.spool.log.append(piece)
-                    for row in range(len(piece)):
-                        offset_by_row[run, first + row] = piece.base_offset + row
-            for portion in under_way:
-                assert isinstance(portion.run, PublishRun)
-                portion.offsets = [offset_by_row[portion.run, row] for row in portion.rows]
-                self.retained.update(portion.offsets)
-            self.spool.log.flush()
-        self.release_held()
-        self.on_change("spool", {"stream": self.name, "state": "spooling", "reason": why})
-
     # What the cluster tells
 
     def kafka_lost(self, error: str) -> None:
         if self._is_closed:
             return
         if self.mode is Mode.STARTING or (self.mode is Mode.DIRECT):
-            self.begin_spooling(error)
+            self.intake.begin_spooling(error)
 
     def topic_seen(self, state: TopicState | None) -> None:
         if not self._is_closed:
@@ -524,50 +269,21 @@ class KafkaLog:
     def go_on(self) -> None:
         """Kafka answers and the topic is there: go direct, or drain."""
         if self.mode is Mode.STARTING and self.spool.is_empty and not self.drain.must_recover and not self.gate.is_shut:
-            self.go_direct()
+            self.intake.go_direct()
         elif self.mode in (Mode.STARTING, Mode.SPOOLING) and not self.drain.is_running:
             if self.mode is Mode.STARTING:
                 self.mode = Mode.SPOOLING
-                self.release_held()
+                self.intake.release_held()
             self.drain.start()
 
     async def leave_epoch(self, why: str) -> None:
         """The topic is another one. What Kafka has not confirmed waits in the spool, and is looked for there first: a
         request names its topic, so the last ones may have found the new one."""
         if self.mode is Mode.DIRECT:
-            self.begin_spooling(why)
+            self.intake.begin_spooling(why)
         await self.drain.leave_epoch()
-        await self.sender.forget()
-        self.retained.clear()
-
-    def release_held(self) -> None:
-        """Records that have waited in memory go where records go by now."""
-        held, self._held = self._held, []
-        self._dispatch(held)
-
-    def go_direct(self) -> None:
-        """The spool is empty: records go to Kafka."""
-        was = self.mode
-        self.mode = Mode.DIRECT
-        self.state_text = ""
-        self.release_held()
-        if was is not Mode.STARTING:
-            logger.info("stream %s goes to Kafka directly again", self.name)
-            self.on_change("spool", {"stream": self.name, "state": "empty"})
-
-    async def wait_for_progress(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Until something has been confirmed and the condition holds; False after the time."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            self._progress.clear()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self._progress.wait(), left)
-            except TimeoutError:
-                return condition()
-        return True
+        await self.intake.sender.forget()
+        self.intake.retained.clear()
 
     # What the tail asks and tells
 
@@ -580,7 +296,7 @@ class KafkaLog:
         if self.gate.is_shut:
             self.gate.look()
         if runs:
-            self._newest_ms = max(self._newest_ms or 0, runs[-1].received_at_ms)
+            self.newest_ms = max(self.newest_ms or 0, runs[-1].received_at_ms)
             self.on_read(runs)
         else:
             self.on_moved()
@@ -606,10 +322,10 @@ class KafkaLog:
         self.cluster.check_now()
 
     def is_own(self, line: Line, producer_id: int) -> bool:
-        return self.sender.is_own(line.partition, producer_id)
+        return self.intake.sender.is_own(line.partition, producer_id)
 
     def is_sending(self, line: Line) -> bool:
-        return self.sender.is_under_way(line.partition)
+        return self.intake.sender.is_under_way(line.partition)
 
     def set_position(self) -> None:
         """Where live readers stand has changed."""
@@ -620,8 +336,10 @@ class KafkaLog:
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         settings = self.cluster.settings
-        if self.mode is Mode.DIRECT and self.sender.oldest_wait_s() > settings.spool_after_s:
-            self.begin_spooling(self.cluster.error or f"Kafka has confirmed nothing for {settings.spool_after_s:g} s")
+        if self.mode is Mode.DIRECT and self.intake.sender.oldest_wait_s() > settings.spool_after_s:
+            self.intake.begin_spooling(
+                self.cluster.error or f"Kafka has confirmed nothing for {settings.spool_after_s:g} s"
+            )
             self.cluster.check_now()
         now = time.monotonic()
         if now - self._stood_at > STAND_S:
@@ -629,44 +347,9 @@ class KafkaLog:
             standing = self.spool.standing
             if self.topic.is_end_known and dict(standing.offsets) != self.topic.offsets:
                 self.spool.stand(self.topic.standing())
-            self._drop_moved(now)
-            if self.spool.records > 0 and (self._age_task is None or self._age_task.done()):
-                self._age_task = asyncio.create_task(self._look_at_age())
-        self._judge_limits()
+            self.upkeep.look(now)
+        self.upkeep.judge()
         self.gate.look()
-
-    async def _look_at_age(self) -> None:
-        """Find the time of the oldest record in the spool."""
-        self._oldest_spooled_ms = await self.spool.oldest_ms()
-
-    def _drop_moved(self, now: float) -> None:
-        """Let go of the bodies of what was moved a while ago and is behind the live side."""
-        marks = self._drop_marks
-        is_behind = self.gate.is_shut or any(self.spool.copies_by_partition.values())
-        passed = 0 if is_behind else self.spool.moved_to
-        if passed and (not marks or marks[-1][1] < passed):
-            marks.append((now + KEEP_MOVED_S, passed))
-        while marks and marks[0][0] <= now:
-            self.spool.prune(self.topic.first)
-            self.spool.drop_before(marks.pop(0)[1])
-
-    def _judge_limits(self) -> None:
-        """The spool's bounds: over them nothing is acknowledged until there is room."""
-        settings = self.cluster.settings
-        was, self._spool_limit = self._spool_limit, None
-        if self.spool.records > 0:
-            if self.spool.log.stored_bytes > settings.spool_bytes_max:
-                self._spool_limit = f"the spool of stream {self.name} is full ([kafka] spool_bytes_max)"
-            elif self._oldest_spooled_ms is not None and (
-                time.time() * 1000 - self._oldest_spooled_ms > settings.spool_age_s_max * 1000
-            ):
-                self._spool_limit = f"the spool of stream {self.name} is too old ([kafka] spool_age_s_max)"
-        if was != self._spool_limit:
-            if self._spool_limit is not None:
-                logger.error("%s; nothing is acknowledged that is not stored", self._spool_limit)
-                self.on_change("limit_hit", {"limit": "kafka.spool_bytes_max", "stream": self.name})
-            elif self.mode in (Mode.SPOOLING, Mode.DRAINING):
-                self.release_held()
 
     # Latest values over a restart
 
@@ -720,7 +403,3 @@ class KafkaLog:
 
     async def scan_stream(self, request: StreamScan) -> StreamScanResult:
         return await self.readers.scan(self, request)
-
-
-def _first_number(run: PublishRun) -> int:
-    return run.first_number

@@ -96,7 +96,7 @@ class StreamTopic:
         else:
             text = f"topic {self._log.kafka.topic} cannot be created: {problem}"
             if self._log.mode is Mode.STARTING:
-                self._log.begin_spooling(text)
+                self._log.intake.begin_spooling(text)
             elif self._log.state_text != text:
                 self._log.state_text = text
                 logger.error("%s", text)
@@ -144,7 +144,7 @@ class StreamTopic:
         self._log.set_position()
         self.is_end_known = True
         self._log.spool.stand(Standing(epoch, dict(offsets), contact))
-        self._log.placement.set_partitions(len(state.leaders))
+        self._log.intake.placement.set_partitions(len(state.leaders))
         for partition in self._log.lines.keys() - offsets.keys():
             self._log.tail.leave(self._log.lines.pop(partition))
         for partition in sorted(offsets):
@@ -213,16 +213,16 @@ class StreamTopic:
     def _hidden(self, refusal: str) -> None:
         text = f"Kafka does not show topic {self._log.kafka.topic} ({refusal})"
         if self._log.mode in (Mode.STARTING, Mode.DIRECT):
-            self._log.begin_spooling(text)
+            self._log.intake.begin_spooling(text)
         elif self._log.state_text != text:
             self._log.state_text = text
             logger.error("%s", text)
 
     def _topic_missing(self) -> None:
         if self._log.mode is Mode.STARTING and not self._log.kafka.create:
-            self._log.begin_spooling(f"topic {self._log.kafka.topic} does not exist, and may not be created")
+            self._log.intake.begin_spooling(f"topic {self._log.kafka.topic} does not exist, and may not be created")
         elif self._log.mode is Mode.DIRECT:
-            self._log.begin_spooling(f"topic {self._log.kafka.topic} does not exist any more")
+            self._log.intake.begin_spooling(f"topic {self._log.kafka.topic} does not exist any more")
         if self._log.kafka.create and not self._is_creating:
             self._is_creating = True
             self._task = asyncio.create_task(self._create(), name=f"kafka-create-{self._log.name}")
@@ -243,7 +243,7 @@ class StreamTopic:
         if now - self._measured_at > MEASURE_S and (self._measuring is None or self._measuring.done()):
             self._measured_at = now
             self._measuring = asyncio.create_task(self._measure(state), name=f"kafka-size-{self._log.name}")
-        self._log.sender.set_leaders(state.leaders)
+        self._log.intake.sender.set_leaders(state.leaders)
         self.follow()
         self._log.go_on()
 
