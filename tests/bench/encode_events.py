@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 from bridge.encoding import encode_rows
+from bridge.history.scan import Encoding
 from bridge.records import RecordRun, Topic
 
 ROWS = 1_000
 ROUNDS = 200
+ENCODINGS: tuple[Encoding, ...] = ("json", "csv", "poll")
 
 
 def make_run(kind: str) -> RecordRun:
@@ -45,13 +47,13 @@ def make_run(kind: str) -> RecordRun:
     )
 
 
-def best_rate(kind: str, rows: list[int] | None = None) -> float:
-    """Events a second in the best round."""
+def best_rate(kind: str, rows: list[int] | None = None, encoding: Encoding = "event") -> float:
+    """Rows a second in the best round."""
     run = make_run(kind)
     best = float("inf")
     for _ in range(ROUNDS):
         begin = time.perf_counter()
-        encode_rows("event", "telemetry", "k3", run, rows, "telemetry~k3~0.", "")
+        encode_rows(encoding, "telemetry", "k3", run, rows, "telemetry~k3~0.", "")
         best = min(best, time.perf_counter() - begin)
     return (ROWS if rows is None else len(rows)) / best
 
@@ -59,4 +61,6 @@ def best_rate(kind: str, rows: list[int] | None = None) -> float:
 if __name__ == "__main__":
     for each in ("json", "number", "text", "mixed"):
         print(f"{each:8} {best_rate(each) / 1e6:6.2f} M events/s")
+    for encoding in ENCODINGS:
+        print(f"{encoding:8} {best_rate('json', encoding=encoding) / 1e6:6.2f} M lines/s")
     print(f"{'a tenth':8} {best_rate('json', list(range(0, ROWS, 10))) / 1e6:6.2f} M events/s")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.encoding import CSV_HEAD, encode_payload, encode_rows, encode_snapshot, rfc3339
+from bridge.encoding import CSV_HEAD, decimals, encode_payload, encode_rows, encode_snapshot, rfc3339
 from bridge.records import RecordRun, Topic
 
 KEYS = [
@@ -248,3 +248,8 @@ def test_snapshot_event_has_no_id() -> None:
 def test_times_have_milliseconds_and_a_zone() -> None:
     assert rfc3339(1795374000007) == "2026-11-22T19:00:00.007Z"
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 5), (0, 0), (998, 5), (1_000, 1), (1_998, 1_005), (123_456, 2_100)])
+def test_decimals_are_what_formatting_each_gives(first: int, count: int) -> None:
+    assert decimals(first, count) == [b"%d" % number for number in range(first, first + count)]
