@@ -158,7 +158,8 @@ class LatestValues:
         if not self._settling:
             return False
         window = self._settling[0]
-        if window.settle(self._entries, self._node_run, SLICE_TOPICS):
+        # The more windows wait the more is done at once, for each keeps what was read in memory.
+        if window.settle(self._entries, self._node_run, SLICE_TOPICS * len(self._settling) ** 2):
             return True
         self._settling.popleft()
         self.offsets.update(window.offsets)

@@ -29,12 +29,15 @@ class Window:
     bit while the next one fills.
     """
 
-    __slots__ = ("_newest", "_topics", "bytes", "offsets", "records")
+    __slots__ = ("_counts", "_rows", "_runs", "_settled", "_topics", "bytes", "offsets", "records")
 
     def __init__(self) -> None:
         self._topics: list[Topic] = []
-        self._newest: list[tuple[Topic, PublishRun | RecordRun, int, int]] = []
-        """Once closed: topic, run and row of its newest record, and how many there were; the next one is last."""
+        # Once closed, for each topic: run and row of its newest record, and how many there were.
+        self._runs: list[PublishRun | RecordRun | None] = []
+        self._rows: list[int] = []
+        self._counts: list[int] = []
+        self._settled = 0
         self.offsets: dict[str, Offsets] = {}
         """By stream: one past the last record that it has."""
         self.bytes = 0
@@ -43,7 +46,7 @@ class Window:
 
     def __len__(self) -> int:
         """Topics that it has."""
-        return len(self._topics) + len(self._newest)
+        return len(self._topics)
 
     # hot path: tests/bench/latest.py
     def add(self, runs: Sequence[PublishRun | RecordRun]) -> None:
@@ -74,20 +77,24 @@ class Window:
 
     def close(self) -> None:
         """Take what was found out of the topics, for the next window."""
-        for topic in reversed(self._topics):
-            run = topic.window_run
-            assert run is not None
-            self._newest.append((topic, run, topic.window_row, topic.window_count))
+        for topic in self._topics:
+            self._runs.append(topic.window_run)
+            self._rows.append(topic.window_row)
+            self._counts.append(topic.window_count)
             topic.window_run = None
             topic.window_count = 0
-        self._topics = []
 
     def settle(self, entries: Entries, node_run: str, topics_max: int) -> bool:
         """Put the newest records of some topics of a closed window among `entries`; True while there are more."""
-        newest = self._newest
-        for _ in range(min(topics_max, len(newest))):
-            topic, run, row, count = newest.pop()
-            entry = Entry(topic, cast("StreamLog", topic.stream), run, row, node_run)
-            entry.count = count
+        first = self._settled
+        end = min(len(self._topics), first + topics_max)
+        for index in range(first, end):
+            topic = self._topics[index]
+            run = self._runs[index]
+            assert run is not None
+            entry = Entry(topic, cast("StreamLog", topic.stream), run, self._rows[index], node_run)
+            entry.count = self._counts[index]
             entries.put(entry)
-        return bool(newest)
+            self._runs[index] = None
+        self._settled = end
+        return end < len(self._topics)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from bridge.live.entries import ENTRY_BYTES, Entry
 from bridge.live.latest import SELECT_TOPICS, SLICE_TOPICS, LatestValues
 from bridge.live.snapshots import TopicNodes
@@ -117,6 +119,19 @@ async def test_no_read_buffer_stays_alive() -> None:
         await side.latest.settled()
         assert side.latest.bytes < 2_000
         assert len(side.latest._window) == 0
+
+
+async def test_windows_do_not_pile_up_while_every_turn_brings_many_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps some megabytes of what was read in memory."""
+    monkeypatch.setattr("bridge.live.latest.WINDOW_TOPICS_MAX", 500)
+    monkeypatch.setattr("bridge.live.latest.SLICE_TOPICS", 15)
+    async with Side() as side:
+        most = 0
+        for turn in range(30):
+            side.publish(*[(f"t/{turn}/{number}", b"0") for number in range(501)])
+            most = max(most, len(side.latest._settling))
+            await asyncio.sleep(0)
+        assert most < 10
 
 
 async def test_nodes_count_topics_and_rates() -> None:
