@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge.presence.device import Device
 from bridge.presence.state import Presence
+from bridge.streams.many_rows import insert_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 LOADED_ROWS = 10_000
 """Read from the writer's connection in pieces of so many."""
-_SAVE = "INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SAVE = "INSERT OR REPLACE INTO device"
 
 
 class DeviceStore(Protocol):
@@ -46,7 +47,7 @@ class SaveDevices:
 
     def apply(self, connection: sqlite3.Connection) -> None:
         connection.executemany("DELETE FROM device WHERE client_id = ?", [(each,) for each in self._forgotten])
-        connection.executemany(_SAVE, self._rows)
+        insert_rows(connection, _SAVE, self._rows)
 
     def committed(self) -> None:
         """Nobody waits for it."""

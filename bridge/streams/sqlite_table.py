@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.records import Topic
 from bridge.streams.frames import encode_segment
+from bridge.streams.many_rows import insert_rows, select_in
 from bridge.streams.retention import Row
 from bridge.streams.topic_index import HAS_V3, HAS_V5, RowTopics, encode_chunk, encode_row
 
@@ -66,15 +67,13 @@ class TopicIds:
         unknown = [topic for topic in topics if topic.topic_id == 0 or (self._dropped and self._is_dropped(topic))]
         if not unknown:
             return
-        find = f"SELECT id FROM {self._table} WHERE name = ?"
-        new_by_name: dict[str, int] = {name: topic_id for topic_id, name in self._new}
+        id_by_name: dict[str, int] = {name: topic_id for topic_id, name in self._new}
+        names = [topic.name for topic in unknown if topic.name not in id_by_name]
+        id_by_name.update(select_in(self._connection, f"SELECT name, id FROM {self._table} WHERE name IN", names))
         for topic in unknown:
-            topic_id = new_by_name.get(topic.name, 0)
+            topic_id = id_by_name.get(topic.name, 0)
             if not topic_id:
-                found = self._connection.execute(find, (topic.name,)).fetchone()
-                topic_id = found[0] if found is not None else 0
-            if not topic_id:
-                topic_id = new_by_name[topic.name] = self.next_id
+                topic_id = id_by_name[topic.name] = self.next_id
                 self.next_id += 1
                 self._new.append((topic_id, topic.name))
             topic.topic_id = topic_id
@@ -86,7 +85,7 @@ class TopicIds:
 
     def insert_new(self) -> None:
         """Within the transaction of the records that brought the names."""
-        self._connection.executemany(f"INSERT INTO {self._table}(id, name) VALUES (?, ?)", self._new)
+        insert_rows(self._connection, f"INSERT INTO {self._table}(id, name)", self._new)
 
     def committed(self) -> None:
         self._committed_next_id = self.next_id
