@@ -196,7 +196,10 @@ class Node:
         loop = asyncio.get_running_loop()
         presence_log = self.stream_for(PRESENCE_PREFIX)
         self.presences.connect(
-            self.broker, loop.call_soon, lambda: presence_log.pending_bytes if presence_log is not None else 0
+            self.broker,
+            loop.call_soon,
+            loop.call_later,
+            lambda: presence_log.pending_bytes if presence_log is not None else 0,
         )
         self.presences.load(lambda client_id: self.broker.session(client_id) is not None)
         await self.broker.start()

@@ -29,6 +29,9 @@ log = logging.getLogger("headrace.presence")
 
 BATCHES_WAITING = 64
 """A batch grows by this part of what waits, so that what waits cannot grow without end however many connect."""
+GATHER_MS = 10
+"""While more keeps happening a batch is told so long after the last one: one run, one commit and one frame to each
+reader then stand for many changes. The first change after a pause is told at once."""
 ROWS_AT_ONCE = 1_000
 TOPIC_BYTES_MAX = 65_535
 ALL_CLIENTS = ("#", "+", "+/#")
@@ -89,10 +92,13 @@ class Presences:
         self._on_refused = on_refused
         self._publisher: OwnPublisher
         self._call_soon: Callable[[Callable[[], None]], object]
+        self._call_later: Callable[[float, Callable[[], None]], object]
         self._pending_bytes: Callable[[], int] = lambda: 0
         self._has_session: Callable[[str], bool] = lambda _: False
         self._waiting: deque[Change | ConnectionChange] = deque()
         self._is_scheduled = False
+        self._told_ms = 0
+        """When a batch was told last."""
         self._gone: dict[str, int] = {}
         """When each of those that are gone is forgotten, epoch milliseconds; the first is forgotten first."""
         self._dirty: dict[str, Device | None] = {}
@@ -105,11 +111,14 @@ class Presences:
         self,
         publisher: OwnPublisher,
         call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
         pending_bytes: Callable[[], int],
     ) -> None:
-        """Set who publishes, how to be called in a later round of the loop, and what waits for the log."""
+        """Set who publishes, how to be called in a later round of the loop and after some seconds, and what waits for
+        the log."""
         self._publisher = publisher
         self._call_soon = call_soon
+        self._call_later = call_later
         self._pending_bytes = pending_bytes
 
     def load(self, has_session: Callable[[str], bool]) -> None:
@@ -141,10 +150,22 @@ class Presences:
     # broker.presence.PresenceWatch
 
     def changed(self, changes: Sequence[ConnectionChange]) -> None:
-        """What happened in this turn. A batch of it is told at once, the rest in later rounds of the loop."""
+        """What happened in this turn. It is told at once, or with what happens in the next few milliseconds when
+        something was told just now; of very much a batch, the rest in later rounds of the loop."""
         self._waiting.extend(changes)
-        if not self._is_scheduled:
+        if self._is_scheduled:
+            return
+        passed_ms = self._clock() - self._told_ms
+        if 0 <= passed_ms < GATHER_MS:  # less: the clock was set back
+            self._is_scheduled = True
+            self._call_later((GATHER_MS - passed_ms) / 1000, self.flush)
+        else:
             self.flush()
+
+    def catch_up(self) -> None:
+        """For who asks for states: a batch of what waits is told now."""
+        if self._waiting:
+            self._take(self._limits.batch_changes_max)
 
     def retained(self, topic_filter: str) -> Iterator[tuple[str, bytes, int]]:
         """The newest presence of every client that the filter takes."""
@@ -166,6 +187,7 @@ class Presences:
         """Tell a batch of what waits."""
         self._is_scheduled = False
         self._take(self._limits.batch_changes_max + len(self._waiting) // BATCHES_WAITING)
+        self._told_ms = self._clock()
         if self._waiting:
             self._is_scheduled = True
             self._call_soon(self.flush)

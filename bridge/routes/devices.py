@@ -63,8 +63,9 @@ async def devices(
         single_value(request, name)
     count = parse_number("limit", limit, 1, LIMIT_MAX) if limit is not None else LIMIT
     wanted_state = parse_choice("state", state, STATES) if state is not None else None
-    page = await _page(node, (q or "").lower(), wanted_state, after or "", count + 1)
     presences = node.presences
+    presences.catch_up()
+    page = await _page(node, (q or "").lower(), wanted_state, after or "", count + 1)
     now_ms = _now_ms()
     found = (presences.device_by_client_id.get(client_id) for client_id in page[:count])
     answer = {
@@ -193,6 +194,7 @@ async def timeline(
 async def close_connection(request: Request, client_id: str) -> Response:
     """MQTT 5 clients are told 0x98. Its session stays as after any other end of the connection; it may come back."""
     node: Node = request.app.state.node
+    node.presences.catch_up()
     if client_id not in node.presences.device_by_client_id or not _names(request, "connection"):
         raise NotFound(f"There is no device {client_id!r}.")
     if not node.broker.close_by_admin(client_id):
@@ -205,6 +207,7 @@ async def close_connection(request: Request, client_id: str) -> Response:
 async def forget_session(request: Request, client_id: str) -> Response:
     """Its connection is closed, its subscriptions and what is queued for it are gone; a delayed will is published."""
     node: Node = request.app.state.node
+    node.presences.catch_up()
     session = node.broker.session(client_id)
     is_known = session is not None or client_id in node.presences.device_by_client_id
     if not is_known or not _names(request, "session"):
@@ -226,6 +229,7 @@ def _names(request: Request, word: str) -> bool:
 async def device(request: Request, client_id: str) -> Response:
     """With all of its subscriptions. 404 once it is forgotten: 24 h after its session has ended."""
     node: Node = request.app.state.node
+    node.presences.catch_up()
     found = node.presences.device_by_client_id.get(client_id)
     if found is None:
         raise NotFound(f"There is no device {client_id!r}.")

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from bridge.presence.store import SqliteDevices
-from bridge.presence.watch import PresenceLimits, Presences
+from bridge.presence.watch import GATHER_MS, PresenceLimits, Presences
 from bridge.streams.sqlite_store import SqliteStore
 from broker.codec.packets import Disconnect, Publish
 from broker.codec.properties import Properties
@@ -23,11 +23,20 @@ class Parts:
     def __init__(self, store: SqliteDevices | None = None, **limits: int) -> None:
         self.now_ms = NOW_MS
         self.soon: list[Callable[[], None]] = []
+        self.gathers = False
+        """Changes soon after others wait too; else no time passes for them."""
         self.sink = HoldingSink()
         self.pending_bytes = 0
         self.presences = Presences(PresenceLimits(**limits), lambda: self.now_ms, store)
         self.engine: Engine = make_engine(self.sink, watch=self.presences)
-        self.presences.connect(self.engine, self.soon.append, lambda: self.pending_bytes)
+        self.presences.connect(self.engine, self.soon.append, self._later, lambda: self.pending_bytes)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        assert 0 < seconds <= GATHER_MS / 1000
+        if self.gathers:
+            self.soon.append(call)
+        else:
+            call()
 
     def client(self, client_id: str, level: int = 5, **more: object) -> EngineClient:
         client = EngineClient(self.engine, level)
@@ -138,6 +147,53 @@ def test_ten_thousand_at_once_are_told_in_batches_between_which_messages_go() ->
     assert sum(len(run) for run in runs) == 10_000
     assert max(len(run) for run in runs) < 500
     assert parts.presences.online == 10_002
+
+
+def test_what_happens_soon_after_is_told_together() -> None:
+    parts = Parts()
+    parts.gathers = True
+    watcher = parts.client("w")
+    watcher.subscribe("$presence/#", 1)
+    parts.now_ms += GATHER_MS
+    parts.client("a")
+    assert told(watcher) == [("a", 1, True, "connected")]  # after a pause: at once
+    parts.sink.runs.clear()
+    parts.client("b").lose()
+    parts.client("c")
+    parts.client("b")
+    assert (told(watcher), parts.presences.waiting) == ([], 4)
+    assert parts.rounds() == 1
+    assert told(watcher) == [
+        ("b", 1, True, "connected"),
+        ("b", 2, False, "connection_lost"),
+        ("c", 1, True, "connected"),
+        ("b", 3, True, "connected"),
+    ]
+    assert [len(run) for run in parts.sink.runs] == [4]
+    parts.now_ms += GATHER_MS
+    parts.client("d")
+    assert told(watcher) == [("d", 1, True, "connected")]
+
+
+def test_who_asks_for_states_does_not_wait_for_what_is_gathered() -> None:
+    parts = Parts()
+    parts.gathers = True
+    parts.client("a")
+    parts.client("b")
+    assert "b" not in parts.presences.device_by_client_id
+    parts.presences.catch_up()
+    assert parts.presences.device_by_client_id["b"].presence.online
+    parts.rounds()
+    assert parts.presences.changes == 2
+
+
+def test_a_clock_that_is_set_back_holds_no_change() -> None:
+    parts = Parts()
+    parts.gathers = True
+    parts.client("a")
+    parts.now_ms -= 3_600_000
+    parts.client("b")
+    assert parts.presences.changes == 2
 
 
 def test_a_stop_tells_everyone_offline_before_it_ends() -> None:
