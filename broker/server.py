@@ -18,7 +18,7 @@ from broker.codec.packets import Publish
 from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.inlet import Inlet
-from broker.listeners.tcp import TcpConnection
+from broker.listeners.tcp import TcpConnection, set_options
 from broker.loop_delay import LoopDelay
 from broker.turn import Turn
 
@@ -134,7 +134,12 @@ class Broker:
         try:
             if self.config.tcp_bind is not None:
                 host, port = self.config.tcp_bind
-                server = await loop.create_server(lambda: TcpConnection(self.turn), host, port, backlog=LISTEN_BACKLOG)
+                server = await loop.create_server(
+                    lambda: TcpConnection(self.turn), host, port, backlog=LISTEN_BACKLOG, start_serving=False
+                )
+                for listening_socket in server.sockets:
+                    set_options(listening_socket)
+                await server.start_serving()
                 self._opened("mqtt", server)
             if self.config.websocket_bind is not None:
                 # Only who listens on WebSocket needs its library.

@@ -31,7 +31,7 @@ class TcpConnection(asyncio.Protocol):
         self._connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Set the socket's options and open the MQTT side."""
+        """Open the MQTT side. The socket has its options from the one that is listened on."""
         transport = cast("asyncio.Transport", transport)
         engine = self._turn.engine
         if len(engine.connections) >= engine.config.connections_max + REFUSALS_MAX:
@@ -39,11 +39,6 @@ class TcpConnection(asyncio.Protocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
-        raw_socket = transport.get_extra_info("socket")
-        if raw_socket is not None:
-            # Each turn writes once, so waiting for an ACK to join writes (Nagle) would only delay.
-            raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            watch_peer(raw_socket)
         self._connection = self._turn.engine.open(
             cast("Transport", transport), peer_text(transport.get_extra_info("peername")), "tcp"
         )
@@ -72,6 +67,15 @@ class TcpConnection(asyncio.Protocol):
             self._connection.lost()
             self._connection = None
             self._turn.schedule()
+
+
+def set_options(raw_socket: socket.socket) -> None:
+    """The options of a socket that listens, which those that it accepts have from it.
+
+    Each turn writes once, so waiting for an ACK to join writes (Nagle) would only delay.
+    """
+    raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    watch_peer(raw_socket)
 
 
 def watch_peer(raw_socket: socket.socket) -> None:
