@@ -6,12 +6,15 @@ client is here or gone is made from these events, wherever the records come from
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from bridge.encoding import rfc3339
 from broker.presence import CONNECTED, DISCONNECTED, PRESENCE_PREFIX, SESSION_ENDED
+
+if TYPE_CHECKING:
+    from broker.presence import ConnectionChange
 
 RESTARTED = 16
 """Beside the broker's kinds: the server has started again, and knows the client from before."""
@@ -47,6 +50,8 @@ _NOT_IN_A_TOPIC = {
     for code in (*b"%/+#", *range(0x20), *range(0x7F, 0xA0))
 }
 
+_CHARACTERS_NOT_IN_A_TOPIC = frozenset(map(chr, _NOT_IN_A_TOPIC))
+
 
 class Presence(NamedTuple):
     """Of one client, as its latest change left it."""
@@ -66,7 +71,7 @@ class Presence(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record of something that happened to a client."""
+    """A record of something that happened to a client; the broker's `ConnectionChange` is one too."""
 
     kind: int
     """CONNECTED, DISCONNECTED, SESSION_ENDED or RESTARTED."""
@@ -78,7 +83,7 @@ class Change(NamedTuple):
     """DISCONNECTED and RESTARTED: there is a session still."""
 
 
-def apply(state: Presence | None, change: Change) -> tuple[Presence | None, tuple[Presence, ...]]:
+def apply(state: Presence | None, change: Change | ConnectionChange) -> tuple[Presence | None, tuple[Presence, ...]]:
     """The state after a change, and the events to tell: none when the change is void.
 
     Void are an end of a connection that does not have the client any more, an end of a session whose client is here,
@@ -102,7 +107,7 @@ def apply(state: Presence | None, change: Change) -> tuple[Presence | None, tupl
 
 
 def _changed(
-    state: Presence | None, change: Change, online: bool, session: bool, reason: str
+    state: Presence | None, change: Change | ConnectionChange, online: bool, session: bool, reason: str
 ) -> tuple[Presence, tuple[Presence, ...]]:
     seq, time_ms = 1, change.time_ms
     if state is not None:
@@ -124,7 +129,9 @@ def _changed(
 
 def presence_topic(client_id: str) -> str:
     """`$presence/{client_id}`, with `% / + #` and control characters percent-encoded as UTF-8."""
-    return PRESENCE_PREFIX + client_id.translate(_NOT_IN_A_TOPIC)
+    if not _CHARACTERS_NOT_IN_A_TOPIC.isdisjoint(client_id):
+        client_id = client_id.translate(_NOT_IN_A_TOPIC)
+    return PRESENCE_PREFIX + client_id
 
 
 def presence_json(presence: Presence) -> bytes:

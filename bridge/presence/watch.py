@@ -29,7 +29,7 @@ log = logging.getLogger("headrace.presence")
 
 BATCHES_WAITING = 64
 """A batch grows by this part of what waits, so that what waits cannot grow without end however many connect."""
-GATHER_MS = 10
+GATHER_MS = 20
 """While more keeps happening a batch is told so long after the last one: one run, one commit and one frame to each
 reader then stand for many changes. The first change after a pause is told at once."""
 ROWS_AT_ONCE = 1_000
@@ -222,9 +222,6 @@ class Presences:
                 self._on_refused(change)
                 return None
             connection = change.connection
-            change = Change(
-                change.kind, change.client_id, change.claim, change.time_ms, change.reason, change.has_session
-            )
         else:
             change = change._replace(has_session=change.has_session and self._has_session(change.client_id))
         client_id = change.client_id

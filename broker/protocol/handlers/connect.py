@@ -28,6 +28,10 @@ QUOTA_EXCEEDED = 0x97
 NOT_AUTHORIZED = 0x87
 EXPIRY_NEVER = 0xFFFF_FFFF
 KEEP_ALIVE_S_MAX = 65_535
+NO_PROPERTIES = Properties()
+"""Of a CONNECT without any, to read; and of the answer to 3.1 and 3.1.1, which has none."""
+ACCEPTED = encode_connack(Connack(False, 0), constants.LEVEL_3_1_1)
+"""The answer to most CONNECTs of 3.1 and 3.1.1."""
 RESERVED_CLIENT_IDS = ("$ingest/", "$egress/")
 """How records and presence name what this server itself takes from other brokers and sends there: no device may be
 taken for that."""
@@ -41,17 +45,18 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     connection.is_bridge = packet.is_bridge
     connection.username = packet.username
     connection.client_id = packet.client_id
-    properties = packet.properties if packet.properties is not None else Properties()
+    properties = packet.properties if packet.properties is not None else NO_PROPERTIES
     connection.wants_reasons = properties.request_problem_information == 1
     refusal = _refusal(connection, packet)
     if refusal is not None:
         refuse_connect(connection, *refusal, properties.maximum_packet_size or 0)
         return
-    answer = Properties()
+    answer = Properties() if connection.is_v5 else NO_PROPERTIES
     client_id = packet.client_id
     if not client_id:
         client_id = f"auto-{secrets.token_hex(8)}"
-        answer.assigned_client_identifier = client_id  # [MQTT-3.2.2-16]
+        if connection.is_v5:
+            answer.assigned_client_identifier = client_id  # [MQTT-3.2.2-16]
     connection.client_id = client_id
     hook = engine.hooks.on_connect
     if hook is not None and (reason_code := connect_refusal(hook(connection, packet))):
@@ -74,8 +79,11 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
         answer.topic_alias_maximum = engine.config.topic_alias_maximum
     # 3.1 has no session present flag: the byte is reserved there.
     session_present = is_present and connection.protocol_level != constants.LEVEL_3_1
-    connack = Connack(session_present, 0, answer if connection.is_v5 else None)
-    encoded = encode_connack(connack, connection.protocol_level)
+    if connection.is_v5 or session_present:
+        connack = Connack(session_present, 0, answer if connection.is_v5 else None)
+        encoded = encode_connack(connack, connection.protocol_level)
+    else:
+        encoded = ACCEPTED
     if session.packet_bytes_max and len(encoded) > session.packet_bytes_max:  # [MQTT-3.1.2-24]
         connection.close(CloseReason.REFUSED)
         return
