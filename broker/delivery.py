@@ -46,6 +46,8 @@ class Delivery:
     def _encode_qos0(self, is_v5: bool) -> bytes:
         run = self.run
         if run.is_v5 == is_v5 and run.is_plain and not self.is_reliable:
+            if run.retain:
+                return without_retain(run, self.row, self.end_row)
             return run.data[run.frame_start(self.row) : run.ends[self.end_row - 1]]
         frames: list[bytes] = []
         for row in range(self.row, self.end_row):
@@ -72,14 +74,18 @@ class Delivery:
         parts = [b""] * (2 * (self.end_row - self.row) + 1)
         if run.is_plain and run.is_v5 == is_v5 and (run.qos == 2) is (qos == 2):
             # From one packet id to the next is one slice of the read: a payload and the next frame's head.
-            after_id = 1 if is_v5 else 0  # the empty property length stands between packet id and payload
+            before = 1 if is_v5 else 0  # the empty property length stands between packet id and payload
+            first, end = run.frame_start(self.row), run.ends[self.end_row - 1]
+            if run.retain:
+                data = without_retain(run, self.row, self.end_row)
+                before, first, end = before + first, 0, end - first
             starts = run.payload_starts[self.row : self.end_row]
-            if after_id:
-                starts = [start - after_id for start in starts]
-            parts[0] = data[run.frame_start(self.row) : starts[0] - 2]
+            if before:
+                starts = [start - before for start in starts]
+            parts[0] = data[first : starts[0] - 2]
             # Compiled code walks two lists at once without making a tuple for each step, as pairwise does.
             parts[2:-1:2] = [data[start : after - 2] for start, after in zip(starts, starts[1:])]  # noqa: B905, RUF007
-            parts[-1] = data[starts[-1] : run.ends[self.end_row - 1]]
+            parts[-1] = data[starts[-1] : end]
             return parts
         previous_back = b""
         index = 0
@@ -90,6 +96,16 @@ class Delivery:
             index += 2
         parts[index] = previous_back
         return parts
+
+
+def without_retain(run: PublishRun, row: int, end_row: int) -> bytes:
+    """Rows of a run as they were published, but without RETAIN. [MQTT-3.3.1-12]"""
+    start = run.frame_start(row)
+    frames = bytearray(run.data[start : run.ends[end_row - 1]])
+    frames[0] &= 0xFE
+    for end in run.ends[row : end_row - 1]:
+        frames[end - start] &= 0xFE
+    return bytes(frames)
 
 
 def split_frame(

@@ -398,9 +398,9 @@ class Engine:
             self._deliver(run)
 
     def _deliver(self, run: PublishRun) -> int:
-        if run.retain and not self.retained.put(run):
-            self.metrics.dropped_messages["retained_full"] += 1
-            self._retained_full()
+        if run.retain and (left_out := self.retained.put(run)):
+            self.metrics.dropped_messages["retained_full"] += left_out
+            self.retained_full()
         if self.owed is None:
             delivered_to = self.router.route(run)
         else:
@@ -416,10 +416,11 @@ class Engine:
         """There is room for the message among the retained."""
         if not packet.payload or self.retained.has_room(packet.topic_name, len(packet.payload)):
             return True
-        self._retained_full()
+        self.retained_full()
         return False
 
-    def _retained_full(self) -> None:
+    def retained_full(self) -> None:
+        """Count that there was no room for a retained message."""
         is_by_count = len(self.retained) >= self.config.retained_messages_max
         self.metrics.limits.hit("retained_messages_max" if is_by_count else "retained_bytes_max")
 

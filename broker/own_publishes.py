@@ -50,7 +50,6 @@ def own_runs(
             received_at_ms=now_ms,
             qos=1,
             retain=retain,
-            is_plain=not retain,
         )
         runs.append(run)
 

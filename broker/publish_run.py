@@ -94,7 +94,7 @@ class PublishRun:
         self.retain = retain
         """True: every row has RETAIN set; False: none has."""
         self.is_plain = is_plain
-        """True: no row has properties or RETAIN."""
+        """True: no row has properties."""
         self.keeps_packet_ids = False
         """QoS 2 of a kept session: the packet ids commit in one transaction with the records."""
         self.expires_at_ms = 0
@@ -145,6 +145,7 @@ def plain_run(
     received_at_ms: int,
     origin: Origin,
     qos: int = 1,
+    retain: bool = False,
 ) -> PublishRun:
     """The rows that `decode_publishes` has found from `start` on; `qos` is what the reliable ones have."""
     packet_ids = columns.packet_ids
@@ -162,6 +163,7 @@ def plain_run(
         origin=origin,
         reliable=reliable,
         qos=qos if reliable else 0,
+        retain=retain,
     )
 
 

@@ -31,7 +31,7 @@ STALE_EXPIRIES = 1_000
 class RetainedMessage:
     """One retained message; `frame` is its canonical record."""
 
-    __slots__ = ("client_id", "expires_at_ms", "frame", "is_v5", "received_at_ms", "topic_name")
+    __slots__ = ("client_id", "expires_at_ms", "frame", "is_v5", "received_at_ms", "size", "topic_name")
 
     def __init__(
         self, topic_name: str, frame: bytes, is_v5: bool, client_id: str, received_at_ms: int, expires_at_ms: int
@@ -43,17 +43,14 @@ class RetainedMessage:
         self.received_at_ms = received_at_ms
         self.expires_at_ms = expires_at_ms
         """Epoch milliseconds; 0: never."""
+        self.size = len(frame) + len(topic_name) + OVERHEAD_BYTES
+        """Bytes that count against `retained_bytes_max`."""
 
     @classmethod
     def of(cls, run: PublishRun) -> Self:
         """The first row of a run."""
         frame = run.data[run.start : run.ends[0]]
         return cls(run.routes[0].topic_name, frame, run.is_v5, run.client_id, run.received_at_ms, run.expires_at_ms)
-
-    @property
-    def size(self) -> int:
-        """Bytes that count against `retained_bytes_max`."""
-        return len(self.frame) + len(self.topic_name) + OVERHEAD_BYTES
 
     def publish(self) -> Publish:
         """The message as a packet."""
@@ -64,11 +61,23 @@ class RetainedMessage:
         return packet
 
 
-def message_of(run: PublishRun) -> RetainedMessage | None:
-    """What a run of one row with RETAIN leaves for its topic: None when it clears it. [MQTT-3.3.1-6]"""
-    if run.payload_starts[0] == run.ends[0]:
-        return None
-    return RetainedMessage.of(run)
+# hot path: tests/bench/receive.py
+def messages_of(run: PublishRun) -> dict[str, RetainedMessage | None]:
+    """What a run with RETAIN leaves for each of its topics, the last row's; None: it is cleared. [MQTT-3.3.1-6]"""
+    data, is_v5, client_id = run.data, run.is_v5, run.client_id
+    received_at_ms, expires_at_ms = run.received_at_ms, run.expires_at_ms
+    messages: dict[str, RetainedMessage | None] = {}
+    start = run.start
+    for route, payload_start, end in zip(run.routes, run.payload_starts, run.ends, strict=True):
+        topic_name = route.topic_name
+        if payload_start == end:
+            messages[topic_name] = None
+        else:
+            messages[topic_name] = RetainedMessage(
+                topic_name, data[start:end], is_v5, client_id, received_at_ms, expires_at_ms
+            )
+        start = end
+    return messages
 
 
 class Retained:
@@ -103,6 +112,17 @@ class Retained:
         """Whether a message of `size` bytes could be kept now."""
         return self._messages.has_room(topic_name, size)
 
+    def has_room_for(self, run: PublishRun) -> bool:
+        """Whether there is room for the message of every row. Of several rows it may say so a little too late."""
+        rows = len(run)
+        if rows > 1:
+            topic_names = [route.topic_name for route in run.routes]
+            # A topic's name is counted twice, in its frame and by itself.
+            size = 2 * (run.ends[-1] - run.start) + rows * OVERHEAD_BYTES
+            return self._messages.have_room(topic_names, size)
+        (message,) = messages_of(run).values()
+        return message is None or self._messages.has_room(message.topic_name, message.size)
+
     def match(self, topic_filter: str, now_ms: int) -> list[RetainedMessage]:
         """The messages of every topic that the filter takes. Only the branches that can match are walked."""
         found = self._messages.match(topic_filter)
@@ -111,57 +131,73 @@ class Retained:
         return found
 
     def storing(self, run: PublishRun) -> None:
-        """A QoS 2 publish has been taken: its message commits with its record, and is shown after that."""
-        self._storing[run.routes[0].topic_name] = run
-        self._tell(run.routes[0].topic_name, message_of(run))
+        """QoS 2 publishes have been taken: their messages commit with their records, and are shown after that."""
+        messages = messages_of(run)
+        self._storing.update(dict.fromkeys(messages, run))
+        self._tell(messages)
 
-    def put(self, run: PublishRun) -> bool:
-        """A publish with RETAIN is routed; False when there is no room for its message."""
-        topic_name = run.routes[0].topic_name
+    # hot path: tests/bench/receive.py
+    def put(self, run: PublishRun) -> int:
+        """Publishes with RETAIN are routed; returns for how many of their messages there is no room."""
+        messages = messages_of(run)
+        storing = self._storing
         if run.qos == 2:
-            latest = self._storing.get(topic_name)
-            if latest is None:  # a publish that came later, with a lower QoS, has been routed before this one
-                return True
-        message = message_of(run)
-        if message is None:
-            self._messages.remove(topic_name)
-        elif not self._messages.put(topic_name, message, message.size):
-            self.refused(run)
-            return False
-        else:
-            self._note_expiry(message)
-        if run.qos < 2:
-            self._storing.pop(topic_name, None)
-            self._tell(topic_name, message)
-        elif latest is run:
-            del self._storing[topic_name]
-        return True
+            # Not those after which a publish of a lower QoS has come, which has been routed before them.
+            messages = {name: message for name, message in messages.items() if name in storing}
+        no_room = self._messages.put(messages)
+        if no_room:
+            for topic_name in no_room:
+                del messages[topic_name]
+            self._take_back(run, no_room)
+        if run.expires_at_ms:
+            for message in messages.values():
+                if message is not None:
+                    self._note_expiry(message)
+        if run.qos == 2:
+            for topic_name in messages:
+                if storing[topic_name] is run:
+                    del storing[topic_name]
+        elif messages:
+            if storing:
+                for topic_name in messages:
+                    storing.pop(topic_name, None)
+            self._tell(messages)
+        return len(no_room)
 
     def refused(self, run: PublishRun) -> None:
-        """A publish that the store may have been told of is not kept after all: the store gets what is."""
-        topic_name = run.routes[0].topic_name
-        if self._storing.get(topic_name) is run:
-            del self._storing[topic_name]
-            self._tell(topic_name, self._messages.get(topic_name))
+        """QoS 2 publishes that the store was told of are not kept after all: the store gets what is."""
+        self._take_back(run, [route.topic_name for route in run.routes])
+
+    def _take_back(self, run: PublishRun, topic_names: Iterable[str]) -> None:
+        kept: dict[str, RetainedMessage | None] = {}
+        for topic_name in topic_names:
+            if self._storing.get(topic_name) is run:
+                del self._storing[topic_name]
+                kept[topic_name] = self._messages.get(topic_name)
+        if kept:
+            self._tell(kept)
 
     def expire(self, now_ms: int) -> None:
         """Forget the messages whose time is over."""
         expiries = self._expiries
+        forgotten: dict[str, RetainedMessage | None] = {}
         while expiries and expiries[0][0] <= now_ms:
             expires_at_ms, topic_name = heappop(expiries)
             message = self._messages.get(topic_name)
             if message is not None and message.expires_at_ms == expires_at_ms:
-                self._messages.remove(topic_name)
+                self._messages.put({topic_name: None})
                 self.expired += 1
                 if topic_name not in self._storing:
-                    self._tell(topic_name, None)
+                    forgotten[topic_name] = None
+        if forgotten:
+            self._tell(forgotten)
 
     def restore(self, rows: Iterable[RetainedRow]) -> int:
         """Take what the store has; returns how many there was no room for."""
         left_out = 0
         for row in rows:
             message = RetainedMessage(*row)
-            if self._messages.fill(message.topic_name, message, message.size):
+            if self._messages.fill(message.topic_name, message):
                 if message.expires_at_ms:
                     self._expiries.append((message.expires_at_ms, message.topic_name))
             else:
@@ -170,8 +206,6 @@ class Retained:
         return left_out
 
     def _note_expiry(self, message: RetainedMessage) -> None:
-        if not message.expires_at_ms:
-            return
         heappush(self._expiries, (message.expires_at_ms, message.topic_name))
         if len(self._expiries) > 2 * len(self._messages) + STALE_EXPIRIES:
             self._expiries = [entry for entry in self._expiries if self._is_current(*entry)]
@@ -181,6 +215,6 @@ class Retained:
         message = self._messages.get(topic_name)
         return message is not None and message.expires_at_ms == expires_at_ms
 
-    def _tell(self, topic_name: str, message: RetainedMessage | None) -> None:
+    def _tell(self, messages: dict[str, RetainedMessage | None]) -> None:
         if self._put_down is not None:
-            self._put_down(RetainedChange(topic_name, message))
+            self._put_down(RetainedChange(messages))

@@ -231,7 +231,7 @@ class Router:
             return 0
         routes = run.routes
         packet_ids = run.packet_ids
-        is_plain = run.is_plain
+        is_plain = run.is_plain and not run.retain
         end = len(routes)
         row = 0
         targets: Targets | None = None

@@ -208,13 +208,12 @@ class SubscriptionEnd:
 
 
 class RetainedChange:
-    """A topic has another retained message; None: it has none any more."""
+    """Topics have other retained messages; None: one has none any more."""
 
-    __slots__ = ("message", "topic_name")
+    __slots__ = ("message_by_topic",)
 
-    def __init__(self, topic_name: str, message: RetainedMessage | None) -> None:
-        self.topic_name = topic_name
-        self.message = message
+    def __init__(self, message_by_topic: dict[str, RetainedMessage | None]) -> None:
+        self.message_by_topic = message_by_topic
 
 
 class Durable:

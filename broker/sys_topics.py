@@ -91,7 +91,7 @@ class SysTopics:
         run = make_run(packet, route, False, "", engine.now_ms, None)
         run.stream = None
         message = RetainedMessage.of(run)
-        self.retained.put(topic_name, message, message.size)
+        self.retained.put({topic_name: message})
         engine.router.route(run)
 
     def _values(self) -> Iterator[tuple[str, str]]:

@@ -270,7 +270,7 @@ class SqliteWriter:
         self._connection.execute("BEGIN IMMEDIATE")
         for table in runs_by_table:
             table.write()
-        for item in extras:
+        for item in _joined(extras):
             item.apply(self._connection)
         self._connection.execute("COMMIT")
 
@@ -326,6 +326,17 @@ class SqliteWriter:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
             logger.debug("the event loop has closed; a commit is not told")
+
+
+def _joined(items: list[WriteItem]) -> list[WriteItem]:
+    """Retained messages of many turns as one item: a topic's newest is written alone."""
+    retained = [item for item in items if type(item) is RetainedItem]
+    if len(retained) < 2:
+        return items
+    joined = RetainedItem()
+    for item in retained:
+        joined.absorb(item)
+    return [joined, *[item for item in items if type(item) is not RetainedItem]]
 
 
 def committed(group: Sequence[WriteItem]) -> None:

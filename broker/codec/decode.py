@@ -15,8 +15,8 @@ from broker.codec.packets import Connect, Packet
 
 __all__ = ["Decoder", "PublishColumns", "decode_packet", "decode_publishes", "next_frame"]
 
-_QOS_0 = 0x30
 _QOS_1 = 0x32
+_QOS_2 = 0x34
 _NO_BYTE = -1
 _PUBLISH_BYTES_MIN = 4
 _SHORT_FRAME_BYTES_MAX = 129
@@ -62,10 +62,11 @@ def decode_publishes(
 ) -> int:
     """Append a row for each plain PUBLISH from `position` on; returns the position after the last one.
 
-    Plain is QoS 0 or 1 (with a `reliable_byte` of 0x34: QoS 2 alone), whole, without RETAIN, DUP and properties. What
-    is anything else, breaks a rule, is larger than `frame_bytes_max`, has no route or one of another stream than the
-    rows before it, is left where it is: the caller takes it by `next_frame`, which also says what is wrong with it. A
-    `frame_bytes_max` below 129 leaves everything, so that only frames with a longer header need be measured.
+    Plain is QoS 0 or 1 (with a `reliable_byte` of 0x34: QoS 2 alone), whole, without RETAIN, DUP and properties; with
+    0x33 and 0x35 each has RETAIN. What is anything else, breaks a rule, is larger than `frame_bytes_max`, has no route
+    or one of another stream than the rows before it, is left where it is: the caller takes it by `next_frame`, which
+    also says what is wrong with it. A `frame_bytes_max` below 129 leaves everything, so that only frames with a longer
+    header need be measured.
 
     `routes` is keyed by the topic's UTF-8 bytes. `open_route` is asked for those it does not hold; it validates the
     topic (an `MqttError` counts as no route) and may cache what it returns.
@@ -78,7 +79,7 @@ def decode_publishes(
     ends = columns.ends
     packet_ids = columns.packet_ids
     stream: object = route_column[0].stream if route_column else None
-    unreliable_byte = _QOS_0 if reliable_byte == _QOS_1 else _NO_BYTE
+    unreliable_byte = reliable_byte - 2 if reliable_byte < _QOS_2 else _NO_BYTE
     try:
         # Asked first, for an exception at the end of each read costs as much as five rows.
         while position + _PUBLISH_BYTES_MIN <= size:

@@ -36,7 +36,7 @@ from broker.protocol import state as states
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements, receive_pubrels
 from broker.protocol.handlers.exactly_once import receive_exactly_once
-from broker.protocol.handlers.publish import take_judged
+from broker.protocol.handlers.judge import take_judged, take_retained
 from broker.publish_run import PublishRun, plain_run
 from broker.store import Durable
 
@@ -56,6 +56,8 @@ PacketT = TypeVar("PacketT", Connack, Disconnect, Puback, Pubrec)
 
 REASON_CHARACTERS_MAX = 200
 """Of a reason string; what a peer sent may be part of it."""
+QOS_1 = 0x32
+"""First byte of a PUBLISH of QoS 1 without RETAIN and DUP."""
 PAUSED_BY_LOG = 1
 """A log cannot follow."""
 PAUSED_BY_RATE = 2
@@ -204,12 +206,12 @@ class Connection:
         while position < size:
             if self.state == states.CONNECTED:
                 first_byte = data[position]
-                if first_byte == 0x30 or first_byte == 0x32:
+                if 0x30 <= first_byte <= 0x33:
                     reached = self._receive_publishes(data, position, now_ms)
                     if reached > position:
                         position = reached
                         continue
-                elif first_byte == 0x34:
+                elif first_byte == 0x34 or first_byte == 0x35:
                     reached = receive_exactly_once(self, data, position, now_ms)
                     if reached > position:
                         position = reached
@@ -252,10 +254,14 @@ class Connection:
 
     # hot path: tests/bench/receive.py
     def _receive_publishes(self, data: bytes, position: int, now_ms: int) -> int:
-        """Take the plain publishes that stand at `position`, as one run; returns the position after them."""
+        """Take the plain publishes that stand at `position`, as one run; returns the position after them.
+
+        With RETAIN or without: the first one says which.
+        """
         engine = self.engine
         router = engine.router
         columns = PublishColumns()
+        retain = data[position] & 1
         reached = decode_publishes(
             data,
             position,
@@ -264,17 +270,27 @@ class Connection:
             self.is_v5,
             columns,
             engine.config.packet_bytes_max,
+            QOS_1 | retain,
         )
         if reached == position:
             return position
         run = plain_run(
-            data, position, columns, is_v5=self.is_v5, client_id=self.client_id, received_at_ms=now_ms, origin=self
+            data,
+            position,
+            columns,
+            is_v5=self.is_v5,
+            client_id=self.client_id,
+            received_at_ms=now_ms,
+            origin=self,
+            retain=retain == 1,
         )
         hook = engine.hooks.on_publish
-        if hook is None:
-            self.take(run)
-        else:
+        if hook is not None:
             take_judged(self, run, hook)
+        elif retain:
+            take_retained(self, run, self.take)
+        else:
+            self.take(run)
         return reached
 
     def take(self, run: PublishRun) -> None:

@@ -5,78 +5,100 @@ It knows topic names and sizes; what a message is, and when it expires, is its o
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from broker.topics.tree import TopicTree
 
-MessageT = TypeVar("MessageT")
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 
-class _Retained(Generic[MessageT]):
-    __slots__ = ("message", "size")
+class Sized(Protocol):
+    """A message, as far as it is looked at here."""
 
-    def __init__(self, message: MessageT, size: int) -> None:
-        self.message = message
-        self.size = size
+    @property
+    def size(self) -> int:
+        """Bytes that count against the limit; not 0."""
+
+
+MessageT = TypeVar("MessageT", bound=Sized)
 
 
 class RetainedMessages(Generic[MessageT]):
     """One message for each topic name; at most `messages_max` of them and `bytes_max` bytes."""
 
-    __slots__ = ("_tree", "bytes", "bytes_max", "messages_max")
+    __slots__ = ("_by_topic", "_tree", "bytes", "bytes_max", "messages_max")
 
     def __init__(self, messages_max: int, bytes_max: int) -> None:
         self.messages_max = messages_max
         self.bytes_max = bytes_max
         self.bytes = 0
         """The sizes of all messages kept."""
-        self._tree: TopicTree[_Retained[MessageT]] = TopicTree()
+        self._by_topic: dict[str, MessageT] = {}
+        self._tree: TopicTree[str] = TopicTree()
+        """Their topic names: a filter is looked for in it, while a message is replaced without a walk."""
 
     def __len__(self) -> int:
-        return self._tree.count
+        return len(self._by_topic)
 
     def get(self, topic_name: str) -> MessageT | None:
         """The message of one topic."""
-        kept = self._tree.get(topic_name)
-        return kept.message if kept is not None else None
+        return self._by_topic.get(topic_name)
 
     def has_room(self, topic_name: str, size: int) -> bool:
         """Whether a message of `size` bytes could be kept now, in place of its topic's message if there is one."""
-        kept = self._tree.get(topic_name)
-        if kept is not None:
-            return self.bytes - kept.size + size <= self.bytes_max
-        return self._tree.count < self.messages_max and self.bytes + size <= self.bytes_max
+        before = self._by_topic.get(topic_name)
+        if before is not None:
+            return self.bytes - before.size + size <= self.bytes_max
+        return len(self._by_topic) < self.messages_max and self.bytes + size <= self.bytes_max
 
-    def fill(self, topic_name: str, message: MessageT, size: int) -> bool:
-        """As `put`, for a topic that has no message: a start with a million of them looks each up only once."""
-        if self._tree.count >= self.messages_max or self.bytes + size > self.bytes_max:
+    def have_room(self, topic_names: Collection[str], size: int) -> bool:
+        """Whether there is room in any case for messages of these topics of `size` bytes together."""
+        if self.bytes + size > self.bytes_max:
             return False
-        self._tree.add(topic_name, _Retained(message, size))
-        self.bytes += size
+        room = self.messages_max - len(self._by_topic)
+        return len(topic_names) <= room or len(set(topic_names) - self._by_topic.keys()) <= room
+
+    def fill(self, topic_name: str, message: MessageT) -> bool:
+        """Keep the message of a topic that has none; False when there is no room."""
+        if len(self._by_topic) >= self.messages_max or self.bytes + message.size > self.bytes_max:
+            return False
+        self._by_topic[topic_name] = message
+        self._tree.add(topic_name, topic_name)
+        self.bytes += message.size
         return True
 
-    def put(self, topic_name: str, message: MessageT, size: int) -> bool:
-        """Keep the message of `size` bytes in place of its topic's; False when there is no room."""
-        if not self.has_room(topic_name, size):
-            return False
-        kept = self._tree.get(topic_name)
-        if kept is not None:
-            self.bytes += size - kept.size
-            kept.message = message
-            kept.size = size
-            return True
-        self._tree.add(topic_name, _Retained(message, size))
-        self.bytes += size
-        return True
+    # hot path: tests/bench/receive.py
+    def put(self, messages: Mapping[str, MessageT | None]) -> list[str]:
+        """Keep messages by topic name in place of those before, None: forget it. [MQTT-3.3.1-6]
 
-    def remove(self, topic_name: str) -> bool:
-        """Forget a topic's message; returns whether there was one. [MQTT-3.3.1-6]"""
-        kept = self._tree.discard(topic_name)
-        if kept is None:
-            return False
-        self.bytes -= kept.size
-        return True
+        Returns the topic names of those for which there was no room.
+        """
+        by_topic = self._by_topic
+        size_of_all = self.bytes
+        no_room: list[str] = []
+        for topic_name, message in messages.items():
+            before = by_topic.get(topic_name)
+            if message is None:
+                if before is not None:
+                    size_of_all -= before.size
+                    del by_topic[topic_name]
+                    self._tree.discard(topic_name)
+                continue
+            size = size_of_all + message.size
+            if before is not None:
+                size -= before.size
+            if size > self.bytes_max or (before is None and len(by_topic) >= self.messages_max):
+                no_room.append(topic_name)
+                continue
+            if before is None:
+                self._tree.add(topic_name, topic_name)
+            by_topic[topic_name] = message
+            size_of_all = size
+        self.bytes = size_of_all
+        return no_room
 
     def match(self, topic_filter: str) -> list[MessageT]:
         """The messages of every topic that the filter takes, as a list: one may be removed while it is read."""
-        return [kept.message for kept in self._tree.taken_by(topic_filter)]
+        by_topic = self._by_topic
+        return [by_topic[topic_name] for topic_name in self._tree.taken_by(topic_filter)]

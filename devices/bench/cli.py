@@ -48,7 +48,8 @@ def mqtt(
     json_file: Json = None,
 ) -> None:
     """MQTT to MQTT, topics in a memory stream: rates by QoS and shape, transports and versions, 100 k topics and 100 k
-    subscriptions; what was kept (retained, drain); delivery (latency). --only names some, and a wrong name lists all.
+    subscriptions; keeping (retained_store) and what was kept (retained, drain); delivery (latency). --only names some,
+    and a wrong name lists all.
     """
     _require_numpy()
     from devices.bench.delivery import KEY as DELIVERY

@@ -45,6 +45,8 @@ class Scenario:
     receive_maximum: int | None = None
     """What subscribers say of themselves."""
     is_websocket: bool = False
+    is_retained: bool = False
+    """Publishes have RETAIN set."""
 
     def layout(self, plan: Plan, publisher: int = 0) -> PublishLayout:
         prefix = f"bench/{publisher:03d}/" if self.shape == "pairs" else "bench/dev/"
@@ -54,6 +56,7 @@ class Scenario:
             topic_prefix=prefix,
             topic_count=self.topic_count,
             level=self.level,
+            is_retained=self.is_retained,
         )
 
     def filters(self, layout: PublishLayout, subscriber: int) -> list[str]:
@@ -90,6 +93,17 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("q1_ws", "WebSocket, QoS 1 1→1", 1, "fan", 1, 1, window=1_000, is_websocket=True),
         Scenario("topics", "QoS 0, 100 k topics to one #", 0, "fan", 1, 1, window=10_000, topic_count=100_000),
         Scenario("subscriptions", "QoS 0, 100 k subscriptions of 100 clients", 0, "split", 1, 100, 20_000, 100_000),
+        Scenario(
+            "retained_store",
+            "QoS 1 RETAIN over 100 k topics, acknowledged",
+            1,
+            "publish",
+            1,
+            0,
+            window=4_000,
+            topic_count=100_000,
+            is_retained=True,
+        ),
     )
 }
 PAIRS = SCENARIOS["q0_pairs"]

@@ -205,8 +205,8 @@ class HoldingStore:
         changes, self.changes = self.changes, []
         for change in changes:
             if isinstance(change, RetainedChange):
-                message = change.message
-                self.retained[change.topic_name] = message.publish().payload if message is not None else None
+                for topic_name, message in change.message_by_topic.items():
+                    self.retained[topic_name] = message.publish().payload if message is not None else None
             elif isinstance(change, SessionChange):
                 self.sessions[change.row.client_id] = change.row
             elif isinstance(change, SubscriptionChange):

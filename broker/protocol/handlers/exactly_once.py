@@ -1,6 +1,6 @@
 """QoS 2 publishes as clients usually send them, many in a read: taken as one run, without those that are repeats.
 
-What is not plain (RETAIN, DUP, properties), and anything while a hook looks at publishes, goes packet by packet through
+What is not plain (DUP, properties), and anything while a hook looks at publishes, goes packet by packet through
 `handle_publish`, which this must agree with (MQTT 5 §4.3.3).
 """
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from broker.codec.decode import PublishColumns, decode_publishes
 from broker.codec.encode import PUBREC_STREAM
 from broker.codec.errors import ReceiveMaximumExceeded
+from broker.protocol.handlers.judge import take_retained
 from broker.publish_run import part, plain_run
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
         return position
     router = engine.router
     columns = PublishColumns()
+    retain = data[position] & 1
     reached = decode_publishes(
         data,
         position,
@@ -44,7 +46,7 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
         connection.is_v5,
         columns,
         engine.config.packet_bytes_max,
-        QOS_2,
+        QOS_2 | retain,
     )
     if reached == position:
         return position
@@ -57,6 +59,7 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
         received_at_ms=now_ms,
         origin=connection,
         qos=2,
+        retain=retain == 1,
     )
     if session.unreleased is None:
         session.unreleased = set()
@@ -113,9 +116,16 @@ def _take(connection: Connection, session: Session, run: PublishRun) -> None:
     """Take rows that are all new, as far as there is room for them; the next one then ends the connection."""
     room = check_unreleased(connection, session)
     if len(run) > room:
-        take_exactly_once(connection, session, part(run, 0, room))
+        _take_new(connection, session, part(run, 0, room))
         check_unreleased(connection, session)
-    take_exactly_once(connection, session, run)
+    _take_new(connection, session, run)
+
+
+def _take_new(connection: Connection, session: Session, run: PublishRun) -> None:
+    if run.retain:
+        take_retained(connection, run, lambda rows: take_exactly_once(connection, session, rows))
+    else:
+        take_exactly_once(connection, session, run)
 
 
 def take_exactly_once(connection: Connection, session: Session, run: PublishRun) -> None:

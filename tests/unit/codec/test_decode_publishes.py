@@ -191,6 +191,16 @@ def test_a_run_ends_where_the_stream_changes() -> None:
     assert [route.topic_name for route in walk(data, 4, reached)[1].routes] == ["b"]
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_with_retain_all_have_it(qos: int) -> None:
+    columns = PublishColumns()
+    packets = [Publish("a", b"1", qos, True, False, number, None) for number in (7, 8)]
+    data = b"".join(encode(packet, 4) for packet in [*packets, Publish("a", b"1", qos, False, False, 9, None)])
+    routes = Routes()
+    reached = decode_publishes(data, 0, routes.by_topic, routes.open, False, columns, FRAME_BYTES_MAX, 0x31 | qos << 1)
+    assert (reached, columns.packet_ids) == (2 * len(data) // 3, [7, 8])
+
+
 def test_columns_that_hold_rows_already_go_on_in_their_stream() -> None:
     routes = Routes()
     _, columns = walk(encode(Publish("b"), 4), 4, routes=routes)

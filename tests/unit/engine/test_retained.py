@@ -103,7 +103,8 @@ class TestStore:
         engine = make_engine(sink, store)
         client = EngineClient(engine, 5)
         client.connect("p")
-        client.send(retained(b"first", 2, 1), retained(b"second", 2, 2))
+        client.send(retained(b"first", 2, 1))
+        client.send(retained(b"second", 2, 2))
         sink.commit(1)
         turn(engine)
         assert seen_by_a_subscriber(engine) == [b"first"]

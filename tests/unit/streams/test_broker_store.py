@@ -58,11 +58,11 @@ async def test_retained_messages_are_there_after_a_restart(open_store: OpenStore
     file = open_store()
     await kept(
         BrokerStore(file, lambda: told.append(1)),
-        RetainedChange("a", message("a")),
-        RetainedChange("gone", message("gone")),
-        RetainedChange("b", message("b", 6, 7)),
-        RetainedChange("gone", None),
-        RetainedChange("a", message("a", 8)),
+        RetainedChange({"a": message("a")}),
+        RetainedChange({"gone": message("gone")}),
+        RetainedChange({"b": message("b", 6, 7)}),
+        RetainedChange({"gone": None}),
+        RetainedChange({"a": message("a", 8)}),
     )
     assert told
     await file.close()
@@ -78,7 +78,7 @@ async def test_a_message_commits_in_the_transaction_of_its_record(open_store: Op
     maker = RunMaker(log)
     reader = sqlite3.connect(f"{(tmp_path / FILE_NAME).as_uri()}?mode=ro", uri=True)
     for number in range(200):
-        store.keep([RetainedChange("t", message("t", number + 1))])
+        store.keep([RetainedChange({"t": message("t", number + 1)})])
         log.append(maker.run(numbers(1)))
         log.flush()
         sql = "SELECT (SELECT max(received_ms) FROM retained), (SELECT sum(count) FROM batch_1)"
@@ -92,10 +92,23 @@ async def test_a_message_commits_in_the_transaction_of_its_record(open_store: Op
 
 async def test_many_changes_of_one_topic_are_one_write(open_store: OpenStore, tmp_path: Path) -> None:
     file = open_store()
-    changes = [RetainedChange("a", message("a", number)) for number in range(10_000)]
+    changes = [RetainedChange({"a": message("a", number)}) for number in range(10_000)]
     await kept(BrokerStore(file, lambda: None), *changes)
     rows = list(BrokerStore(file, lambda: None).load_retained())
     assert rows == [("a", FRAME, False, "c", 9_999, 0)]
+
+
+async def test_many_topics_in_one_group_are_all_there(open_store: OpenStore) -> None:
+    """More than one statement takes, put and cleared, in changes of several turns."""
+    file = open_store()
+    store = BrokerStore(file, lambda: None)
+    names = [f"t/{number}" for number in range(1_000)]
+    await kept(store, RetainedChange({name: message(name, 1) for name in names}))
+    store.keep([RetainedChange({name: message(name, 2) for name in names[300:]}), Durable(lambda: None)])
+    store.keep([RetainedChange(dict.fromkeys(names[:301] + names[999:], None)), Durable(lambda: None)])
+    await kept(store, RetainedChange({"t/0": message("t/0", 3)}))
+    rows = {row[0]: row[4] for row in store.load_retained()}
+    assert rows == {"t/0": 3} | dict.fromkeys(names[301:999], 2)
 
 
 async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: OpenStore) -> None:
