@@ -12,18 +12,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import sqlite3
 
-ROWS_MAX = 64
+ROWS_MAX = 128
 """In one statement. SQLite takes 32,766 values, and each number of rows is a statement that Python keeps prepared:
 powers of two are few."""
 
 
-def insert_rows(connection: sqlite3.Connection, insert: str, rows: Sequence[Sequence[object]]) -> None:
-    """Do `insert` (`INSERT INTO t(a, b)`) with all rows, in order, as `executemany` would."""
+def insert_rows(
+    connection: sqlite3.Connection, insert: str, rows: Sequence[Sequence[object]], otherwise: str = ""
+) -> None:
+    """Do `insert` (`INSERT INTO t(a, b)`) with all rows, in order, as `executemany` would.
+
+    `otherwise`: what stands behind the values (`ON CONFLICT …`).
+    """
     for piece in pieces(rows):
         values = f"({', '.join('?' * len(piece[0]))})"
         connection.execute(
-            f"{insert} VALUES {', '.join([values] * len(piece))}", [value for row in piece for value in row]
+            f"{insert} VALUES {', '.join([values] * len(piece))} {otherwise}", [value for row in piece for value in row]
         )
+
+
+def delete_in(connection: sqlite3.Connection, delete: str, values: Sequence[object]) -> None:
+    """Do `delete` (`DELETE FROM t WHERE a IN`) with all values."""
+    for piece in pieces(values):
+        connection.execute(f"{delete} ({', '.join('?' * len(piece))})", piece)
 
 
 def select_in(connection: sqlite3.Connection, select: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:

@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from functools import cache
-from itertools import chain
 from typing import TYPE_CHECKING
 
-ROWS_MAX = 256
-"""Of one statement. More are not faster, and there is a statement to prepare for each power of two up to it."""
+from bridge.streams.many_rows import delete_in, insert_rows
 
 if TYPE_CHECKING:
     from broker.retained import RetainedMessage
     from broker.store import RetainedChange, RetainedRow
 
-
-def pieces(count: int) -> Iterator[tuple[int, int]]:
-    """(First, how many) of as few pieces as there are, each of a power of two up to `ROWS_MAX`."""
-    first, size = 0, ROWS_MAX
-    while first < count:
-        if size <= count - first:
-            yield first, size
-            first += size
-        else:
-            size //= 2
-
-
-@cache
-def _put(count: int) -> str:
-    """Many rows in one statement: a statement for each would have to get the interpreter's lock back after each.
-
-    A row that is there is changed where it stands, which takes a third of what it does to replace it.
-    """
-    rows = ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)
-    return (
-        f"INSERT INTO retained VALUES {rows} ON CONFLICT(topic) DO UPDATE SET frame = excluded.frame,"
-        " is_v5 = excluded.is_v5, client_id = excluded.client_id, received_ms = excluded.received_ms,"
-        " expires_ms = excluded.expires_ms"
-    )
-
-
-@cache
-def _delete(count: int) -> str:
-    return f"DELETE FROM retained WHERE topic IN ({', '.join('?' * count)})"
+# A row that is there is changed where it stands, which takes a third of what it does to replace it.
+_UPDATE = (
+    "ON CONFLICT(topic) DO UPDATE SET frame = excluded.frame, is_v5 = excluded.is_v5, client_id = excluded.client_id,"
+    " received_ms = excluded.received_ms, expires_ms = excluded.expires_ms"
+)
 
 
 class RetainedItem:
@@ -69,11 +41,8 @@ class RetainedItem:
             for topic_name, each in self._message_by_topic.items()
             if each is not None
         ]
-        for first, count in pieces(len(cleared)):
-            connection.execute(_delete(count), cleared[first : first + count])
-        for first, count in pieces(len(rows)):
-            values = list(chain.from_iterable(rows[first : first + count]))
-            connection.execute(_put(count), values)
+        delete_in(connection, "DELETE FROM retained WHERE topic IN", cleared)
+        insert_rows(connection, "INSERT INTO retained", rows, _UPDATE)
 
     def committed(self) -> None:
         """Nobody waits for it by name: see `DurableItem`."""
