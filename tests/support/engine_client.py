@@ -332,6 +332,7 @@ def turn(engine: Engine) -> None:
     connection_changes, engine.connection_changes = engine.connection_changes, []
     if connection_changes and engine.watch is not None:
         engine.watch.changed(connection_changes)
+    engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
     changes, engine.changes = engine.changes, []
     if changes and engine.store is not None:
         engine.store.keep(changes)
