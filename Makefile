@@ -30,14 +30,15 @@ run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server wi
 
 test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (some 25 min on 2 cores)
 	@scripts/compiled.sh --beside
-	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory dashboard
-	@$(MAKE) --no-print-directory lint types
-	@scripts/dashboard.sh test
-	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
-	@.venv/bin/python -m scripts.interoperability || [ -z "$$CI" ]
+	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory -j 2 lint types parts-of-tests
 	@scripts/pytest.sh tests $(PARALLEL)
 	@scripts/compiled.sh --test
 	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance $(COMPILED_TOO) $(PARALLEL)
+
+parts-of-tests: dashboard # one behind the other: each may install something into .venv
+	@scripts/dashboard.sh test
+	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
+	@.venv/bin/python -m scripts.interoperability || [ -z "$$CI" ]
 
 test-compiled: system .venv/.stamp-dev ## all tests on the compiled modules
 	@scripts/compiled.sh
