@@ -8,13 +8,15 @@ BENCH ?= all
 BROKERS ?= 1
 KAFKA_PORT ?= 9092
 KAFKA_DIRECTORY ?= build/kafka
-# Files of tests side by side: many wait for something most of the time.
-PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+# Tests side by side, one more than there are cores: many wait for something most of the time (tests/conftest.py has
+# their order). A worker with nothing left takes over what another has not come to.
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
+PARALLEL := -n $(WORKERS) --dist worksteal
 COMPILED_TOO := tests/integration/http tests/integration/test_replay_over_mqtt.py tests/integration/test_egress.py tests/integration/test_kill_*.py
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-compiled check compiled bench chaos fuzz dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
+.PHONY: help setup run test parts-of-tests test-compiled check compiled bench chaos fuzz dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
 
 help: ## list the targets
 	@echo "Headrace. Start here: make run"

@@ -9,6 +9,31 @@ import pytest
 
 from tests.support.server import ServerProcess
 
+TESTS = Path(__file__).parent
+FIRST = (
+    "kafka/test_chaos.py",
+    "kafka/test_crashes.py",
+    "kafka/test_outages.py",
+    "kafka/test_full_disks.py",
+    "kafka",
+    "browser",
+    "integration",
+    "interoperability",
+    "conformance",
+    "unit",
+)
+"""What waits most comes first: beside it other workers do what keeps a core busy, and take of it what is left then."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order of `FIRST`, so that the last tests of a run are short ones."""
+    ranks = {TESTS / name: rank for rank, name in enumerate(FIRST)}
+
+    def rank(item: pytest.Item) -> int:
+        return min(ranks.get(path, len(FIRST)) for path in (item.path, *item.path.parents))
+
+    items.sort(key=rank)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--mqtt-port`: run the conformance tests against another broker, to see what it thinks of them."""
