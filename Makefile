@@ -16,7 +16,7 @@ COMPILED_TOO := tests/integration/http tests/integration/test_replay_over_mqtt.p
 KAFKA := .venv/bin/python -m scripts.kafka --port $(KAFKA_PORT) --directory $(KAFKA_DIRECTORY)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test parts-of-tests test-compiled check compiled bench chaos fuzz dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
+.PHONY: help setup run test test-parts test-compiled check compiled bench chaos fuzz dashboard fmt lint types system picture kafka-up kafka-down kafka-clean
 
 help: ## list the targets
 	@echo "Headrace. Start here: make run"
@@ -32,12 +32,13 @@ run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server wi
 
 test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (some 25 min on 2 cores)
 	@scripts/compiled.sh --beside
-	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory -j 2 lint types parts-of-tests
+	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory -j 2 lint types test-parts
 	@scripts/pytest.sh tests $(PARALLEL)
 	@scripts/compiled.sh --test
 	@HEADRACE_COMPILED=1 scripts/pytest.sh tests/unit tests/conformance $(COMPILED_TOO) $(PARALLEL)
 
-parts-of-tests: dashboard # one behind the other: each may install something into .venv
+# One behind the other: each may install something into .venv.
+test-parts: dashboard ## the page's own tests, then what other tests need: Kafka's jars, clients in Go and JavaScript
 	@scripts/dashboard.sh test
 	@$(KAFKA) fetch || [ -z "$$CI" ] # outside CI, tests that need it say why they are skipped
 	@.venv/bin/python -m scripts.interoperability || [ -z "$$CI" ]

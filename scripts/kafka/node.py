@@ -314,12 +314,12 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-def free_ports() -> Iterator[int]:
+def free_ports(among: range = FREE_PORTS) -> Iterator[int]:
     """Different ports that nobody listens on, without end."""
     chance = random.SystemRandom()  # what else starts brokers on this machine must not try the same ones in one order
     given: set[int] = set()
     while True:
-        port = chance.choice(FREE_PORTS)
+        port = chance.choice(among)
         if port not in given and is_port_free(port):
             given.add(port)
             yield port

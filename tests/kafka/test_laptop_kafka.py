@@ -18,6 +18,7 @@ from scripts.kafka.distribution import ROOT, SMALL_JAVA_OPTIONS, KafkaDistributi
 from scripts.kafka.metadata import fetch_metadata
 from scripts.kafka.node import free_ports, is_port_free
 from tests.support.conditions import eventually
+from tests.support.kafka import own_ports
 from tests.support.kafka_client import KafkaClient, blocking
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kafka_distribution")]
@@ -28,7 +29,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def port() -> int:
     """The first of eight ports in a row that are free."""
-    return next(port for port in free_ports() if all(is_port_free(port + above) for above in range(8)))
+    firsts = own_ports()[:-8]
+    return next(port for port in free_ports(firsts) if all(is_port_free(port + above) for above in range(8)))
 
 
 @pytest.fixture

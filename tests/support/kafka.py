@@ -6,6 +6,7 @@ not Headrace is in `tests.support.kafka_client`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Self
 from scripts.kafka.distribution import SMALL_JAVA_OPTIONS, TOOL_TIMEOUT_S, KafkaDistribution
 from scripts.kafka.metadata import TopicState
 from scripts.kafka.node import (
+    FREE_PORTS,
     HOST,
     START_TIMEOUT_S,
     KafkaNode,
@@ -31,6 +33,16 @@ from tests.support.conditions import eventually
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.kafka_client import KafkaClient
 from tests.support.process_guard import process_guard
+
+PARTS = 8
+
+
+def own_ports() -> range:
+    """A part of `FREE_PORTS` for each worker of pytest: a broker listens seconds after its ports were chosen, and other
+    workers choose meanwhile."""
+    size = len(FREE_PORTS) // PARTS
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return FREE_PORTS[worker % PARTS * size :][:size]
 
 
 class KafkaBroker:
@@ -171,7 +183,7 @@ class KafkaCluster:
         java_options: Sequence[str] = SMALL_JAVA_OPTIONS,
     ) -> None:
         self.directory = directory
-        free = free_ports()
+        free = free_ports(own_ports())
         listening = [(next(free), next(free), next(free) if behind_proxy else 0) for _ in range(broker_count)]
         proxies = [FaultyProxy(proxied) if behind_proxy else None for *_, proxied in listening]
         controllers = {index + 1: controller for index, (_, controller, _) in enumerate(listening)}
