@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -92,12 +93,13 @@ def test_http_on_the_mqtt_port_is_closed(shared_server: ServerProcess) -> None:
 
 
 @pytest.mark.slow
-def test_silence_before_connect_is_ended(shared_server: ServerProcess) -> None:
-    """10 s by default, over both doors."""
+def test_silence_before_connect_is_ended(tmp_path: Path) -> None:
+    """Over both doors."""
     with (
-        RawClient(shared_server.mqtt_port, timeout_s=20) as tcp,
-        RawWebSocket(shared_server.ws_port, 20) as handshake,
-        RawWebSocket(shared_server.ws_port, 20).open() as upgraded,
+        ServerProcess(tmp_path / "data", "[mqtt]\nconnect_timeout_s = 1\n") as server,
+        RawClient(server.mqtt_port, timeout_s=20) as tcp,
+        RawWebSocket(server.ws_port, 20) as handshake,
+        RawWebSocket(server.ws_port, 20).open() as upgraded,
     ):
         tcp.send(wire.connect("slow")[:5])
         assert tcp.next_packet_or_end() is None
