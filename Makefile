@@ -30,7 +30,7 @@ run: .venv/.stamp ## environment, dashboard, then `headrace demo`: the server wi
 	@scripts/compiled.sh --beside
 	@exec .venv/bin/headrace demo
 
-test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (some 25 min on 2 cores)
+test: system .venv/.stamp-dev ## everything CI runs: system parts, page, lint, types, all tests, unit and conformance compiled too (less than 20 min on 2 cores)
 	@scripts/compiled.sh --beside
 	@REQUIRE_DASHBOARD=1 $(MAKE) --no-print-directory -j 2 lint types test-parts
 	@scripts/pytest.sh tests $(PARALLEL)
