@@ -104,7 +104,7 @@ async def test_copy_is_of_one_moment_whatever_is_written_merged_and_dropped_mean
     monkeypatch.setattr("bridge.backup.time.sleep", between_reads)
     first_before = table.extent().first_offset
     back_up(tmp_path, tmp_path / "copy")
-    assert reads > 5
+    assert reads > 2
     batches = rows(tmp_path / "copy", f"SELECT base, count FROM {table.batch} ORDER BY base")
     assert batches[0][0] > first_before, "retention did not drop what was copied"  # type: ignore[operator]
     ends = [base + count for base, count in batches]  # type: ignore[operator]
