@@ -122,6 +122,8 @@ class LatestValues:
         window.add(runs)
         for run in runs:
             offsets[run.partition] = run.base_offset + len(run)
+            for topic in run.topics:
+                topic.stream = log  # the scan that made it knows of none
         window.offsets[log.name] = offsets
         self._settle_later(window)
 

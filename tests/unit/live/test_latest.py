@@ -11,6 +11,7 @@ import pytest
 from bridge.live.entries import ENTRY_BYTES, Entry
 from bridge.live.latest import SELECT_TOPICS, SLICE_TOPICS, LatestValues
 from bridge.live.snapshots import TopicNodes
+from bridge.streams.frames import decode_body, encode_segment
 from bridge.streams.sqlite_store import SqliteStore
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker
 from tests.unit.live.parts import Side
@@ -38,6 +39,15 @@ async def test_newest_record_and_count_of_each_topic() -> None:
         assert payloads(entries) == {"a": b"3", "b": b"4"}
         assert {entry.topic.name: (entry.count, entry.offset) for entry in entries} == {"a": (2, 2), "b": (2, 3)}
         assert side.latest.offsets == {"default": {0: 4}}
+
+
+async def test_records_that_are_read_back_count_too() -> None:
+    """As those of Kafka are, whose topics know of no stream."""
+    async with Side() as side:
+        log = side.logs["default"]
+        run = RunMaker(log).run([b"1", b"2", b"3"], topics=["a", "b", "a"])
+        side.latest.read(log, decode_body(b"".join(encode_segment(run, 7)), 0, {}))
+        assert payloads(await chosen(side.latest, "#")) == {"a": b"3", "b": b"2"}
 
 
 async def test_filters_choose_and_dollar_topics_need_to_be_named() -> None:
