@@ -15,7 +15,7 @@ from broker.store import RetainedChange
 from broker.topics.retained import RetainedMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from broker.codec.packets import Publish
     from broker.config import BrokerConfig
@@ -129,6 +129,17 @@ class Retained:
         if self._expiries and self._expiries[0][0] <= now_ms:
             found = [each for each in found if not each.expires_at_ms or now_ms < each.expires_at_ms]
         return found
+
+    def walk(self, topic_filter: str, now_ms: int) -> Iterator[RetainedMessage]:
+        """As `match`, one by one: between two of them there may be whole turns, in which messages come and go."""
+        for message in self._messages.walk(topic_filter):
+            if not message.expires_at_ms or now_ms < message.expires_at_ms:
+                yield message
+
+    def clear(self, topic_names: Sequence[str]) -> None:
+        """Forget the messages of some topics. A QoS 2 publish that is not routed yet leaves its own after that."""
+        self._messages.put(dict.fromkeys(topic_names))
+        self._tell({topic_name: None for topic_name in topic_names if topic_name not in self._storing})
 
     def storing(self, run: PublishRun) -> None:
         """QoS 2 publishes have been taken: their messages commit with their records, and are shown after that."""

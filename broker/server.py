@@ -20,10 +20,11 @@ from broker.engine import Engine
 from broker.inlet import Inlet
 from broker.listeners.tcp import TcpConnection, set_options
 from broker.loop_delay import LoopDelay
+from broker.store import Durable
 from broker.turn import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from broker.codec.properties import Properties
@@ -233,6 +234,27 @@ class Broker:
         self.engine.now_ms = self.turn.now_ms()
         self.turn.schedule()
         return self.engine.forget_by_admin(client_id)
+
+    def retained_topics(self, topic_filter: str) -> Iterator[str]:
+        """The topics with a retained message that a filter takes, but for those that the server makes itself.
+
+        One by one: between two of them there may be whole turns of the loop.
+        """
+        return (message.topic_name for message in self.engine.retained.walk(topic_filter, self.turn.now_ms()))
+
+    def clear_retained(self, topic_names: Sequence[str]) -> None:
+        """Forget the retained messages of some topics; nobody is told, as when one expires."""
+        self.engine.retained.clear(topic_names)
+        self.turn.schedule()
+
+    async def changes_durable(self) -> None:
+        """Until all that has changed so far of what the store keeps is durable."""
+        if self.engine.store is None:
+            return
+        durable = asyncio.Event()
+        self.engine.changes.append(Durable(durable.set))
+        self.turn.schedule()
+        await durable.wait()
 
     async def stop_listening(self) -> None:
         """Take no new connections."""

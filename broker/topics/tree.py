@@ -5,7 +5,10 @@ It agrees with `broker.topics.names.matches`, which is its test. Names and filte
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ValueT = TypeVar("ValueT")
 
@@ -93,6 +96,27 @@ class TopicTree(Generic[ValueT]):
         values = self.taken_by_few(topic_filter, self.node_count)
         assert values is not None
         return values
+
+    def walk(self, topic_filter: str) -> Iterator[ValueT]:
+        """As `taken_by`, one by one; names may be added and removed meanwhile, and may then be found or not."""
+        levels = topic_filter.split("/")
+        waiting: list[tuple[_TopicNode[ValueT], int]] = [(self._root, 0)]
+        while waiting:
+            node, index = waiting.pop()
+            level = levels[index] if index < len(levels) else None
+            if level in (None, "#") and node.value is not None:
+                yield node.value
+            children = node.children
+            if level is None or not children:
+                continue
+            following = index if level == "#" else index + 1
+            if level in ("+", "#"):
+                is_root = node is self._root  # without what begins with `$` [MQTT-4.7.2-1]
+                waiting += [
+                    (child, following) for name, child in children.items() if not (is_root and name.startswith("$"))
+                ]
+            elif level in children:
+                waiting.append((children[level], following))
 
     def taken_by_few(self, topic_filter: str, nodes_max: int) -> list[ValueT] | None:
         """As `taken_by`, but None when that would be a walk over more than `nodes_max` nodes."""

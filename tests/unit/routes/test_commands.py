@@ -24,5 +24,5 @@ def test_every_route_that_changes_something_tells() -> None:
         for route in router.routes:
             if isinstance(route, APIRoute) and route.methods - READS:
                 found[route.endpoint.__name__] = "tell_command(" in inspect.getsource(route.endpoint)
-    assert {"close_connection", "forget_session", "trim", "delete"} <= set(found)
+    assert {"close_connection", "forget_session", "trim", "delete", "clear_retained"} <= set(found)
     assert not [name for name, tells in found.items() if not tells]

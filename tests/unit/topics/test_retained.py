@@ -90,3 +90,25 @@ def test_a_filter_finds_what_the_model_finds(topic_names: set[str], topic_filter
     assert retained.bytes == sum(map(len, topic_names))
     found = sorted(message.text for message in retained.match(topic_filter))
     assert found == sorted(name for name in topic_names if matches(topic_filter, name))
+
+
+@settings(max_examples=60, deadline=None)
+@given(topic_names=st.sets(TOPIC_NAMES, max_size=12), topic_filter=TOPIC_FILTERS)
+def test_a_walk_finds_the_same_once_each(topic_names: set[str], topic_filter: str) -> None:
+    retained: RetainedMessages[Message] = RetainedMessages(100, 10_000)
+    for topic_name in topic_names:
+        put(retained, topic_name, topic_name, len(topic_name))
+    assert sorted(retained.walk(topic_filter)) == sorted(retained.match(topic_filter))
+
+
+def test_a_walk_goes_on_while_messages_come_and_go() -> None:
+    retained: RetainedMessages[Message] = RetainedMessages(1_000, 100_000)
+    for number in range(100):
+        put(retained, f"a/{number % 10}/{number}", str(number), 1)
+    found = []
+    for message in retained.walk("a/#"):
+        found.append(message.text)
+        retained.put({f"a/{int(message.text) % 10}/{message.text}": None})
+        put(retained, f"b/{message.text}", "another", 1)
+    assert sorted(map(int, found)) == list(range(100))
+    assert len(retained) == 100
