@@ -6,6 +6,7 @@ No socket, no await and no clock in it: the turn hands it the time, and `seconds
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 from broker.codec import constants
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from broker.hooks import Client
     from broker.outbox import Outbox, Transport
     from broker.presence import PresenceWatch
+    from broker.protocol.handlers.fan_out import FanOut
     from broker.publish_run import PublishRun
     from broker.replay import ReplaySource
     from broker.retained import RetainedMessage
@@ -116,6 +118,10 @@ class Engine:
         self.handlers = HANDLERS
         self.metrics = Metrics()
         self.metrics.limits.clock = lambda: self.now_ms
+        self.fan_outs: dict[FanOut, None] = {}
+        """Retained messages on their way to new subscriptions."""
+        self.due_fan_outs: deque[FanOut] = deque()
+        """Those that there is room for, a slice in a turn."""
         self.replays = Replays(replay_source, config, self.metrics) if replay_source is not None else None
         """None: nothing is stored, and `$replay` subscriptions are refused."""
         self.touched: list[Outbox] = []
@@ -267,6 +273,8 @@ class Engine:
         session.outbox = None
         self.router.shared.moved(session)
         close_replays(session)
+        if session.fan_out is not None:
+            session.fan_out.leave()
         will = connection.will
         connection.will = None
         if will is not None:
@@ -398,9 +406,12 @@ class Engine:
             self._deliver(run)
 
     def _deliver(self, run: PublishRun) -> int:
-        if run.retain and (left_out := self.retained.put(run)):
-            self.metrics.dropped_messages["retained_full"] += left_out
-            self.retained_full()
+        if run.retain:
+            for fan_out in list(self.fan_outs):
+                fan_out.replace(run)
+            if left_out := self.retained.put(run):
+                self.metrics.dropped_messages["retained_full"] += left_out
+                self.retained_full()
         if self.owed is None:
             delivered_to = self.router.route(run)
         else:
@@ -426,7 +437,11 @@ class Engine:
 
     def retained_for(self, topic_filter: str, now_ms: int) -> list[RetainedMessage]:
         """What is retained for a new subscription, the server's own topics included."""
-        found = self.retained.match(topic_filter, now_ms) + self.sys_topics.match(topic_filter)
+        return self.retained.match(topic_filter, now_ms) + self.own_retained_for(topic_filter)
+
+    def own_retained_for(self, topic_filter: str) -> list[RetainedMessage]:
+        """Of that, what the server itself says."""
+        found = self.sys_topics.match(topic_filter)
         if self.watch is not None and topic_filter.startswith(PRESENCE_PREFIX):
             found += [own_retained(*row) for row in self.watch.retained(topic_filter)]
         return found

@@ -15,12 +15,13 @@ from broker.store import RetainedChange
 from broker.topics.retained import RetainedMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from broker.codec.packets import Publish
     from broker.config import BrokerConfig
     from broker.publish_run import PublishRun
     from broker.store import RetainedRow
+    from broker.topics.tree import TopicWalk
 
 OVERHEAD_BYTES = 300
 """What a retained message costs beside its frame and topic, for the limit of bytes."""
@@ -130,11 +131,9 @@ class Retained:
             found = [each for each in found if not each.expires_at_ms or now_ms < each.expires_at_ms]
         return found
 
-    def walk(self, topic_filter: str, now_ms: int) -> Iterator[RetainedMessage]:
-        """As `match`, one by one: between two of them there may be whole turns, in which messages come and go."""
-        for message in self._messages.walk(topic_filter):
-            if not message.expires_at_ms or now_ms < message.expires_at_ms:
-                yield message
+    def walk(self, topic_filter: str) -> TopicWalk[str]:
+        """The topic names whose messages a filter takes, piece by piece, with whole turns between them."""
+        return self._messages.walk(topic_filter)
 
     def clear(self, topic_names: Sequence[str]) -> None:
         """Forget the messages of some topics. A QoS 2 publish that is not routed yet leaves its own after that."""

@@ -24,7 +24,7 @@ from broker.store import Durable
 from broker.turn import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from broker.codec.properties import Properties
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from broker.sessions.session import Session
     from broker.sink import Origin, Sink
     from broker.store import Store
+    from broker.topics.tree import TopicWalk
 
 log = logging.getLogger("headrace.mqtt")
 
@@ -235,12 +236,12 @@ class Broker:
         self.turn.schedule()
         return self.engine.forget_by_admin(client_id)
 
-    def retained_topics(self, topic_filter: str) -> Iterator[str]:
+    def retained_topics(self, topic_filter: str) -> TopicWalk[str]:
         """The topics with a retained message that a filter takes, but for those that the server makes itself.
 
-        One by one: between two of them there may be whole turns of the loop.
+        Piece by piece: between two of them there may be whole turns of the loop.
         """
-        return (message.topic_name for message in self.engine.retained.walk(topic_filter, self.turn.now_ms()))
+        return self.engine.retained.walk(topic_filter)
 
     def clear_retained(self, topic_names: Sequence[str]) -> None:
         """Forget the retained messages of some topics; nobody is told, as when one expires."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.outbox import flush
 from broker.protocol.connection import PAUSED_BY_RATE
+from broker.protocol.handlers.fan_out import send_slices
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,6 +54,7 @@ class Turn:
             engine.watch.changed(connection_changes)
         if engine.touched:
             engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
+        send_slices(engine)
         store = engine.store
         has_changes = False
         if engine.changes and store is not None:
@@ -75,5 +77,7 @@ class Turn:
             for connection, wait_ms in engine.held:
                 self._loop.call_later(wait_ms / 1000, connection.resume_reading, PAUSED_BY_RATE)
             engine.held.clear()
-        if engine.changes:  # there was room for QoS 2 messages that had waited
+        if (
+            engine.changes or engine.fan_outs
+        ):  # there was room for QoS 2 messages that had waited; there are more slices
             self.schedule()

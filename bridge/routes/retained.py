@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -46,7 +45,7 @@ async def clear_retained(
     is_dry_run = parse_flag("dry_run", dry_run) if dry_run is not None else False
     found = node.broker.retained_topics(topic_filter)
     count = 0
-    while topic_names := list(islice(found, TOPICS_A_STEP)):
+    while topic_names := found.take(TOPICS_A_STEP):
         count += len(topic_names)
         if not is_dry_run:
             node.broker.clear_retained(topic_names)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.outbox import Outbox
     from broker.owed import Owed
     from broker.protocol.close_reason import CloseReason
+    from broker.protocol.handlers.fan_out import FanOut
     from broker.sessions.aliases import OutboundAliases
     from broker.sessions.replays import Replay
 
@@ -91,6 +92,7 @@ class Session:
         "connection",
         "expires_at_s",
         "expiry_s",
+        "fan_out",
         "held",
         "held_messages",
         "inflight",
@@ -136,6 +138,8 @@ class Session:
         self.targets: dict[tuple[int, bool, bool, tuple[int, ...], Target | None], Target] | None = None
         self.replays: dict[str, Replay] | None = None
         """Those of the subscriptions that are replays, by topic filter as subscribed."""
+        self.fan_out: FanOut | None = None
+        """Retained messages that are sent to this connection in slices."""
         self.inflight: Inflight | None = None
         self.held: deque[tuple[int, Flight]] | None = None
         """(QoS, messages) in flight that this connection has not been sent again yet: they are more than it takes."""
@@ -174,6 +178,8 @@ class Session:
         outbox = self.outbox
         if outbox is None:
             return
+        if self.fan_out is not None:
+            self.fan_out.bring(delivery.run, delivery.row, delivery.end_row)
         count = delivery.end_row - delivery.row
         if outbox.is_blocked and outbox.pending_bytes > self._config.outbox_bytes_max:
             self._metrics.dropped_messages["outbox_full"] += count
@@ -195,7 +201,13 @@ class Session:
         outbox = self.outbox
         if outbox is None:
             return
-        if outbox.is_blocked or self.aliases is not None or self.packet_bytes_max or self.is_v5 is not run.is_v5:
+        if (
+            outbox.is_blocked
+            or self.aliases is not None
+            or self.packet_bytes_max
+            or self.is_v5 is not run.is_v5
+            or self.fan_out is not None
+        ):
             self.deliver_qos0(Delivery(run, row, end_row, False))
             return
         outbox.append(run.data[run.frame_start(row) : run.ends[end_row - 1]])
@@ -219,6 +231,8 @@ class Session:
 
         `now_ms` is for messages that have waited, retained ones: their message expiry interval is reduced by that.
         """
+        if self.fan_out is not None:
+            self.fan_out.bring(delivery.run, delivery.row, delivery.end_row)
         owed = self.owed
         if owed is not None and not delivery.run.number:  # the server's own, or a retained message
             owed.number(delivery.run)
@@ -257,6 +271,8 @@ class Session:
         outbox = self.outbox
         if outbox is None:
             return
+        if self.fan_out is not None:
+            self.fan_out.bring(delivery.run, delivery.row, delivery.end_row)
         for row in range(delivery.row, delivery.end_row):
             if outbox.is_blocked and outbox.pending_bytes > self._config.outbox_bytes_max:
                 self._metrics.dropped_messages["outbox_full"] += 1
@@ -431,6 +447,8 @@ class Session:
         self._send_queue(now_ms)
         if self.replays is not None:
             send_replays(self)
+        if self.fan_out is not None and not self.queue:
+            self.fan_out.resume()
 
     def _send_queue(self, now_ms: int) -> None:
         queue = self.queue

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from broker.topics.tree import TopicTree
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
+
+    from broker.topics.tree import TopicWalk
 
 
 class Sized(Protocol):
@@ -98,12 +100,9 @@ class RetainedMessages(Generic[MessageT]):
         self.bytes = size_of_all
         return no_room
 
-    def walk(self, topic_filter: str) -> Iterator[MessageT]:
-        """As `match`, one by one; messages may be put and removed meanwhile."""
-        for topic_name in self._tree.walk(topic_filter):
-            message = self._by_topic.get(topic_name)
-            if message is not None:
-                yield message
+    def walk(self, topic_filter: str) -> TopicWalk[str]:
+        """The topic names whose messages `match` finds, piece by piece; messages may be put and removed meanwhile."""
+        return self._tree.walk(topic_filter)
 
     def match(self, topic_filter: str) -> list[MessageT]:
         """The messages of every topic that the filter takes, as a list: one may be removed while it is read."""

@@ -5,10 +5,7 @@ It agrees with `broker.topics.names.matches`, which is its test. Names and filte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 ValueT = TypeVar("ValueT")
 
@@ -97,26 +94,9 @@ class TopicTree(Generic[ValueT]):
         assert values is not None
         return values
 
-    def walk(self, topic_filter: str) -> Iterator[ValueT]:
-        """As `taken_by`, one by one; names may be added and removed meanwhile, and may then be found or not."""
-        levels = topic_filter.split("/")
-        waiting: list[tuple[_TopicNode[ValueT], int]] = [(self._root, 0)]
-        while waiting:
-            node, index = waiting.pop()
-            level = levels[index] if index < len(levels) else None
-            if level in (None, "#") and node.value is not None:
-                yield node.value
-            children = node.children
-            if level is None or not children:
-                continue
-            following = index if level == "#" else index + 1
-            if level in ("+", "#"):
-                is_root = node is self._root  # without what begins with `$` [MQTT-4.7.2-1]
-                waiting += [
-                    (child, following) for name, child in children.items() if not (is_root and name.startswith("$"))
-                ]
-            elif level in children:
-                waiting.append((children[level], following))
+    def walk(self, topic_filter: str) -> TopicWalk[ValueT]:
+        """As `taken_by`, piece by piece."""
+        return TopicWalk(self._root, topic_filter)
 
     def taken_by_few(self, topic_filter: str, nodes_max: int) -> list[ValueT] | None:
         """As `taken_by`, but None when that would be a walk over more than `nodes_max` nodes."""
@@ -145,6 +125,52 @@ class TopicTree(Generic[ValueT]):
             if walked > nodes_max:
                 return None
         return [node.value for node in nodes if node.value is not None]
+
+
+class TopicWalk(Generic[ValueT]):
+    """A walk that stops and goes on; names may be added and removed meanwhile, and are then found or not."""
+
+    __slots__ = ("_is_open", "_levels", "_waiting")
+
+    def __init__(self, root: _TopicNode[ValueT], topic_filter: str) -> None:
+        levels = topic_filter.split("/")
+        self._is_open = levels[-1] == "#"
+        """Whatever is below the last level is taken too."""
+        self._levels = levels[:-1] if self._is_open else levels
+        self._waiting: list[list[_TopicNode[ValueT]]] = [[] for _ in range(len(self._levels) + 1)]
+        """Nodes to look at, by how many levels of the filter have led to them."""
+        if levels[0] in ("+", "#"):  # without what begins with `$` [MQTT-4.7.2-1]
+            children = root.children or {}
+            first = [child for name, child in children.items() if not name.startswith("$")]
+            self._waiting[1 if levels[0] == "+" else 0] = first
+        else:
+            self._waiting[0].append(root)
+
+    def take(self, count: int) -> list[ValueT]:
+        """The next values; fewer than `count` at the end."""
+        values: list[ValueT] = []
+        waiting, levels = self._waiting, self._levels
+        depth = last = len(levels)
+        while depth >= 0 and len(values) < count:
+            nodes = waiting[depth]
+            if not nodes:
+                depth -= 1
+                continue
+            node = nodes.pop()
+            children = node.children
+            if depth == last:
+                if node.value is not None:
+                    values.append(node.value)
+                if children is not None and self._is_open:
+                    nodes.extend(children.values())
+            elif children is not None:
+                level = levels[depth]
+                depth += 1
+                if level == "+":
+                    waiting[depth].extend(children.values())
+                elif level in children:
+                    waiting[depth].append(children[level])
+        return values
 
 
 def _below(nodes: list[_TopicNode[ValueT]], is_root: bool, nodes_max: int) -> list[ValueT] | None:

@@ -13,6 +13,7 @@ from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.outbox import flush
 from broker.presence import PresenceWatch
+from broker.protocol.handlers.fan_out import send_slices
 from broker.publish_run import PublishRun
 from broker.store import (
     Change,
@@ -333,6 +334,7 @@ def turn(engine: Engine) -> None:
     if connection_changes and engine.watch is not None:
         engine.watch.changed(connection_changes)
     engine.metrics.bytes_sent += flush(engine.touched, engine.now_ms)
+    send_slices(engine)
     changes, engine.changes = engine.changes, []
     if changes and engine.store is not None:
         engine.store.keep(changes)

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from broker.codec.encode import encode_suback, encode_unsuback
 from broker.codec.errors import TopicFilterInvalid
 from broker.codec.packets import Suback, Unsuback
-from broker.delivery import Delivery
 from broker.hooks import SubscriptionRequest, granted_qos
-from broker.protocol.handlers.publish import make_run
+from broker.protocol.handlers.fan_out import send_retained
 from broker.replay import REPLAY_PREFIX, ReplayRefused
-from broker.retained_frames import send_retained_qos0
 from broker.sessions.replays import replay_state
 from broker.topics.names import SHARE_PREFIX, refuse_control_characters, split_shared, validate_topic_filter
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from broker.codec.packets import Subscribe, Subscription, Unsubscribe
     from broker.protocol.connection import Connection
     from broker.replay import ReplayState
-    from broker.retained import RetainedMessage
     from broker.sessions.replays import Replay
     from broker.sessions.session import Session
 
@@ -73,11 +70,7 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
         engine.metrics.answer_bytes_sent += len(answer)
         connection.outbox.append(answer)
         for subscription in retained_for:
-            messages = engine.retained_for(subscription.topic_filter, engine.now_ms)
-            if _takes_any(session, subscription):
-                messages = send_retained_qos0(session, messages)
-            for message in messages:
-                _send_retained(connection, session, subscription, message, engine.now_ms)
+            send_retained(engine, session, subscription)
         for replay in replays:
             if replay in (session.replays or {}).values():  # else it has been replaced meanwhile
                 replay.open()
@@ -238,39 +231,14 @@ def _keep(session: Session, subscription: Subscription) -> bool:
         session.subscriptions = {}
     is_new = subscription.topic_filter not in session.subscriptions
     session.subscriptions[subscription.topic_filter] = subscription
+    _end_fan_out(session, subscription.topic_filter)
     return is_new
 
 
-def _takes_any(session: Session, subscription: Subscription) -> bool:
-    """Nothing about the subscription or its client makes a retained message its own, or too large."""
-    return (
-        not subscription.qos
-        and not subscription.no_local
-        and not subscription.subscription_identifier
-        and session.aliases is None
-        and not session.packet_bytes_max
-        and session.outbox is not None
-        and not session.outbox.is_blocked
-    )
-
-
-def _send_retained(
-    connection: Connection, session: Session, subscription: Subscription, message: RetainedMessage, now_ms: int
-) -> None:
-    """One retained message with RETAIN set. [MQTT-3.3.1-8]"""
-    if subscription.no_local and message.client_id == session.client_id:
-        return
-    packet = message.publish()
-    route = connection.engine.router.add_route(message.topic_name, message.topic_name.encode())
-    run = make_run(packet, route, message.is_v5, message.client_id, message.received_at_ms, None)
-    run.stream = None  # it is no new record
-    delivery = Delivery(run, 0, 1, packet.qos > 0)
-    identifiers = (subscription.subscription_identifier,) if subscription.subscription_identifier else ()
-    qos = min(packet.qos, subscription.qos)
-    if qos:
-        session.deliver_reliably(delivery, qos, True, identifiers, now_ms)
-    else:
-        session.send_qos0_rows(delivery, True, identifiers, now_ms)
+def _end_fan_out(session: Session, topic_filter: str) -> None:
+    """The subscription ends, or is made again: what is retained and was not sent for it yet is not any more."""
+    if session.fan_out is not None and session.fan_out.subscription.topic_filter == topic_filter:
+        session.fan_out.end()
 
 
 def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int) -> None:
@@ -284,6 +252,7 @@ def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int)
         if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
             reason_codes.append(NO_SUBSCRIPTION_EXISTED)
         else:
+            _end_fan_out(session, topic_filter)
             replays = connection.engine.replays
             if replays is None or replays.remove(session, topic_filter) is None:
                 connection.engine.router.unsubscribe(session, topic_filter)
