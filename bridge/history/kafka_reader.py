@@ -20,6 +20,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError
 
 from bridge.history.kafka_scan import AnotherEpoch, KafkaStreamScan
+from bridge.history.read_ahead import ReadAhead
 from bridge.history.scan import AnswerT, StreamQuestion, StreamScan, StreamScanResult
 from bridge.history.stretches import Stretch, Stretches
 from bridge.records import RecordRun, Topic
@@ -69,8 +70,10 @@ class KafkaReader:
         self._decoders: dict[tuple[str, str | None], Decoder] = {}
         self._choices: OrderedDict[tuple[str, tuple[str, ...]], TopicChoice] = OrderedDict()
         self._spool_topics: dict[bytes, Topic] = {}
+        self._ahead = ReadAhead(self._scan)
 
     async def close(self) -> None:
+        self._ahead.close()
         await self._forget_client()
         if self._connection is not None:
             self._connection.close()
@@ -246,6 +249,9 @@ class KafkaReader:
 
     async def scan(self, source: KafkaSource, request: StreamScan) -> StreamScanResult:
         """See `StreamLog.scan_stream`."""
+        return await self._ahead.scan(source, request)
+
+    async def _scan(self, source: KafkaSource, request: StreamScan) -> StreamScanResult:
         scan = KafkaStreamScan(self, source, request)
         try:
             await scan.run()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaConnectionError
 
-from bridge.cursors import SPOOL, Offsets, StreamPosition
+from bridge.cursors import SPOOL, UNKNOWN
 from bridge.history.answers import collector_for
 from bridge.history.scan import Question, StreamQuestion, StreamScan, StreamScanResult
 from bridge.records import RecordRun
@@ -55,6 +56,9 @@ class KafkaStreamScan:
         self.first: dict[int, int] = {}
         filters = self.what.filters
         self.collector = collector_for(self.what, (0, FAR), 0, FAR, reader.choice(source, filters))
+        self._numbers = sorted([partition for partition in self.start if partition != SPOOL])
+        self._place_texts: dict[int, tuple[int, str]] = {}
+        """Of each partition the offset, and how the cursor says it."""
         self.partitions = [p for p in sorted(self.start) if p != SPOOL and self.start[p] < self.end[p]]
 
     async def run(self) -> None:
@@ -137,34 +141,34 @@ class KafkaStreamScan:
             if all(stretch is None for stretch in stretches.values()):
                 return  # a replica that has not got so far; the next scan finds more
             watermark = FAR
-            runs: list[tuple[int, int, int, RecordRun]] = []
-            covered: dict[int, int] = {}
+            heads: list[tuple[int, int, int]] = []
+            """Time, partition and number of the next run of each stretch that has one."""
             for partition, stretch in stretches.items():
                 if stretch is None:
-                    watermark = -1  # nobody knows its times; the others wait, unless none is behind it
-                    continue
-                covered[partition] = min(stretch.end, end[partition])
-                time_ms = 0
-                for run in stretch.runs:
-                    time_ms = max(time_ms, run.received_at_ms)  # in a partition the order of offsets counts
-                    if run.base_offset + len(run) > position[partition] and run.base_offset < end[partition]:
-                        runs.append((time_ms, partition, run.base_offset, run))
+                    return  # nobody knows its times; the others wait, unless none is behind it
+                index = stretch.index_at(position[partition])
+                if index < len(stretch.runs) and stretch.runs[index].base_offset < end[partition]:
+                    heads.append((stretch.times[index], partition, index))
                 if stretch.end < end[partition]:
-                    watermark = min(watermark, time_ms)
-            if watermark < 0:
-                return
-            runs.sort(key=_place)
-            rest: set[int] = set()
-            for time_ms, partition, _, run in runs:
-                if time_ms > watermark:
-                    rest.add(partition)
-                    continue
-                self._take_up(partition, run)
+                    watermark = min(watermark, stretch.times[-1] if stretch.times else 0)
+            heapify(heads)
+            while heads and heads[0][0] <= watermark:
+                _, partition, index = heads[0]
+                stretch = stretches[partition]
+                assert stretch is not None
+                self._take_up(partition, stretch.runs[index])
                 if self.collector.is_bound_reached:
                     return
-            for partition, offset in covered.items():
+                index += 1
+                if index < len(stretch.runs) and stretch.runs[index].base_offset < end[partition]:
+                    heapreplace(heads, (stretch.times[index], partition, index))
+                else:
+                    heappop(heads)
+            rest = {partition for _, partition, _ in heads}
+            for partition, stretch in stretches.items():
                 if partition not in rest:
-                    position[partition] = max(position[partition], offset)
+                    assert stretch is not None
+                    position[partition] = max(position[partition], min(stretch.end, end[partition]))
 
     def _take_up(self, partition: int, run: RecordRun) -> None:
         position = self.position
@@ -191,15 +195,28 @@ class KafkaStreamScan:
         """Rows of a run that are wanted, as far as the bounds let."""
         head = tail = ""
         if isinstance(self.request, StreamScan) and self.request.what.encoding in ("event", "poll", "publish"):
-            head, tail = self._position_at(partition).around(self.source.stream, partition)
+            head, tail = self._around(partition)
             head, tail = self.request.before + head, tail + self.request.after
         epoch = self.source.spool_epoch if partition == SPOOL else self.source.epoch
         self.collector.turn_to(low, high, epoch, head, tail)
         self.collector.add(run)
 
-    def _position_at(self, partition: int) -> StreamPosition:
-        offsets: Offsets = self.position if SPOOL in self.position else {**self.position, SPOOL: 0}
-        return StreamPosition(self.source.epoch, offsets, self.source.spool_epoch)
+    def _around(self, partition: int) -> tuple[str, str]:
+        """`StreamPosition.around` of where the scan stands. Of many partitions few have moved since the last run."""
+        position, texts = self.position, self._place_texts
+        places = []
+        for number in self._numbers:
+            offset = position[number]
+            text = texts.get(number)
+            if text is None or text[0] != offset:
+                text = texts[number] = (offset, f"{number}.{offset}")
+            places.append(text[1])
+        head, spool = f"{self.source.stream}~{self.source.epoch}~", f"~{self.source.spool_epoch}~"
+        if partition == SPOOL:
+            return f"{head}{'_'.join(places) or UNKNOWN}{spool}", ""
+        index = self._numbers.index(partition)
+        head += "_".join([*places[:index], f"{partition}."])
+        return head, "_".join(["", *places[index + 1 :]]) + f"{spool}{position.get(SPOOL, 0)}"
 
     def _not_seen_in_spool(self, partition: int, low: int, high: int) -> Iterable[tuple[int, int]]:
         """The ranges of `low <= offset < high` that are no copies of what the position has seen in the spool."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
+from itertools import accumulate
 
 from bridge.records import RecordRun
 
@@ -17,13 +18,21 @@ RUN_BYTES = 700
 class Stretch:
     """Records of one partition that were fetched together."""
 
-    __slots__ = ("base", "bytes", "end", "runs")
+    __slots__ = ("base", "bytes", "end", "runs", "times")
 
     def __init__(self, base: int, end: int, runs: list[RecordRun]) -> None:
         self.base = base
         self.end = end
         self.runs = runs
+        self.times = list(accumulate([run.received_at_ms for run in runs], max))
+        """Of each run the latest up to it: in a partition the order of offsets counts."""
         self.bytes = sum([run.ends[-1] - run.start + RUN_BYTES + 24 * len(run.ends) for run in runs])
+
+    def index_at(self, offset: int) -> int:
+        """Of the run that holds an offset, or of the first behind it."""
+        runs = self.runs
+        index = max(0, bisect_right(runs, offset, key=_base) - 1)
+        return index + 1 if runs and runs[index].base_offset + len(runs[index]) <= offset else index
 
 
 class Stretches:
@@ -62,3 +71,7 @@ class Stretches:
             (other_epoch, other_partition, base), dropped = self._stretches.popitem(last=False)
             self._bytes -= dropped.bytes
             self._bases[other_epoch, other_partition].remove(base)
+
+
+def _base(run: RecordRun) -> int:
+    return run.base_offset
