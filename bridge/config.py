@@ -286,7 +286,7 @@ class Kafka(Section):
     batch_bytes_max: Size = Field(
         900_000, ge=KIB, le=64 * MIB, description="Bytes of one batch; below Kafka's message.max.bytes."
     )
-    drain_records_max: Count = Field(20_000, ge=100, description="Spooled records on their way to Kafka at a time.")
+    drain_records_max: Count = Field(60_000, ge=100, description="Spooled records on their way to Kafka at a time.")
     fetch_bytes_max: Size = Field(8 * MIB, ge=64 * KIB, description="What one fetch may give.")
     fetch_partition_bytes_max: Size = Field(MIB, ge=16 * KIB, description="What it may give of one partition.")
     cache_bytes_max: Size = Field(

@@ -152,8 +152,9 @@ class BatchBuilder:
 
         The first record of a batch is always taken.
         """
-        data, start, payload_starts, ends, client_id = run.data, run.start, run.payload_starts, run.ends, run.client_id
-        numbers = run.numbers if isinstance(run, RecordRun) else None
+        data, start, client_id = run.data, run.start, run.client_id
+        payload_starts, ends = _as_list(run.payload_starts), _as_list(run.ends)
+        numbers = _as_list(run.numbers) if isinstance(run, RecordRun) and run.numbers is not None else None
         first_number = run.first_number
         count = self.count
         if run.received_at_ms != self._time_ms:
@@ -232,6 +233,11 @@ def encode_record(run: PublishRun | RecordRun, row: int, topic: bytes, key: byte
     value = None if is_null else run.data[run.payload_starts[row] : run.ends[row]]
     headers = headers_of(run, row, topic, node_run, number)
     return encode_bytes(key) + encode_bytes(value) + varint(len(headers)) + encode_headers(headers)
+
+
+def _as_list(column: Sequence[int]) -> list[int]:
+    """Nearly always it is one; said to be, it is read in half the time by compiled code."""
+    return column if isinstance(column, list) else list(column)
 
 
 def _is_plain(run: PublishRun | RecordRun, rows: Sequence[int]) -> bool:

@@ -1,14 +1,15 @@
 """Drain: the spool's records on their way to Kafka, in order for each key, each once (ADR 10).
 
-It reads the spool from its head, no more than `drain_records_max` ahead of what Kafka has confirmed. After a crash it
-first finds the records that had reached Kafka already. When the rest is small, new records wait until it is confirmed,
-and the stream goes direct again.
+It reads the spool from its head, no more than `drain_records_max`, or 32 MiB, ahead of what Kafka has confirmed. After
+a crash it first finds the records that had reached Kafka already. When the rest is small, new records wait until it is
+confirmed, and the stream goes direct again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bridge.ending import end
@@ -26,6 +27,9 @@ logger = logging.getLogger("headrace.kafka")
 
 CLOSE_RECORDS = 2_000
 """With so few records left in the spool, new ones wait for the way to be free."""
+BYTES_MAX = 32 * 1024 * 1024
+"""Of records on their way at a time, about."""
+RECORDS_MIN = 100
 LOOK_S = 0.25
 """How long one round waits for confirmations."""
 SETTLE_S = 1.0
@@ -42,6 +46,8 @@ class Drain:
         """What has moved is looked for too: it may have moved to the new topic, or have gone with the old one."""
         self._log = log
         self._read_until = log.spool.moved_to
+        self._record_bytes = 1
+        """Of the largest records of the piece that was read last, about."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -102,7 +108,7 @@ class Drain:
     async def _drain_some(self) -> bool:
         """One round; True when the spool is empty and records go to Kafka again."""
         spool, sender = self._log.spool, self._log.intake.sender
-        limit = self._log.cluster.settings.drain_records_max
+        limit = self._limit()
         position, end = self._read_until, spool.next_offset
         if position < end:
             if sender.unconfirmed > limit // 2:
@@ -118,6 +124,7 @@ class Drain:
                 return False
             for run in runs:
                 self._put_spooled(run, position, end)
+            self._record_bytes = max(1, max([(run.ends[-1] - run.start) // len(run) for run in runs]))
             self._read_until = min(end, runs[-1].base_offset + len(runs[-1]))
             await asyncio.sleep(0)
             return False
@@ -144,15 +151,27 @@ class Drain:
             await self._log.progress.wait_for(lambda: not sender.unconfirmed, LOOK_S)
         return False
 
+    def _limit(self) -> int:
+        """How many records may be on their way, of the size that they had last."""
+        most = self._log.cluster.settings.drain_records_max
+        return max(RECORDS_MIN, min(most, BYTES_MAX // self._record_bytes))
+
     def _put_spooled(self, run: RecordRun, position: int, end: int) -> None:
         base = run.base_offset
         low, high = max(0, position - base), min(len(run), end - base)
-        retained, is_moved = self._log.intake.retained, self._log.spool.is_moved
-        rows = [row for row in range(low, high) if base + row not in retained and not is_moved(base + row)]
+        retained, spool = self._log.intake.retained, self._log.spool
+        rows: Sequence[int] = range(low, high)
+        if retained or base + low < spool.moved_end:
+            rows = [row for row in rows if base + row not in retained and not spool.is_moved(base + row)]
         if not rows:
             return
-        for partition, (chosen, keys) in self._log.intake.by_partition(run.topics, rows, run.client_id).items():
-            offsets = [base + row for row in chosen]
+        placement = self._log.intake.placement
+        for partition, (chosen, keys) in placement.by_partition(run.topics, rows, run.client_id).items():
+            offsets: Sequence[int] = (
+                range(base + chosen.start, base + chosen.stop)
+                if isinstance(chosen, range)
+                else [base + row for row in chosen]
+            )
             self._log.intake.sender.put(partition, Portion(run, chosen, run.topics, keys, run.node_run, offsets))
 
     async def _may_send(self, sent_until: int) -> None:

@@ -100,29 +100,8 @@ class Intake:
         """Queue a run's rows for their partitions."""
         topics: list[Topic] = [route.sink_topic for route in run.routes]  # type: ignore[misc]  # the bridge opened it
         self._open_rows[run] = len(topics)
-        for partition, (rows, keys) in self.by_partition(topics, range(len(topics)), run.client_id).items():
+        for partition, (rows, keys) in self.placement.by_partition(topics, range(len(topics)), run.client_id).items():
             self.sender.put(partition, Portion(run, rows, topics, keys, self._store.node_run))
-
-    # hot path: tests/bench/kafka_records.py
-    def by_partition(
-        self, topics: Sequence[Topic], rows: Sequence[int], client_id: str
-    ) -> dict[int, tuple[Sequence[int], list[bytes]]]:
-        """Rows and their keys by partition."""
-        place = self.placement.of
-        places = {topic: place(topic.name, client_id) for topic in set(topics)}
-        if len({partition for _, partition in places.values()}) == 1:
-            key_of = {topic: key for topic, (key, _) in places.items()}
-            partition = next(iter(places.values()))[1]
-            return {partition: (rows, [key_of[topics[row]] for row in rows])}
-        found: dict[int, tuple[list[int], list[bytes]]] = {}
-        for row in rows:
-            key, partition = places[topics[row]]
-            part = found.get(partition)
-            if part is None:
-                part = found[partition] = ([], [])
-            part[0].append(row)
-            part[1].append(key)
-        return found  # type: ignore[return-value]  # a list is a sequence
 
     # What the sender tells
 
@@ -151,7 +130,8 @@ class Intake:
             # The table knows of them before a live reader passes them.
             entry = Confirmed(base_offset, offset, (), is_ready=False)
             self.moved_total += len(copies)
-            self.retained.difference_update(copies)
+            if self.retained:
+                self.retained.difference_update(copies)
             self._spool.moved([Copies(partition, base_offset, copies)], lambda: self._ready(line, entry))
         else:
             entry = Confirmed(base_offset, offset, runs)

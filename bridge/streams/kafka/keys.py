@@ -14,6 +14,8 @@ from aiokafka.partitioner import murmur2
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bridge.records import Topic
+
 PLACES_MAX = 100_000
 """Topics and clients whose key is remembered; beyond it all are forgotten and found again."""
 
@@ -94,6 +96,29 @@ class Placement:
         """Key and partition."""
         known = self._by_client.get((client_id, topic_name)) if self._uses_client else self._by_topic.get(topic_name)
         return known or self._learn(topic_name, client_id)
+
+    # hot path: tests/bench/kafka_records.py
+    def by_partition(
+        self, topics: Sequence[Topic], rows: Sequence[int], client_id: str
+    ) -> dict[int, tuple[Sequence[int], list[bytes]]]:
+        """Rows of a client's run and their keys by partition; `topics` are of all rows of the run."""
+        places: dict[Topic, tuple[bytes, int]] = {}
+        partitions: set[int] = set()
+        for topic in set(topics):
+            place = self.of(topic.name, client_id)
+            places[topic] = place
+            partitions.add(place[1])
+        if len(partitions) == 1:
+            return {partitions.pop(): (rows, [places[topics[row]][0] for row in rows])}
+        found: dict[int, tuple[list[int], list[bytes]]] = {}
+        for row in rows:
+            key, partition = places[topics[row]]
+            part = found.get(partition)
+            if part is None:
+                part = found[partition] = ([], [])
+            part[0].append(row)
+            part[1].append(key)
+        return found  # type: ignore[return-value]  # a list is a sequence
 
     def _learn(self, topic_name: str, client_id: str) -> tuple[bytes, int]:
         key = self._template.key(topic_name, client_id)

@@ -29,7 +29,7 @@ class KafkaSettings:
     batch_records_max: int = 1_000
     batch_bytes_max: int = 900_000
     """Below Kafka's `message.max.bytes`, which is 1,048,588 by default."""
-    drain_records_max: int = 20_000
+    drain_records_max: int = 60_000
     """Records of the spool that are on their way at a time."""
     fetch_bytes_max: int = 8 * MIB
     fetch_partition_bytes_max: int = MIB

@@ -136,6 +136,11 @@ class Spool:
         self.newest_dead_letter_ms: int | None = values["newest_dead_letter_ms"]
         self._beyond: set[int] = set(values["beyond"])
         """Records from `moved_to` on that are in Kafka already."""
+        self.moved_end = max(self._beyond, default=self.moved_to - 1) + 1
+        """From here on no record has moved."""
+        self._unkept: list[Copies] = []
+        """Copies of this turn, which are written down together."""
+        self._unkept_then: list[Callable[[], None]] = []
         self._reading: tuple[ThreadPoolExecutor, sqlite3.Connection] | None = None
         self._topics: dict[bytes, Topic] = {}
         self.copies_by_partition: dict[int, list[Copies]] = values["copies"]
@@ -258,25 +263,32 @@ class Spool:
         self._submit([self._set("sent_until", self.sent_until), self._set("search_from", self.search_from)], then)
 
     def moved(self, copies: Sequence[Copies], then: Callable[[], None] | None = None) -> None:
-        """These records are in Kafka."""
-        statements = [
-            (
-                f"INSERT OR REPLACE INTO drained_{self.table_id} VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    each.partition,
-                    each.base,
-                    len(each.offsets),
-                    each.offsets[0],
-                    each.offsets[-1],
-                    encode_offsets(each.offsets),
-                ),
-            )
-            for each in copies
-        ]
+        """These records are in Kafka. The batches of one answer are written down together, at the end of the turn."""
         for each in copies:
             insort(self.copies_by_partition.setdefault(each.partition, []), each)
             self._done(each.offsets)
-        self._submit([*statements, self._set("moved_to", self.moved_to)], then)
+        if not self._unkept:
+            asyncio.get_running_loop().call_soon(self._keep_moved)
+        self._unkept += copies
+        if then is not None:
+            self._unkept_then.append(then)
+
+    def _keep_moved(self) -> None:
+        copies, self._unkept = self._unkept, []
+        callbacks, self._unkept_then = self._unkept_then, []
+        if not copies:
+            return  # something else was written, and they with it
+        rows = [(each.partition, each.base, len(each.offsets), each.offsets[0], each.offsets[-1]) for each in copies]
+
+        def kept() -> None:
+            for callback in callbacks:
+                callback()
+
+        insert = f"INSERT OR REPLACE INTO drained_{self.table_id} VALUES (?, ?, ?, ?, ?, ?)"
+        statements: list[tuple[str, Sequence[Any]]] = [
+            (insert, (*row, encode_offsets(each.offsets))) for row, each in zip(rows, copies, strict=True)
+        ]
+        self._store.submit(Statements([*statements, self._set("moved_to", self.moved_to)], kept))
 
     def bury(self, run: RecordRun, segments: Sequence[bytes], partition: int, reason: str) -> None:
         """Rows of a run that Kafka will never take become dead letters; of those in the spool, `forget` says so."""
@@ -323,11 +335,13 @@ class Spool:
 
     def drop_before(self, offset: int) -> None:
         """The bodies of moved records are not needed any more."""
+        self._keep_moved()
         self.log.drop_before(min(offset, self.moved_to))
 
     def _done(self, offsets: Sequence[int]) -> None:
         beyond = self._beyond
         moved_to = self.moved_to
+        self.moved_end = max(self.moved_end, max(offsets, default=-1) + 1)
         beyond.update([offset for offset in offsets if offset >= moved_to])
         while moved_to in beyond:
             beyond.remove(moved_to)
@@ -339,10 +353,12 @@ class Spool:
         return f"INSERT OR REPLACE INTO kafka_{self.table_id} VALUES (?, ?)", (key, text)
 
     def _submit(self, statements: Sequence[tuple[str, Sequence[Any]]], then: Callable[[], None] | None) -> None:
+        self._keep_moved()  # in this order
         self._store.submit(Statements(statements, then))
 
     def close(self) -> None:
-        """Let go of the reading connection."""
+        """Write down what is left, and let go of the reading connection."""
+        self._keep_moved()
         if self._reading is not None:
             executor, connection = self._reading
             executor.submit(connection.close)
