@@ -51,7 +51,7 @@ STRING_PAIR: Final = 6
 _ANY_VALUE: Final = 0
 _NOT_ZERO: Final = 1
 _ZERO_OR_ONE: Final = 2
-_NO_WILDCARDS: Final = 3
+_TOPIC_NAME: Final = 3
 
 # The three that have more to them than a value.
 _SUBSCRIPTION_IDENTIFIER: Final = 0x0B
@@ -89,7 +89,7 @@ _TABLE: Final[tuple[PropertyRule, ...]] = (
     PropertyRule(0x01, "payload_format_indicator", BYTE, _ZERO_OR_ONE, (PUBLISH, WILL)),
     PropertyRule(0x02, "message_expiry_interval", UINT32, _ANY_VALUE, (PUBLISH, WILL)),
     PropertyRule(0x03, "content_type", STRING, _ANY_VALUE, (PUBLISH, WILL)),
-    PropertyRule(0x08, "response_topic", STRING, _NO_WILDCARDS, (PUBLISH, WILL)),
+    PropertyRule(0x08, "response_topic", STRING, _TOPIC_NAME, (PUBLISH, WILL)),
     PropertyRule(0x09, "correlation_data", BINARY, _ANY_VALUE, (PUBLISH, WILL)),
     PropertyRule(
         _SUBSCRIPTION_IDENTIFIER, "subscription_identifiers", VARIABLE_BYTE_INTEGER, _NOT_ZERO, (PUBLISH, SUBSCRIBE)
@@ -228,6 +228,7 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
     end = position + length
     if end > len(data):
         raise MalformedPacket("the property length reaches beyond the end of the packet")
+    data = data[:end]  # a value that is cut short ends here, and is not completed by the bytes behind it
     properties = Properties()
     while position < end:
         identifier, position = decode_variable_byte_integer(data, position)
@@ -252,8 +253,6 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
             value, position = _decode_value(data, position, row.wire_type)
             _check_value(row, value)
             setattr(properties, row.name, value)
-    if position != end:
-        raise MalformedPacket("a property reaches beyond the property length")
     if properties.authentication_data is not None and properties.authentication_method is None:
         raise ProtocolError("authentication data without authentication method")
     return properties, position
@@ -282,8 +281,11 @@ def _check_value(row: PropertyRule, value: int | str | bytes) -> None:
             if row.identifier == _TOPIC_ALIAS:
                 raise TopicAliasInvalid("topic alias of 0")
             raise ProtocolError(f"{row.name} of 0")
-    elif isinstance(value, str) and ("#" in value or "+" in value):  # [MQTT-3.3.2-14]
-        raise ProtocolError(f"{row.name} holds a wildcard")
+    elif isinstance(value, str):
+        if not value:  # [MQTT-4.7.3-1]
+            raise ProtocolError(f"{row.name} is empty")
+        if "#" in value or "+" in value:  # [MQTT-3.3.2-14]
+            raise ProtocolError(f"{row.name} holds a wildcard")
 
 
 def encode_properties(properties: Properties | None, kind: int) -> bytes:

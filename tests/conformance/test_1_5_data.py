@@ -86,6 +86,14 @@ def test_padded_property_lengths_and_identifiers_are_malformed(connected: Connec
         client.expect_closed(0x81)
 
 
+@pytest.mark.parametrize("identifier", [wire.PAYLOAD_FORMAT, wire.TOPIC_ALIAS, wire.MESSAGE_EXPIRY, wire.CONTENT_TYPE])
+def test_no_property_goes_on_behind_the_property_length(connected: Connect, name: str, identifier: int) -> None:
+    """[MQTT-4.13.1-1]: what follows would be a value, and one that is forbidden"""
+    client = connected()
+    client.send(wire.packet(wire.PUBLISH, wire.string(name) + bytes((1, identifier)) + b"\0\0\0\0\0"))
+    client.expect_closed(0x81)
+
+
 def test_the_property_length_is_always_there(connected: Connect, name: str) -> None:
     """[MQTT-2.2.2-1]: also where there are no properties"""
     client = connected()

@@ -147,3 +147,14 @@ def test_a_response_topic_has_no_wildcards(connected: Connect, name: str, topic:
     client = connected()
     client.publish(name, b"x", properties={wire.RESPONSE_TOPIC: topic})
     client.expect_closed(0x82)
+
+
+def test_a_response_topic_is_not_empty(connected: Connect, opened: Callable[..., RawClient], name: str) -> None:
+    """[MQTT-4.7.3-1]: it is a topic name"""
+    client = connected()
+    client.publish(name, b"x", properties={wire.RESPONSE_TOPIC: ""})
+    client.expect_closed(0x82)
+    client = opened()
+    client.send(wire.connect(name, will=wire.Will(name, b"", properties={wire.RESPONSE_TOPIC: ""})))
+    assert client.expect(wire.CONNACK).reason_code == 0x82
+    client.expect_closed()
