@@ -22,6 +22,7 @@ from broker.codec.encode import (
     encode_pubrec,
 )
 from broker.codec.errors import (
+    MalformedPacket,
     MqttError,
     ProtocolError,
     ReceiveMaximumExceeded,
@@ -230,6 +231,8 @@ class Connection:
             if packet_type not in states.LEGAL_PACKETS[self.state]:
                 if self.state == states.CLOSED:
                     return
+                if packet_type in states.ANSWERS and data[position] & 0x0F:
+                    raise MalformedPacket("an answer of servers, with flags that are reserved")  # [MQTT-2.1.3-1]
                 raise ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
             frame = next_frame(data, position, packet_bytes_max)
             if frame is None:

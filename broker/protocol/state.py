@@ -26,3 +26,6 @@ LEGAL_PACKETS: dict[int, frozenset[int]] = {
     ),  # a second CONNECT is not among them [MQTT-3.1.0-2]
     CLOSED: frozenset(),
 }
+
+ANSWERS: frozenset[int] = frozenset({constants.SUBACK, constants.UNSUBACK, constants.PINGRESP})
+"""Never a client's. Mosquitto looks at their flags first, at CONNACK's not."""

@@ -26,6 +26,15 @@ def test_reserved_flags_are_zero(connected: Connect, version: int, kind: int, bo
     client.expect_closed(0x81)
 
 
+@pytest.mark.parametrize("kind", [wire.SUBACK, wire.UNSUBACK, wire.PINGRESP])
+def test_reserved_flags_of_answers_are_looked_at_first(connected: Connect, kind: int) -> None:
+    """[MQTT-2.1.3-1]: no client may send the packet at all, which would be a protocol error"""
+    for flags, reason_code in ((1, 0x81), (8, 0x81), (0, 0x82)):
+        client = connected()
+        client.send(wire.packet(kind, b"\0\1\0\0", flags))
+        client.expect_closed(reason_code)
+
+
 @pytest.mark.parametrize("flags", [0, 1, 3, 10])
 def test_unsubscribe_flags_are_fixed(connected: Connect, name: str, version: int, flags: int) -> None:
     """[MQTT-3.10.1-1] [MQTT-2.1.3-1]"""
