@@ -34,7 +34,7 @@ binds), with the tests that hold us to it. `.venv/bin/python -m pytest tests/con
 
 Where MQTT leaves a choice we do as Mosquitto does:
 
-- a text that is no topic filter makes its packet malformed, and so do control characters in topics;
+- a text that is no topic filter makes its packet malformed, and so do control characters in topics and user names;
 - PUBACK says 0x10 where nobody subscribes;
 - a protocol level that nobody has yet is refused in the form of 5.0 (0x84), an unknown protocol name without a word;
 - an acknowledgement of another QoS is a protocol error;

@@ -64,8 +64,13 @@ def refuse_control_characters(topic: str) -> None:
     Raises:
         TopicNameInvalid: it holds one.
     """
-    if _DISALLOWED.search(topic) is not None:
+    if has_control_characters(topic):
         raise TopicNameInvalid("a topic with a control character")
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a control or non-character is in it, which MQTT lets a server refuse (§1.5.4)."""
+    return _DISALLOWED.search(text) is not None
 
 
 def split_shared(topic_filter: str) -> tuple[str, str]:

@@ -94,6 +94,18 @@ def test_no_property_goes_on_behind_the_property_length(connected: Connect, name
     client.expect_closed(0x81)
 
 
+@pytest.mark.parametrize("text", ["a\x01", "\x1f", "\x7f", "\x9f", "\ufdd0", "\ufffe", "\uffff"])
+def test_control_characters_in_a_user_name_are_malformed(
+    opened: Callable[..., RawClient], version: int, text: str
+) -> None:
+    """[MQTT-4.13.1-1]: a server may take them so (§1.5.4)"""
+    client = opened(version)
+    client.send(wire.connect("c", version, username=text))
+    if version == wire.V5:
+        assert client.expect(wire.CONNACK).reason_code == 0x81
+    client.expect_closed()
+
+
 def test_the_property_length_is_always_there(connected: Connect, name: str) -> None:
     """[MQTT-2.2.2-1]: also where there are no properties"""
     client = connected()

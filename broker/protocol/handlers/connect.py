@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.codec import constants
 from broker.codec.encode import PUBREL_STREAM, encode_connack
+from broker.codec.errors import MalformedPacket
 from broker.codec.packets import Connack
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1, reason_word
@@ -16,7 +17,7 @@ from broker.protocol.allowance import Allowance
 from broker.protocol.close_reason import CloseReason
 from broker.sessions.aliases import OutboundAliases
 from broker.sessions.replays import open_replays
-from broker.topics.names import refuse_control_characters
+from broker.topics.names import has_control_characters, refuse_control_characters
 
 if TYPE_CHECKING:
     from broker.codec.packets import Connect
@@ -102,9 +103,11 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
     """The reason code with which the CONNECT is refused, and its words; None: it is not.
 
     Raises:
-        TopicNameInvalid: the will's topic holds control characters.
+        MalformedPacket: the user name or the will's topic holds some.
     """
     engine = connection.engine
+    if packet.username is not None and has_control_characters(packet.username):
+        raise MalformedPacket("a user name with a control character")
     properties = packet.properties
     if properties is not None and properties.authentication_method is not None:
         return BAD_AUTHENTICATION_METHOD, "no authentication method is configured"  # [MQTT-4.12.0-1]
