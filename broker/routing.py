@@ -92,7 +92,7 @@ class Route(Streamed):
         self.sink_topic = sink_topic
         self.targets: Targets | None = None
         self.is_cached = True
-        """False once the cache has dropped it; such a route finds its targets anew each time."""
+        """False while it is in no cache; such a route finds its targets anew each time."""
 
 
 class Router:
@@ -130,9 +130,16 @@ class Router:
         return self.add_route(topic_name, topic)
 
     def add_route(self, topic_name: str, topic: bytes) -> Route:
-        """The route of a valid topic name, made and cached when there is none."""
+        """The route of a valid topic name, made and cached when there is none.
+
+        The cache says where clients may publish: what the server alone publishes to stays out of it.
+        """
         route = self.routes.get(topic)
         if route is not None:
+            return route
+        if topic_name.startswith("$") and topic_name.startswith(RESERVED_PREFIXES):
+            route = Route(topic_name, len(topic).to_bytes(2, "big") + topic, self._open_sink_topic(topic_name))
+            route.is_cached = False
             return route
         config = self._config
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.codec.packets import Pingreq, Puback, Publish, Unsubscribe
+from broker.codec.packets import Pingreq, Puback, Publish, Pubrec, Unsubscribe
 from broker.codec.properties import Properties
 from broker.engine import Engine
 from broker.sys_topics import Load
@@ -65,6 +65,24 @@ def test_wildcards_never_cover_them(topic_filter: str) -> None:
     client.subscribe(topic_filter)
     tick(engine, 2)
     assert told(client) == {}
+
+
+@pytest.mark.parametrize("level", [4, 5])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("retain", [False, True])
+def test_nobody_else_publishes_to_a_topic_that_was_told(level: int, qos: int, retain: bool) -> None:
+    engine = make_engine(sys_interval_s=1)
+    engine.sys_topics.publish()
+    watcher = connected(engine, "w", level)
+    watcher.subscribe("$SYS/broker/uptime", 2)
+    liar = connected(engine, "l", level)
+    liar.send(Publish("$SYS/broker/uptime", b"x", qos, retain, False, 3 if qos else 0))
+    answers = liar.received()
+    if level == 5 and qos:
+        assert [packet.reason_code for packet in answers if isinstance(packet, Puback | Pubrec)] == [0x87]
+    assert told(watcher) == {}
+    assert engine.metrics.refused_publishes["reserved_topic"] == 1
+    assert [message.publish().payload for message in engine.sys_topics.match("$SYS/broker/uptime")] == [b"0 seconds"]
 
 
 def test_interval_of_zero_tells_nothing() -> None:
