@@ -110,7 +110,7 @@ class LatestValues:
         if not runs:
             return
         window = self._window
-        window.add(runs)
+        window.add(runs, log)
         last = runs[-1]
         window.offsets[log.name] = {0: last.base_offset + len(last)}
         self._settle_later(window)
@@ -119,11 +119,9 @@ class LatestValues:
         """Note what was read back from a log."""
         window = self._window
         offsets = dict(window.offsets.get(log.name) or self.offsets.get(log.name) or {})
-        window.add(runs)
+        window.add(runs, log)
         for run in runs:
             offsets[run.partition] = run.base_offset + len(run)
-            for topic in run.topics:
-                topic.stream = log  # the scan that made it knows of none
         window.offsets[log.name] = offsets
         self._settle_later(window)
 

@@ -49,8 +49,8 @@ class Window:
         return len(self._topics)
 
     # hot path: tests/bench/latest.py
-    def add(self, runs: Sequence[PublishRun | RecordRun]) -> None:
-        """Take runs in the order in which they were committed."""
+    def add(self, runs: Sequence[PublishRun | RecordRun], log: StreamLog) -> None:
+        """Take runs of a stream in the order in which they were committed."""
         touched = self._topics
         for run in runs:
             if isinstance(run, PublishRun):
@@ -68,6 +68,7 @@ class Window:
                 for row, topic in enumerate(run.topics):
                     if topic.window_run is not run:
                         if topic.window_count == 0:
+                            topic.stream = log  # who made it of what was read did not know
                             touched.append(topic)
                         topic.window_run = run
                     topic.window_row = row
