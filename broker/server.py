@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import resource
+import select
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,7 @@ from broker.codec.packets import Publish
 from broker.config import BrokerConfig
 from broker.engine import Engine
 from broker.inlet import Inlet
+from broker.listeners.quiet import QuietConnections
 from broker.listeners.tcp import TcpConnection, set_options
 from broker.loop_delay import LoopDelay
 from broker.store import Durable
@@ -97,6 +99,7 @@ class Broker:
         self.websockets: WebSocketListener | None = None
         """The WebSocket port, which can take over connections of other ports too."""
         self._servers: list[asyncio.AbstractServer] = []
+        self._quiet: QuietConnections | None = None
         self._tick: asyncio.TimerHandle | None = None
 
     @property
@@ -141,7 +144,10 @@ class Broker:
                 )
                 for listening_socket in server.sockets:
                     set_options(listening_socket)
-                await server.start_serving()
+                if hasattr(select, "epoll"):
+                    self._accept_quietly(loop, server)
+                else:
+                    await server.start_serving()
                 self._opened("mqtt", server)
             if self.config.websocket_bind is not None:
                 # Only who listens on WebSocket needs its library.
@@ -154,6 +160,14 @@ class Broker:
             await self.stop()
             raise
         self._tick = loop.call_later(1, self._on_tick)
+
+    def _accept_quietly(self, loop: asyncio.AbstractEventLoop, server: asyncio.AbstractServer) -> None:
+        """Listen on the sockets that a server has bound."""
+        sockets = [bound.dup() for bound in server.sockets]  # type: ignore[attr-defined]
+        for each in sockets:
+            each.setblocking(False)
+            each.listen(LISTEN_BACKLOG)
+        self._quiet = QuietConnections(self.turn, loop, sockets)
 
     def _restore(self) -> None:
         """Take what the store has. Nothing of it is garbage, and to look for some doubles the time."""
@@ -262,6 +276,8 @@ class Broker:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        if self._quiet is not None:
+            self._quiet.close()
 
     async def stop(self) -> None:
         """Close every connection (MQTT 5 clients are told), then the listeners."""
@@ -281,6 +297,9 @@ class Broker:
                 log.warning("%d peers did not take their last bytes", len(self.engine.connections))
         for connection in list(self.engine.connections):
             connection.cut()
+        if self._quiet is not None:
+            self._quiet.end()
+            self._quiet = None
 
     async def __aenter__(self) -> Self:
         await self.start()

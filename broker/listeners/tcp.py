@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from broker.listeners.quiet import Move
     from broker.outbox import Transport
     from broker.protocol.connection import Connection
     from broker.turn import Turn
@@ -24,16 +25,24 @@ REFUSALS_MAX = 1_000
 class TcpConnection(asyncio.Protocol):
     """One accepted socket."""
 
-    __slots__ = ("_connection", "_turn")
+    __slots__ = ("_connection", "_move", "_turn")
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, move: Move | None = None) -> None:
+        """`move`: the connection is there, and comes from a quiet one."""
         self._turn = turn
+        self._move = move
         self._connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Open the MQTT side. The socket has its options from the one that is listened on."""
         transport = cast("asyncio.Transport", transport)
         engine = self._turn.engine
+        if self._move is not None:
+            transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
+            self._connection = self._move.connection
+            self._move.arrived(transport)
+            self._move = None
+            return
         if len(engine.connections) >= engine.config.connections_max + REFUSALS_MAX:
             engine.metrics.limits.hit("connections_max")
             transport.abort()
