@@ -72,7 +72,7 @@ class SessionRegistry:
         session.expires_at_s = at_s
         self._expiring.put(session, at_s)
 
-    def expired(self, now_s: int) -> set[Session]:
+    def expired(self, now_s: int) -> list[Session]:
         """The sessions that end now."""
         return self._expiring.take(now_s)
 
