@@ -21,6 +21,7 @@ from bridge.limits import Limits
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.replays import LogReplays
+from bridge.presence.newest import NewestPresences
 from bridge.presence.server_events import SERVER_PREFIX, ClockWatch, LimitsHit, ServerEvents
 from bridge.presence.store import SqliteDevices
 from bridge.presence.watch import Presences
@@ -201,6 +202,10 @@ class Node:
             loop.call_later,
             lambda: presence_log.pending_bytes if presence_log is not None else 0,
         )
+        if presence_log is not None and not presence_log.reads_back:  # what a log reads back, other nodes have told too
+            self.presences.newest = self.latest.own = NewestPresences(
+                self.presences.device_by_client_id, presence_log, self.node_run
+            )
         self.presences.load(lambda client_id: self.broker.session(client_id) is not None)
         await self.broker.start()
         self.presences.tell_all()

@@ -362,17 +362,19 @@ class Engine:
         retain: bool = False,
         is_routed: bool = True,
         is_stored: bool = True,
-    ) -> None:
+    ) -> list[PublishRun]:
         """Publish rows (topic name, payload) of the server itself, also below the names that only it may use.
 
         `is_routed`: to subscribers; `is_stored`: to the sink. Rows with RETAIN are shown as retained by whoever made
-        them (`PresenceWatch.retained`): none is kept here.
+        them (`PresenceWatch.retained`): none is kept here. Returns the rows as runs, in order.
         """
-        for run in own_runs(rows, self._open_sink_topic, self.now_ms, retain=retain):
+        runs = own_runs(rows, self._open_sink_topic, self.now_ms, retain=retain)
+        for run in runs:
             if is_routed:
                 self.router.route(run)
             if is_stored and run.stream is not None:
                 self.runs.append(run)
+        return runs
 
     def take(self, run: PublishRun) -> None:
         """Route a run and put it down for the sink; QoS 2 is routed when it is stored. [MQTT-4.3.3-9]"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.codec.encode import encode_publish_head
+from broker.presence import SERVER_CLIENT_ID
 from broker.publish_run import PublishRun
 from broker.retained import RetainedMessage
 from broker.routing import Route
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from broker.sink import SinkTopic
 
-SERVER_CLIENT_ID = "$server"
-"""The client id that records of the server itself carry."""
 FIRST_BYTE = 0x32
 """PUBLISH with QoS 1."""
 PACKET_ID_AND_NO_PROPERTIES = b"\0\x01\0"

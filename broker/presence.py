@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from broker.protocol.connection import Connection
 
 PRESENCE_PREFIX = "$presence/"
+SERVER_CLIENT_ID = "$server"
+"""The client id that records of the server itself carry."""
 
 CONNECTED = 0
 DISCONNECTED = 1

@@ -228,11 +228,11 @@ class Broker:
         retain: bool = False,
         is_routed: bool = True,
         is_stored: bool = True,
-    ) -> None:
+    ) -> list[PublishRun]:
         """Publish rows (topic name, payload) of the server itself; see `Engine.publish_own`."""
         self.engine.now_ms = self.turn.now_ms()
-        self.engine.publish_own(rows, retain=retain, is_routed=is_routed, is_stored=is_stored)
         self.turn.schedule()
+        return self.engine.publish_own(rows, retain=retain, is_routed=is_routed, is_stored=is_stored)
 
     def session(self, client_id: str) -> Session | None:
         """A client's session, to look at."""

@@ -176,6 +176,12 @@ class Entries:
         self.evicted_bytes += size
         self.evicted += 1
 
+    def drop(self, topic_name: str) -> None:
+        """The newest record of a topic is kept elsewhere from now on."""
+        dropped = self.by_topic.pop(topic_name, None)
+        if dropped is not None:
+            self.bytes -= len(dropped.frame) + ENTRY_BYTES
+
     def forget(self, log: StreamLog) -> None:
         """Drop those of a stream; they need not be saved."""
         for name in [name for name, entry in self.by_topic.items() if entry.log is log]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from bridge.cursors import distance
 from bridge.encoding import decode_stored
@@ -57,6 +57,43 @@ class SavesLatest(Protocol):
         """What was saved, and the checkpoint."""
 
 
+OwnT = TypeVar("OwnT")
+
+
+class OwnValues(Protocol[OwnT]):
+    """The newest records of this server's own topics in one embedded log, kept by who publishes them in a form of its
+    own. What was committed counts when the window that it came in is settled, as everything does."""
+
+    @property
+    def log(self) -> StreamLog:
+        """Where they are stored."""
+
+    def committed(self, runs: Sequence[PublishRun]) -> list[PublishRun]:
+        """Take its own runs; returns the others."""
+
+    @property
+    def has_open(self) -> bool:
+        """Something was committed since a window was closed."""
+
+    def take_open(self) -> Any:
+        """What was committed since the last call, for `settle`: it belongs to the window that is closed now."""
+
+    def settle(self, taken: Any) -> list[str]:
+        """The window is settled; returns topics that may have an entry, which is older."""
+
+    def capture(self) -> list[OwnT]:
+        """All as they are now; they never change, they are replaced."""
+
+    def take_unsaved(self) -> list[OwnT]:
+        """Those that have changed since the last call."""
+
+    def topic_name(self, value: OwnT, /) -> str:
+        """The topic of one."""
+
+    def entry(self, value: OwnT, /) -> Entry:
+        """One as an entry."""
+
+
 class LatestValues:
     """Bounded: at most `topics_max` topics and `bytes_max` bytes; the one that was silent longest goes first."""
 
@@ -66,7 +103,8 @@ class LatestValues:
         self._node_run = node_run
         self._entries = Entries(topics_max, bytes_max)
         self._window = Window()
-        self._settling: deque[Window] = deque()
+        self._settling: deque[tuple[Window, Any]] = deque()
+        """Closed windows, each with what `own` has beside it."""
         self._timer: asyncio.TimerHandle | None = None
         self._unsaved_records = 0
         self._logs: dict[str, SavesLatest] = {}
@@ -74,6 +112,8 @@ class LatestValues:
         """Of logs that what was saved of them has still to be completed from."""
         self._saver: asyncio.Task[None] | None = None
         self._save_now = asyncio.Event()
+        self.own: OwnValues[Any] | None = None
+        """Who keeps some topics otherwise; set before the first of them is committed."""
 
     def __len__(self) -> int:
         return len(self._entries.by_topic)
@@ -110,8 +150,8 @@ class LatestValues:
         if not runs:
             return
         window = self._window
-        window.add(runs, log)
         last = runs[-1]
+        window.add(runs if self.own is None or log is not self.own.log else self.own.committed(runs), log)
         window.offsets[log.name] = {0: last.base_offset + len(last)}
         self._settle_later(window)
 
@@ -128,7 +168,7 @@ class LatestValues:
     def moved(self, log: StreamLog) -> None:
         """The log's position has changed without a record."""
         self._window.offsets[log.name] = log.offsets
-        if not self._settling and not len(self._window):
+        if not self._settling and not self._has_open:
             self.offsets[log.name] = log.offsets
 
     def _settle_later(self, window: Window) -> None:
@@ -140,10 +180,14 @@ class LatestValues:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_some)
 
+    @property
+    def _has_open(self) -> bool:
+        return len(self._window) > 0 or (self.own is not None and self.own.has_open)
+
     def _close_window(self) -> None:
-        if len(self._window):
+        if self._has_open:
             self._window.close()
-            self._settling.append(self._window)
+            self._settling.append((self._window, self.own.take_open() if self.own is not None else None))
             self._window = Window()
 
     def _settle_some(self) -> None:
@@ -157,12 +201,15 @@ class LatestValues:
         """Settle a slice; True when there is more."""
         if not self._settling:
             return False
-        window = self._settling[0]
+        window, own_values = self._settling[0]
         # The more windows wait the more is done at once, for each keeps what was read in memory.
         if window.settle(self._entries, self._node_run, SLICE_TOPICS * len(self._settling) ** 2):
             return True
         self._settling.popleft()
         self.offsets.update(window.offsets)
+        if self.own is not None and own_values is not None:
+            for topic_name in self.own.settle(own_values):
+                self._entries.drop(topic_name)
         self._unsaved_records += window.records
         if self._unsaved_records >= SAVE_RECORDS:
             self._save_now.set()
@@ -185,19 +232,29 @@ class LatestValues:
                 return
             await asyncio.sleep(0)
 
-    def capture(self) -> list[Entry]:
-        """All entries as they are now, the longest silent first; entries never change, they are replaced.
+    def capture(self) -> list[Any]:
+        """All entries as they are now, for `select`, the longest silent first; entries never change, they are replaced.
 
         Right after `settled`, without an await between, they are those of `offsets`.
         """
-        return list(self._entries.by_topic.values())
+        entries: list[Any] = list(self._entries.by_topic.values())
+        if self.own is not None:
+            entries += self.own.capture()
+        return entries
 
-    async def select(self, entries: Sequence[Entry], filters: Sequence[str]) -> AsyncIterator[list[Entry]]:
+    async def select(self, entries: Sequence[Any], filters: Sequence[str]) -> AsyncIterator[list[Entry]]:
         """Those of captured entries that any filter matches, in slices between which the loop runs."""
         takes_all = "#" in filters and len(filters) == 1
         exact = frozenset(filters) if not any("+" in each or "#" in each for each in filters) else None
-        for first in range(0, len(entries), SELECT_TOPICS):
-            piece = entries[first : first + SELECT_TOPICS]
+        first, end = 0, len(entries)
+        while first < end:
+            piece: Sequence[Entry]
+            if self.own is None or isinstance(entries[first], Entry):
+                piece = [each for each in entries[first : first + SELECT_TOPICS] if isinstance(each, Entry)]
+                first += len(piece)
+            else:
+                piece = self._made(self.own, entries[first : first + SLICE_TOPICS], filters)
+                first += SLICE_TOPICS
             if exact is not None:
                 yield [entry for entry in piece if entry.topic.name in exact]
             elif takes_all:
@@ -205,6 +262,10 @@ class LatestValues:
             else:
                 yield [entry for entry in piece if any([matches(each, entry.topic.name) for each in filters])]
             await asyncio.sleep(0)
+
+    def _made(self, own: OwnValues[Any], values: Sequence[Any], filters: Sequence[str]) -> list[Entry]:
+        """Entries of what is kept otherwise, where a filter matches it."""
+        return [own.entry(value) for value in values if any([matches(each, own.topic_name(value)) for each in filters])]
 
     # Over a restart
 
@@ -298,10 +359,20 @@ class LatestValues:
         """Hand what has changed to the logs, which write it in small steps."""
         await self.settled()
         self._unsaved_records = self._entries.evicted_bytes = 0
+        own = self.own
+        values = own.take_unsaved() if own is not None else []
         for name, log in self._logs.items():
             changed, self._entries.unsaved[name] = self._entries.unsaved[name], {}
-            if changed and name not in self._checkpoints:
-                log.save_latest([entry.saved() for entry in changed.values()], self.offsets[name])
+            checkpoint = self.offsets[name]
+            if name in self._checkpoints:
+                continue
+            rows = [entry.saved() for entry in changed.values()]
+            if own is not None and name == own.log.name:
+                for first in range(0, len(values), SLICE_TOPICS):
+                    rows += [own.entry(value).saved() for value in values[first : first + SLICE_TOPICS]]
+                    await asyncio.sleep(0)
+            if rows:
+                log.save_latest(rows, checkpoint)
 
     async def close(self) -> None:
         """Save and stop."""

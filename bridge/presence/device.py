@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from bridge.presence.newest import StoredPresence
     from bridge.presence.state import Presence
     from broker.protocol.connection import Connection
 
@@ -40,6 +41,7 @@ class Device:
         "is_stored",
         "keep_alive_s",
         "last_seen_ms",
+        "newest",
         "presence",
         "protocol_level",
         "since_ms",
@@ -63,6 +65,8 @@ class Device:
         self.counters: Counters | None = None
         self.is_stored = False
         """The store has a row of its client id, or was told of one."""
+        self.newest: StoredPresence | None = None
+        """What the log has of it, as far as this run of the server has told it."""
         self._connects: deque[int] | None = None
 
     def connected(self, connection: Connection) -> None:

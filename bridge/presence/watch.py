@@ -22,8 +22,10 @@ from broker.topics.names import matches
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from bridge.presence.newest import NewestPresences
     from bridge.presence.state import Presence
     from bridge.presence.store import DeviceStore
+    from broker.publish_run import PublishRun
 
 log = logging.getLogger("headrace.presence")
 
@@ -58,8 +60,8 @@ class OwnPublisher(Protocol):
         retain: bool = False,
         is_routed: bool = True,
         is_stored: bool = True,
-    ) -> None:
-        """Publish rows (topic name, payload) of the server itself."""
+    ) -> Sequence[PublishRun]:
+        """Publish rows (topic name, payload) of the server itself; returns them as runs, in order."""
 
 
 class Presences:
@@ -76,6 +78,8 @@ class Presences:
         self.online = 0
         self.with_session = 0
         """Of those that are not online."""
+        self.newest: NewestPresences | None = None
+        """Keeps what the log has; None: the latest values of topics do, as of any topic."""
         self.limit_hits = LimitHits()
         self.forgotten = 0
         """Gone devices that were forgotten before their time, because of `gone_devices_max`."""
@@ -194,6 +198,7 @@ class Presences:
 
     def _take(self, most: int) -> None:
         rows: list[tuple[str, bytes]] = []
+        told: list[Presence] = []
         waiting = self._waiting
         for _ in range(min(most, len(waiting))):
             change = waiting.popleft()
@@ -205,6 +210,7 @@ class Presences:
                 self.not_published += 1
                 continue
             rows.append((topic_name, presence_json(presence)))
+            told.append(presence)
         self._save()
         if rows:
             self.changes += len(rows)
@@ -212,7 +218,9 @@ class Presences:
             if not is_stored:
                 self.not_stored += len(rows)
                 self.limit_hits.hit("presence.pending_bytes_max")
-            self._publisher.publish_own(rows, retain=True, is_stored=is_stored)
+            runs = self._publisher.publish_own(rows, retain=True, is_stored=is_stored)
+            if is_stored and self.newest is not None:
+                self.newest.told(runs, told)
 
     def _apply(self, change: Change | ConnectionChange) -> Presence | None:
         """The presence to tell; None: nothing has changed."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from bridge.presence.server_events import KEPT_MAX, ClockWatch, LimitsHit, ServerEvents
+from broker.publish_run import PublishRun
 
 
 class Recorder:
@@ -23,7 +24,7 @@ class Recorder:
         retain: bool = False,
         is_routed: bool = True,
         is_stored: bool = True,
-    ) -> None:
+    ) -> list[PublishRun]:
         assert not retain
         for topic_name, payload in rows:
             event = orjson.loads(payload)
@@ -32,6 +33,7 @@ class Recorder:
                 self.routed.append(event)
             if is_stored:
                 self.stored.append(event)
+        return []
 
 
 class Parts:
