@@ -203,4 +203,4 @@ def test_the_ceiling_is_measured_through_a_relay(key: str) -> None:
 
 
 def test_the_ceiling_of_sse_is_measured_through_a_relay() -> None:
-    assert run_sse_ceiling(SSE_SCENARIOS["sse_100"], Plan(ceiling_s=0.05)).messages > 0
+    assert run_sse_ceiling(SSE_SCENARIOS["sse_100"], Plan(ceiling_s=0.5)).messages > 0
