@@ -77,7 +77,5 @@ class Turn:
             for connection, wait_ms in engine.held:
                 self._loop.call_later(wait_ms / 1000, connection.resume_reading, PAUSED_BY_RATE)
             engine.held.clear()
-        if (
-            engine.changes or engine.fan_outs
-        ):  # there was room for QoS 2 messages that had waited; there are more slices
+        if engine.changes or engine.due_fan_outs:  # of QoS 2 messages that there was room for now; another slice
             self.schedule()

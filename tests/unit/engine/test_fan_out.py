@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 
 import pytest
@@ -12,6 +13,7 @@ from broker.codec.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel, Subac
 from broker.codec.properties import Properties
 from broker.engine import Engine
 from broker.protocol.handlers.fan_out import OWN_SLICE, SLICE
+from broker.turn import Turn
 from tests.support import mqtt_wire as wire
 from tests.support.engine_client import NOW_MS, EngineClient, HoldingStore, make_engine, turn
 from tests.unit.engine.test_engine import of_type, publish
@@ -179,6 +181,24 @@ def test_a_client_that_reads_slowly_is_waited_for_and_loses_nothing() -> None:
     found += of_type(all_turns(client), Publish)
     assert len(found) == MANY
     assert not engine.metrics.dropped_messages
+
+
+async def test_the_loop_rests_while_a_client_does_not_read_and_goes_on_by_itself() -> None:
+    engine, _ = fast_engine_with(MANY)
+    client = subscriber(engine)
+    found = of_type(client.subscribe("t/#"), Publish)
+    client.connection.pause_writing()
+    real = Turn(engine, asyncio.get_running_loop())
+    real.schedule()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not real._is_scheduled
+    client.connection.resume_writing()
+    real.schedule()
+    for _ in range(MANY // SLICE + 3):
+        await asyncio.sleep(0)
+    assert len(found) + len(of_type(client.received(), Publish)) == MANY
+    assert not real._is_scheduled
 
 
 def test_unsubscribe_ends_it_and_subscribe_begins_it_again() -> None:
