@@ -89,6 +89,9 @@ class Gate:
                     logger.error("spooled records %d to %d of %s are missing", start, stop, log.name)
                     log.show_spooled((), stop)
                     break
+                for run in runs:
+                    for topic in set(run.topics):
+                        topic.stream = log  # as every topic that live readers are shown; those of a read have none
                 log.show_spooled(runs, runs[-1].base_offset + len(runs[-1]))
                 log.tail.on_turn()
         except (StreamLogError, sqlite3.Error):
