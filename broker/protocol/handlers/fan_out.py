@@ -29,6 +29,8 @@ OWN_SLICE = 100
 """The same of those that are made for their client alone."""
 FAN_OUTS_MAX = 100
 """Under way at a time, one for each session: publishes with RETAIN look at each. More are sent at once."""
+STALE_NAMES = 1_000
+"""Names are forgotten when there are so many more of them than twice what is retained."""
 
 
 class FanOut:
@@ -74,6 +76,9 @@ class FanOut:
     def replace(self, run: PublishRun) -> None:
         """Rows with RETAIN are about to be kept: what they replace goes first, they themselves are live messages."""
         self.bring(run, 0, len(run))
+        retained = self._engine.retained
+        if len(self._seen) > 2 * len(retained) + STALE_NAMES:  # what has no message is not found by the walk either
+            self._seen = {topic_name for topic_name in self._seen if retained.get(topic_name) is not None}
         self._seen.update([route.topic_name for route in run.routes])
 
     def _send_early(self, message: RetainedMessage) -> None:

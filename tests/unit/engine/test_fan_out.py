@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker.codec.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback, Unsubscribe
 from broker.codec.properties import Properties
 from broker.engine import Engine
-from broker.protocol.handlers.fan_out import OWN_SLICE, SLICE
+from broker.protocol.handlers.fan_out import OWN_SLICE, SLICE, STALE_NAMES
 from broker.turn import Turn
 from tests.support import mqtt_wire as wire
 from tests.support.engine_client import NOW_MS, EngineClient, HoldingStore, make_engine, turn
@@ -247,6 +247,24 @@ def test_a_topic_that_is_new_meanwhile_is_live_and_nothing_else() -> None:
     publisher.send(publish("t/new", b"1", retain=True))
     found += all_turns(client)
     assert [packet.retain for packet in of_type(found, Publish) if packet.topic_name == "t/new"] == [False]
+
+
+def test_topics_that_come_and_go_while_a_client_does_not_read_leave_no_pile_of_names() -> None:
+    engine, publisher = fast_engine_with(MANY)
+    client = subscriber(engine)
+    found = client.subscribe("t/#")
+    client.connection.pause_writing()
+    for number in range(0, 4 * MANY, 100):
+        names = [f"u/{number + more}" for more in range(100)]
+        publisher.send(*[publish(name, b"1", retain=True) for name in names])
+        publisher.send(*[publish(name, b"", retain=True) for name in names])
+    (fan_out,) = engine.fan_outs
+    assert len(fan_out._seen) <= 2 * MANY + STALE_NAMES + 200
+    client.connection.resume_writing()
+    turn(engine)
+    found += all_turns(client)
+    names = [packet.topic_name for packet in of_type(found, Publish)]
+    assert sorted(names) == sorted(f"t/{number}" for number in range(MANY))
 
 
 def test_what_is_cleared_before_its_slice_does_not_come() -> None:
