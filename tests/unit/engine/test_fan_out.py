@@ -139,7 +139,7 @@ def test_each_topic_has_its_retained_message_then_its_live_ones(
     expected: dict[str, list[bytes]] = defaultdict(list)
     for number in range(SOME):
         expected[f"t/{number}"].append(b"kept")
-    found = client.subscribe("t/#", qos, subscription_identifier=7 if identifier else None)
+    found = client.subscribe("t/#", qos, subscription_identifier=7 if identifier else 0)
     client.transport.written.clear()
     for number, step in enumerate(steps):
         if isinstance(step, tuple):
