@@ -38,6 +38,7 @@ Where MQTT leaves a choice we do as Mosquitto does:
 - PUBACK says 0x10 where nobody subscribes;
 - a protocol level that nobody has yet is refused in the form of 5.0 (0x84), an unknown protocol name without a word;
 - an acknowledgement of another QoS is a protocol error;
+- so is a property that its packet may not have (0x82; in SUBSCRIBE and UNSUBSCRIBE 0x81, as §2.2.2.2 has it);
 - the bit 0x80 of the protocol level (3.1, 3.1.1) is a bridge's: it gets RETAIN as published, and nothing of its own;
 - topics have at most 200 slashes.
 

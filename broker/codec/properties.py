@@ -217,8 +217,8 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
     None when there are none: the usual case, and it costs no object.
 
     Raises:
-        MalformedPacket: an unknown identifier, one that the packet may not have, or a value cut short. [MQTT-2.2.2-2]
-        ProtocolError: a property twice, or a value that its section forbids.
+        MalformedPacket: an unknown identifier, or a value cut short.
+        ProtocolError: a property that the packet may not have, one twice, or a value that its section forbids.
         TopicAliasInvalid: a topic alias of 0. [MQTT-3.3.2-8]
         IndexError: the data ends within the properties.
     """
@@ -236,7 +236,7 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
         if row is None:
             raise MalformedPacket(f"unknown property 0x{identifier:02X}")
         if kind not in row.kinds:
-            raise MalformedPacket(f"{row.name} is no property of {PACKET_NAMES[kind]}")
+            raise _not_of_its_packet(row, data, position, kind)
         if row.wire_type == STRING_PAIR:
             name, position = decode_string(data, position)
             text, position = decode_string(data, position)
@@ -256,6 +256,22 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
     if properties.authentication_data is not None and properties.authentication_method is None:
         raise ProtocolError("authentication data without authentication method")
     return properties, position
+
+
+def _not_of_its_packet(row: PropertyRule, data: bytes, position: int, kind: int) -> MalformedPacket | ProtocolError:
+    """A property that the packet may not have. §2.2.2.2 has 0x81 for it; this is what Mosquitto's clients know.
+
+    Raises:
+        MalformedPacket, IndexError: its value is cut short too.
+    """
+    if row.wire_type == VARIABLE_BYTE_INTEGER:
+        decode_variable_byte_integer(data, position)
+    else:
+        _, position = _decode_value(data, position, row.wire_type)
+        if row.wire_type == STRING_PAIR:
+            decode_string(data, position)
+    text = f"{row.name} is no property of {PACKET_NAMES[kind]}"
+    return MalformedPacket(text) if kind in (SUBSCRIBE, UNSUBSCRIBE) else ProtocolError(text)
 
 
 def _decode_value(data: bytes, position: int, wire_type: int) -> tuple[int | str | bytes, int]:

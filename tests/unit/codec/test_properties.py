@@ -5,8 +5,21 @@ from __future__ import annotations
 import pytest
 
 from broker.codec import constants
-from broker.codec.errors import MalformedPacket
-from broker.codec.properties import PROPERTY_RULES, Properties, decode_properties, encode_properties
+from broker.codec.constants import SUBSCRIBE, UNSUBSCRIBE
+from broker.codec.errors import MalformedPacket, ProtocolError
+from broker.codec.properties import (
+    BINARY,
+    BYTE,
+    PROPERTY_RULES,
+    STRING,
+    STRING_PAIR,
+    UINT16,
+    UINT32,
+    VARIABLE_BYTE_INTEGER,
+    Properties,
+    decode_properties,
+    encode_properties,
+)
 from broker.codec.reason_codes import REASON_CODES, connack_code_3_1_1, reason_name, suback_code_3_1_1
 from tests.support.wire_cases import properties
 
@@ -31,13 +44,29 @@ def test_only_present_properties_are_shown() -> None:
     assert Properties().is_empty
 
 
+VALUES = {
+    BYTE: b"\0",
+    UINT16: b"\0\1",
+    UINT32: b"\0\0\0\1",
+    VARIABLE_BYTE_INTEGER: b"\1",
+    STRING: b"\0\1p",
+    BINARY: b"\0\1p",
+    STRING_PAIR: b"\0\1p\0\1q",
+}
+
+
 @pytest.mark.parametrize("kind", range(1, 17))
-def test_a_property_is_malformed_where_the_table_does_not_allow_it(kind: int) -> None:
-    """[MQTT-2.2.2-2]"""
+def test_a_property_is_refused_where_the_table_does_not_allow_it(kind: int) -> None:
+    """§2.2.2.2, with the reason codes of Mosquitto: 0x82, and 0x81 in SUBSCRIBE and UNSUBSCRIBE or when cut short"""
+    expected = MalformedPacket if kind in (SUBSCRIBE, UNSUBSCRIBE) else ProtocolError
     for row in PROPERTY_RULES.values():
-        if kind not in row.kinds:
-            with pytest.raises(MalformedPacket, match=row.name):
-                decode_properties(bytes((3, row.identifier, 0, 1)), 0, kind)
+        if kind in row.kinds:
+            continue
+        encoded = bytes((row.identifier,)) + VALUES[row.wire_type]
+        with pytest.raises(expected, match=row.name):
+            decode_properties(bytes((len(encoded),)) + encoded, 0, kind)
+        with pytest.raises((MalformedPacket, IndexError)):
+            decode_properties(bytes((len(encoded) - 1,)) + encoded[:-1], 0, kind)
 
 
 def test_reason_codes_have_names_and_what_3_1_1_says() -> None:
