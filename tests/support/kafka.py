@@ -6,7 +6,6 @@ not Headrace is in `tests.support.kafka_client`.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -32,17 +31,14 @@ from scripts.kafka.node import (
 from tests.support.conditions import eventually
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.kafka_client import KafkaClient
+from tests.support.ports import of_this_worker
 from tests.support.process_guard import process_guard
-
-PARTS = 8
 
 
 def own_ports() -> range:
     """A part of `FREE_PORTS` for each worker of pytest: a broker listens seconds after its ports were chosen, and other
     workers choose meanwhile."""
-    size = len(FREE_PORTS) // PARTS
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return FREE_PORTS[worker % PARTS * size :][:size]
+    return of_this_worker(FREE_PORTS)
 
 
 class KafkaBroker:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import urlsplit
 
+from tests.support.ports import free_server_port
 from tests.support.prepared import PreparedProcess
 
 START_TIMEOUT_S = 30.0
@@ -125,7 +126,10 @@ class ServerProcess:
             ServerDidNotStart: it ended or was not ready within `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
+        is_first = not self.mqtt_port
         while True:
+            if is_first:
+                self.mqtt_port, self.ws_port, self.http_port = [free_server_port() for _ in range(3)]
             logged_before = len(self.stderr_text)
             if self._is_ready_before(deadline):
                 self._read_addresses()
@@ -134,8 +138,8 @@ class ServerProcess:
             if exit_code is None:
                 self.kill()
             self._join_readers()
-            if self.mqtt_port and PORT_IN_USE.search(self.stderr_text[logged_before:]):
-                continue  # while it was down, some client of the tests got its port as an ephemeral one
+            if PORT_IN_USE.search(self.stderr_text[logged_before:]) and time.monotonic() < deadline:
+                continue  # who chose its port meanwhile has it
             fate = "was not ready in time" if exit_code is None else f"ended with code {exit_code}"
             printed = "\n".join(self.stdout_lines)
             raise ServerDidNotStart(f"the server {fate}\n-- stdout\n{printed}\n-- stderr\n{self.stderr_text}")
