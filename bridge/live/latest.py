@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SETTLE_S = 0.25
-WINDOW_BYTES_MAX = 8 * 1024 * 1024
-WINDOW_TOPICS_MAX = 10_000
+WINDOW_BYTES_MAX = 16 * 1024 * 1024
+WINDOW_TOPICS_MAX = 100_000
+"""A window is closed when it holds so much; a larger one spares more topics from being settled again and again."""
 SLICE_TOPICS = 300
 SELECT_TOPICS = 1_000
 """Topics settled, and compared with filters, in one step of the loop."""
