@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from broker.codec.decode import PublishColumns, decode_publishes
 from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_pubcomp
 from broker.codec.errors import MqttError
 from broker.codec.packets import Pubcomp
 from broker.protocol.connection import acknowledgements
 from broker.protocol.handlers.publish import make_run
-from broker.publish_run import PublishRun, plain_run
+from broker.publish_run import PublishRun, read_run
 
 if TYPE_CHECKING:
     from broker.codec.packets import Publish
@@ -85,16 +84,20 @@ class Inlet:
 
     def take_run(self, data: bytes, position: int, *, is_v5: bool, packet_bytes_max: int, now_ms: int) -> int:
         """Take the plain publishes that stand at `position`, as they are; returns the position after them."""
-        router = self._engine.router
-        columns = PublishColumns()
-        reached = decode_publishes(data, position, router.routes, router.open_route, is_v5, columns, packet_bytes_max)
-        if reached == position:
-            return position
-        run = plain_run(
-            data, position, columns, is_v5=is_v5, client_id=self.client_id, received_at_ms=now_ms, origin=self
+        run = read_run(
+            data,
+            position,
+            self._engine.router,
+            packet_bytes_max,
+            is_v5=is_v5,
+            client_id=self.client_id,
+            received_at_ms=now_ms,
+            origin=self,
         )
+        if run is None:
+            return position
         self._take(run, now_ms)
-        return reached
+        return run.ends[-1]
 
     def take(self, packet: Publish, *, is_v5: bool, now_ms: int) -> str | None:
         """Take any publish; its topic may have been changed. Returns why it was dropped (and acknowledged), or None."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.codec.decode import PublishColumns, decode_publishes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from broker.codec.decode import PublishColumns
-    from broker.routing import Route
+    from broker.routing import Route, Router
     from broker.sink import Origin
 
 
@@ -135,10 +136,11 @@ class PublishRun:
         return self.ends[row - 1] if row else self.start
 
 
-def plain_run(
+def read_run(
     data: bytes,
     start: int,
-    columns: PublishColumns,
+    router: Router,
+    packet_bytes_max: int,
     *,
     is_v5: bool,
     client_id: str,
@@ -146,8 +148,18 @@ def plain_run(
     origin: Origin,
     qos: int = 1,
     retain: bool = False,
-) -> PublishRun:
-    """The rows that `decode_publishes` has found from `start` on; `qos` is what the reliable ones have."""
+) -> PublishRun | None:
+    """The publishes from `start` on that can be taken together (`decode_publishes`); None when the first cannot.
+
+    `qos` is what the reliable ones have; with 2 all have it.
+    """
+    columns = PublishColumns()
+    reliable_byte = 0x30 | qos << 1 | retain
+    reached = decode_publishes(
+        data, start, router.routes, router.open_route, is_v5, columns, packet_bytes_max, reliable_byte
+    )
+    if reached == start:
+        return None
     packet_ids = columns.packet_ids
     reliable = len(packet_ids) - packet_ids.count(0)
     return PublishRun(

@@ -69,7 +69,7 @@ class OwnValues(Protocol[OwnT]):
     def log(self) -> StreamLog:
         """Where they are stored."""
 
-    def committed(self, runs: Sequence[PublishRun]) -> list[PublishRun]:
+    def committed(self, runs: Sequence[PublishRun]) -> Sequence[PublishRun]:
         """Take its own runs; returns the others."""
 
     @property

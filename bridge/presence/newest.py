@@ -63,10 +63,12 @@ class NewestPresences:
 
     # bridge.live.latest.OwnValues
 
-    def committed(self, runs: Sequence[PublishRun]) -> list[PublishRun]:
+    def committed(self, runs: Sequence[PublishRun]) -> Sequence[PublishRun]:
         """Take those runs that tell of presence; returns the others."""
-        others: list[PublishRun] = []
         told = self._told
+        if not told:
+            return runs
+        others: list[PublishRun] = []
         waiting = {run for run, _ in told}
         for run in runs:
             if run not in waiting:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from time import monotonic
 from typing import Any, Generic
@@ -331,14 +331,3 @@ def _rows_with(run: RecordRun, rows: Sequence[int], needle: bytes) -> Sequence[i
     if data.find(needle, run.start, ends[-1]) < 0:
         return ()
     return [row for row in rows if data.find(needle, payload_starts[row], ends[row]) >= 0]
-
-
-def lowest_at(time_ms: int, low: int, high: int, time_at: Callable[[int], int]) -> int:
-    """The lowest index in `low <= i < high` whose time is at or after `time_ms`, else `high`; times never fall."""
-    while low < high:
-        middle = (low + high) // 2
-        if time_at(middle) < time_ms:
-            low = middle + 1
-        else:
-            high = middle
-    return low

@@ -6,6 +6,7 @@ frame when somebody asks.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from bridge.records import RecordRun, Topic
@@ -122,14 +123,8 @@ class KeptRuns:
 
     def offset_at(self, time_ms: int) -> int:
         """Offset of the first record whose time is at or after `time_ms`; -1 when there is none."""
-        low, high = self._head, len(self._runs)
-        while low < high:  # times never fall
-            middle = (low + high) // 2
-            if self._kept(middle)[5] < time_ms:
-                low = middle + 1
-            else:
-                high = middle
-        return self._bases[low] if low < len(self._bases) else -1
+        index = bisect_left(self._runs, time_ms, self._head, key=_time_of)  # times never fall
+        return self._bases[index] if index < len(self._bases) else -1
 
     @property
     def oldest_ms(self) -> int:
@@ -143,14 +138,8 @@ class KeptRuns:
 
     def run_with(self, offset: int, node_run: str) -> RecordRun:
         """The run that has the record at an offset, which must be kept."""
-        low, high = self._head, len(self._bases)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._bases[middle] <= offset:
-                low = middle
-            else:
-                high = middle
-        data, start, end, _, first_number, time_ms, client_id, is_v5 = self._kept(low)
+        index = bisect_right(self._bases, offset, self._head) - 1
+        data, start, end, _, first_number, time_ms, client_id, is_v5 = self._kept(index)
         topics, payload_starts, ends = self._columns(data, start, end, is_v5)
         return RecordRun(
             data,
@@ -158,7 +147,7 @@ class KeptRuns:
             topics,
             payload_starts,
             ends,
-            base_offset=self._bases[low],
+            base_offset=self._bases[index],
             first_number=first_number,
             node_run=node_run,
             received_at_ms=time_ms,
@@ -179,3 +168,8 @@ class KeptRuns:
         kept = self._runs[index]
         assert kept is not None, "a dropped run was asked for"
         return kept
+
+
+def _time_of(kept: KeptRun | None) -> int:
+    assert kept is not None, "a dropped run was asked for"
+    return kept[5]

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.codec import constants
-from broker.codec.decode import PublishColumns, decode_packet, decode_publishes, next_frame
+from broker.codec.decode import decode_packet, next_frame
 from broker.codec.encode import (
     PACKET_IDS,
     PUBACKS,
@@ -38,7 +38,7 @@ from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements, receive_pubrels
 from broker.protocol.handlers.exactly_once import receive_exactly_once
 from broker.protocol.handlers.judge import take_judged, take_retained
-from broker.publish_run import PublishRun, plain_run
+from broker.publish_run import PublishRun, read_run
 from broker.store import Durable
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ PacketT = TypeVar("PacketT", Connack, Disconnect, Puback, Pubrec)
 
 REASON_CHARACTERS_MAX = 200
 """Of a reason string; what a peer sent may be part of it."""
-QOS_1 = 0x32
-"""First byte of a PUBLISH of QoS 1 without RETAIN and DUP."""
 PAUSED_BY_LOG = 1
 """A log cannot follow."""
 PAUSED_BY_RATE = 2
@@ -262,31 +260,20 @@ class Connection:
         With RETAIN or without: the first one says which.
         """
         engine = self.engine
-        router = engine.router
-        columns = PublishColumns()
-        retain = data[position] & 1
-        reached = decode_publishes(
+        retain = data[position] & 1 == 1
+        run = read_run(
             data,
             position,
-            router.routes,
-            router.open_route,
-            self.is_v5,
-            columns,
+            engine.router,
             engine.config.packet_bytes_max,
-            QOS_1 | retain,
-        )
-        if reached == position:
-            return position
-        run = plain_run(
-            data,
-            position,
-            columns,
             is_v5=self.is_v5,
             client_id=self.client_id,
             received_at_ms=now_ms,
             origin=self,
-            retain=retain == 1,
+            retain=retain,
         )
+        if run is None:
+            return position
         hook = engine.hooks.on_publish
         if hook is not None:
             take_judged(self, run, hook)
@@ -294,7 +281,7 @@ class Connection:
             take_retained(self, run, self.take)
         else:
             self.take(run)
-        return reached
+        return run.ends[-1]
 
     def take(self, run: PublishRun) -> None:
         """Hand a run on.

@@ -278,7 +278,6 @@ class Spool:
         callbacks, self._unkept_then = self._unkept_then, []
         if not copies:
             return  # something else was written, and they with it
-        rows = [(each.partition, each.base, len(each.offsets), each.offsets[0], each.offsets[-1]) for each in copies]
 
         def kept() -> None:
             for callback in callbacks:
@@ -286,7 +285,9 @@ class Spool:
 
         insert = f"INSERT OR REPLACE INTO drained_{self.table_id} VALUES (?, ?, ?, ?, ?, ?)"
         statements: list[tuple[str, Sequence[Any]]] = [
-            (insert, (*row, encode_offsets(each.offsets))) for row, each in zip(rows, copies, strict=True)
+            (insert, (each.partition, each.base, len(found), found[0], found[-1], encode_offsets(found)))
+            for each in copies
+            for found in (each.offsets,)
         ]
         self._store.submit(Statements([*statements, self._set("moved_to", self.moved_to)], kept))
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.codec.decode import PublishColumns, decode_publishes
 from broker.codec.encode import PUBREC_STREAM
 from broker.codec.errors import ReceiveMaximumExceeded
 from broker.protocol.handlers.judge import take_retained
-from broker.publish_run import part, plain_run
+from broker.publish_run import part, read_run
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
     from broker.publish_run import PublishRun
     from broker.sessions.session import Session
-
-QOS_2 = 0x34
-"""First byte of a PUBLISH of QoS 2 without RETAIN and DUP."""
 
 
 # hot path: tests/bench/receive.py
@@ -35,32 +31,21 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
     assert session is not None
     if engine.hooks.on_publish is not None:
         return position
-    router = engine.router
-    columns = PublishColumns()
-    retain = data[position] & 1
-    reached = decode_publishes(
+    run = read_run(
         data,
         position,
-        router.routes,
-        router.open_route,
-        connection.is_v5,
-        columns,
+        engine.router,
         engine.config.packet_bytes_max,
-        QOS_2 | retain,
-    )
-    if reached == position:
-        return position
-    run = plain_run(
-        data,
-        position,
-        columns,
         is_v5=connection.is_v5,
         client_id=connection.client_id,
         received_at_ms=now_ms,
         origin=connection,
         qos=2,
-        retain=retain == 1,
+        retain=data[position] & 1 == 1,
     )
+    if run is None:
+        return position
+    reached = run.ends[-1]
     if session.unreleased is None:
         session.unreleased = set()
     unreleased = session.unreleased
