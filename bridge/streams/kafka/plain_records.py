@@ -75,7 +75,7 @@ class PlainReader:
                     length = length & 0x7F | data[position] << 7
                     position += 1
                 end = position + (length >> 1)
-                delta = data[position + 1]  # behind the attributes
+                attributes, delta = data[position], data[position + 1]
                 position += 2
                 if delta >= 0x80:
                     delta, position = _read_varint(data, position - 1)
@@ -95,8 +95,10 @@ class PlainReader:
                 if size >= 0x80:
                     size = size & 0x7F | data[position] << 7
                     position += 1
-                if place != index << 1 or (key_size | size | delta) & 1 or length | key_size | size >= 0x4000:
-                    return None  # records are missing, null, before the first one's time, or very long
+                if place != index << 1 or attributes or (key_size | size | delta | length) & 1:
+                    return None  # records are missing, null, before the first one's time, or damaged
+                if length | key_size | size >= 0x4000:
+                    return None  # very long
                 size >>= 1
                 if position + size > end:
                     return None  # a length that lies

@@ -112,6 +112,16 @@ def test_a_damaged_batch_is_never_read_in_two_ways(cases: list[dict[str, Any]], 
         assert [shape_of(run) for run in plainly] == [shape_of(run) for run in by_header]
 
 
+@pytest.mark.parametrize("at", [HEAD.size, HEAD.size + 2], ids=["negative length", "attributes"])
+def test_a_record_of_a_form_that_nobody_writes_is_not_plain(at: int) -> None:
+    """What reads all forms says that it is damaged."""
+    data, _ = built([part(RunMaker(), a_case())])
+    assert a_decoder()._plain.runs(the_batch(data), 0) is not None
+    damaged = bytearray(data)
+    damaged[at] ^= 1
+    assert a_decoder()._plain.runs(the_batch(bytes(damaged)), 0) is None
+
+
 def test_a_batch_that_ends_within_a_record_is_damaged() -> None:
     data, _ = built([part(RunMaker(), a_case())])
     cut = bytearray(data[:-10])
