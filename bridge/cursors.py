@@ -8,7 +8,7 @@ an epoch and offsets that are not known yet. It needs no escaping in a URL, a he
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 CURSOR_BYTES_MAX = 2048
@@ -68,6 +68,37 @@ class StreamPosition:
         lower = "".join([f"{number}.{offsets[number]}_" for number in sorted(offsets) if 0 <= number < partition])
         higher = "".join([f"_{number}.{offsets[number]}" for number in sorted(offsets) if number > partition])
         return f"{head}{lower}{partition}.", higher + (f"{spool}{offsets[SPOOL]}" if spool else "")
+
+
+class MovingPosition:
+    """`StreamPosition.around` for who moves from record to record: of many partitions few have moved since the last."""
+
+    __slots__ = ("_epoch", "_partitions", "_spool_epoch", "_stream", "_texts")
+
+    def __init__(self, stream: str, epoch: str, spool_epoch: str, partitions: Iterable[int]) -> None:
+        self._stream = stream
+        self._epoch = epoch
+        self._spool_epoch = spool_epoch
+        self._partitions = sorted(partition for partition in partitions if partition != SPOOL)
+        self._texts: dict[int, tuple[int, str]] = {}
+        """Of each partition the offset, and how the cursor says it."""
+
+    def around(self, offsets: Offsets, partition: int) -> tuple[str, str]:
+        """The text with the offset in `partition` left out between its two parts; the spool's is 0 when not given."""
+        texts = self._texts
+        places = []
+        for number in self._partitions:
+            offset = offsets[number]
+            text = texts.get(number)
+            if text is None or text[0] != offset:
+                text = texts[number] = (offset, f"{number}.{offset}")
+            places.append(text[1])
+        head, spool = f"{self._stream}~{self._epoch}~", f"~{self._spool_epoch}~"
+        if partition == SPOOL:
+            return f"{head}{'_'.join(places) or UNKNOWN}{spool}", ""
+        index = self._partitions.index(partition)
+        head += "_".join([*places[:index], f"{partition}."])
+        return head, "_".join(["", *places[index + 1 :]]) + f"{spool}{offsets.get(SPOOL, 0)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaConnectionError
 
-from bridge.cursors import SPOOL, UNKNOWN
+from bridge.cursors import SPOOL, MovingPosition
 from bridge.history.answers import collector_for
 from bridge.history.scan import Question, StreamQuestion, StreamScan, StreamScanResult
 from bridge.records import RecordRun
@@ -56,9 +56,7 @@ class KafkaStreamScan:
         self.first: dict[int, int] = {}
         filters = self.what.filters
         self.collector = collector_for(self.what, (0, FAR), 0, FAR, reader.choice(source, filters))
-        self._numbers = sorted([partition for partition in self.start if partition != SPOOL])
-        self._place_texts: dict[int, tuple[int, str]] = {}
-        """Of each partition the offset, and how the cursor says it."""
+        self._moving = MovingPosition(source.stream, source.epoch, source.spool_epoch, self.start)
         self.partitions = [p for p in sorted(self.start) if p != SPOOL and self.start[p] < self.end[p]]
 
     async def run(self) -> None:
@@ -195,28 +193,11 @@ class KafkaStreamScan:
         """Rows of a run that are wanted, as far as the bounds let."""
         head = tail = ""
         if isinstance(self.request, StreamScan) and self.request.what.encoding in ("event", "poll", "publish"):
-            head, tail = self._around(partition)
+            head, tail = self._moving.around(self.position, partition)
             head, tail = self.request.before + head, tail + self.request.after
         epoch = self.source.spool_epoch if partition == SPOOL else self.source.epoch
         self.collector.turn_to(low, high, epoch, head, tail)
         self.collector.add(run)
-
-    def _around(self, partition: int) -> tuple[str, str]:
-        """`StreamPosition.around` of where the scan stands. Of many partitions few have moved since the last run."""
-        position, texts = self.position, self._place_texts
-        places = []
-        for number in self._numbers:
-            offset = position[number]
-            text = texts.get(number)
-            if text is None or text[0] != offset:
-                text = texts[number] = (offset, f"{number}.{offset}")
-            places.append(text[1])
-        head, spool = f"{self.source.stream}~{self.source.epoch}~", f"~{self.source.spool_epoch}~"
-        if partition == SPOOL:
-            return f"{head}{'_'.join(places) or UNKNOWN}{spool}", ""
-        index = self._numbers.index(partition)
-        head += "_".join([*places[:index], f"{partition}."])
-        return head, "_".join(["", *places[index + 1 :]]) + f"{spool}{position.get(SPOOL, 0)}"
 
     def _not_seen_in_spool(self, partition: int, low: int, high: int) -> Iterable[tuple[int, int]]:
         """The ranges of `low <= offset < high` that are no copies of what the position has seen in the spool."""

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cursors import CURSOR_BYTES_MAX, SPOOL, Cursor, CursorInvalid, CursorTooLong, StreamPosition
+from bridge.cursors import (
+    CURSOR_BYTES_MAX,
+    SPOOL,
+    Cursor,
+    CursorInvalid,
+    CursorTooLong,
+    MovingPosition,
+    StreamPosition,
+)
 
 names = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
 epochs = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
@@ -48,6 +56,22 @@ def test_head_offset_tail_is_the_text_with_that_offset(cursor: Cursor, data: st.
         | {stream: replace(position, offset_by_partition={**position.offset_by_partition, partition: 77})}
     )
     assert f"{head}77{tail}" == str(moved)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from((0, 1, 2, 11, SPOOL)), st.integers(0, 200)), min_size=1, max_size=4))
+def test_a_moving_position_says_what_each_of_its_places_would(moves: list[dict[int, int]]) -> None:
+    offsets = {0: 5, 2: 7, 11: 0, SPOOL: 3}
+    moving = MovingPosition("s", "e", "p", offsets)
+    for move in moves:
+        offsets = offsets | {partition: offset for partition, offset in move.items() if partition in offsets}
+        position = StreamPosition("e", offsets, "p")
+        for partition in offsets:
+            assert moving.around(offsets, partition) == position.around("s", partition)
+
+
+def test_a_moving_position_without_partitions_or_spool_says_so() -> None:
+    assert MovingPosition("s", "e", "p", ()).around({SPOOL: 3}, SPOOL) == ("s~e~-~p~", "")
+    assert MovingPosition("s", "e", "p", (0,)).around({0: 4}, 0) == ("s~e~0.", "~p~0")
 
 
 @given(st.text(max_size=60))
