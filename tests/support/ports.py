@@ -6,12 +6,14 @@ While a killed server is down, nobody else comes to have its port: no client by 
 from __future__ import annotations
 
 import os
-import socket
+from collections.abc import Iterator
 from functools import cache
-from itertools import cycle
 
-PARTS = 8
-SERVER_PORTS = range(12_000, 20_000)
+from scripts.kafka.node import free_ports
+
+PARTS = 4
+"""As many as there are workers at most (`WORKERS` in the Makefile)."""
+SERVER_PORTS = range(10_000, 20_000)
 
 
 def of_this_worker(ports: range) -> range:
@@ -22,20 +24,10 @@ def of_this_worker(ports: range) -> range:
 
 
 @cache
-def _ports(pid: int) -> cycle[int]:
-    """Begins somewhere else in each process, for there may be other runs of the tests beside this one."""
-    ports = of_this_worker(SERVER_PORTS)
-    first = pid % len(ports)
-    return cycle([*ports[first:], *ports[:first]])
+def _server_ports() -> Iterator[int]:
+    return free_ports(of_this_worker(SERVER_PORTS))
 
 
 def free_server_port() -> int:
-    """One that nobody listens on, and that this worker has not given out for long."""
-    for port in _ports(os.getpid()):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise AssertionError("there are always more")
+    """One that nobody listens on, and that this worker has not given out before."""
+    return next(_server_ports())
