@@ -175,9 +175,22 @@ def test_a_replay_keeps_order_and_pace(
     time_ms = [time_of(record["time"]) for record in records]
     assert [record["payload"] for record in records] == list(range(40))
 
+    dashboard.page.set_viewport_size({"width": 1440, "height": 2600})
+    # A page that hung while the first messages came has seen too little of the pace to judge it by.
+    for _ in range(3):
+        seen = replayed(dashboard, f"{server.http_url}/?t={time_ms[0] - 1}", count=len(records))
+        if seen[0][0] < 5:
+            break
+    assert dashboard.tail() == [str(number) for number in reversed(range(40))]
+    (first, first_at_ms), (last, last_at_ms) = seen[0], seen[-1]
+    assert (first < 5, last) == (True, 39)
+    assert 8 <= (time_ms[last] - time_ms[first]) / (last_at_ms - first_at_ms) <= 12
+
+
+def replayed(dashboard: DashboardPage, url: str, *, count: int) -> list[tuple[int, float]]:
+    """Which message was the newest, and when (ms), over a replay at ×10 of `count` messages from before the first."""
     page = dashboard.page
-    page.set_viewport_size({"width": 1440, "height": 2600})
-    dashboard.open_past(f"{server.http_url}/?t={time_ms[0] - 1}")
+    dashboard.open_past(url)
     assert dashboard.tail() == []
     page.evaluate(
         """() => {
@@ -191,13 +204,10 @@ def test_a_replay_keeps_order_and_pace(
     )
     page.keyboard.press("3")
     eventually(lambda: dashboard.moment().startswith("×10 · "), what="the replay")
-    eventually(lambda: len(dashboard.tail()) == 40, 60, "all messages again")
-
-    assert dashboard.tail() == [str(number) for number in reversed(range(40))]
+    eventually(lambda: len(dashboard.tail()) == count, 60, "all messages again")
     seen = [(int(text), at_ms) for text, at_ms in page.evaluate("window.seen")]
     assert [number for number, _ in seen] == sorted(number for number, _ in seen)
-    (first, first_at_ms), (last, last_at_ms) = seen[0], seen[-1]
-    assert 8 <= (time_ms[last] - time_ms[first]) / (last_at_ms - first_at_ms) <= 12
+    return seen
 
 
 def time_of(text: str) -> int:
