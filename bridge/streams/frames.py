@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -273,42 +272,49 @@ def payloads_of(body: bytes, encoded_topic: bytes, records: int, *, is_v5: bool)
 
     See `is_counted_by_search`. `is_v5`: of all the frames of the body.
     """
-    parts = body.split(encoded_topic)
-    if len(parts) != records + 1 or encoded_topic[0]:
+    if encoded_topic[0]:
         return None
     payloads: list[bytes] = []
     topic_bytes = len(encoded_topic)
-    first_bytes = {part[-2] for part in parts[:-1]}
-    if len(first_bytes) == 1 and not is_v5 and (first_byte := first_bytes.pop()) < 128:  # alike, and all of them short
-        start = 2 if first_byte & 0x06 else 0
-        return [behind[start : before[-1] - topic_bytes] for before, behind in pairwise(parts)]
-    for before, behind in pairwise(parts):
-        length, first_byte = before[-1], before[-2]
-        if first_byte > 127:
-            length, first_byte = _fixed_header_at_end(before)
-        start = 2 if first_byte & 0x06 else 0  # the packet id of QoS 1 and 2
-        end = length - topic_bytes
-        if is_v5:
-            properties_bytes = behind[start]
-            start += 1
-            if properties_bytes > 127:
-                properties_bytes, start = _long_length(behind, start - 1)
-            start += properties_bytes
-        payloads.append(behind[start:end])
-    return payloads
+    find, add = body.find, payloads.append
+    try:
+        place = find(encoded_topic)
+        while place >= 0:
+            start = behind_topic = place + topic_bytes
+            length, first_byte = body[place - 1], body[place - 2]
+            if first_byte > 127:
+                length, first_byte = _fixed_header_before(body, place)
+            if first_byte & 0x06:
+                start += 2  # the packet id of QoS 1 and 2
+            if is_v5:
+                properties_bytes = body[start]
+                start += 1
+                if properties_bytes > 127:
+                    properties_bytes, start = _long_length(body, start - 1)
+                start += properties_bytes
+            end = place + length
+            if end < start:
+                return None
+            add(body[start:end])
+            place = find(encoded_topic, behind_topic)
+    except (IndexError, StoredFormatError):
+        return None  # it was found where no frame has its topic
+    return payloads if len(payloads) == records else None
 
 
-def _fixed_header_at_end(data: bytes) -> tuple[int, int]:
-    """Remaining length and first byte of the PUBLISH whose fixed header, with a length of several bytes, ends `data`.
+def _fixed_header_before(body: bytes, end: int) -> tuple[int, int]:
+    """Remaining length and first byte of the PUBLISH whose fixed header, with a length of several bytes, ends there.
 
     All bytes of the length but its last have the high bit, and the first byte of a PUBLISH has not.
+
+    Raises: StoredFormatError
     """
-    length = data[-1]
-    place = -2
-    while data[place] > 127:
-        length = length << 7 | data[place] & 0x7F
-        place -= 1
-    return length, data[place]
+    length = body[end - 1]
+    for place in range(end - 2, end - 5, -1):
+        length = length << 7 | body[place] & 0x7F
+        if body[place - 1] < 128:
+            return length, body[place - 1]
+    raise StoredFormatError("a stored frame has a length of more than four bytes")
 
 
 def _read_head(body: bytes, position: int) -> tuple[int, int, int, int, int, int, int]:

@@ -14,11 +14,14 @@ from bridge.streams.frames import (
     decode_matching,
     encode_record,
     encode_segment,
+    payloads_of,
     segment_times,
 )
 from broker.publish_run import PublishRun
 from tests.support.log_contract import RunMaker
 
+SOUGHT = b"\x00\x03a/1"
+"""A topic as it stands in a frame."""
 topic_names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
 payloads = st.one_of(st.binary(max_size=40), st.integers(100, 20_000).map(bytes))
 runs = st.fixed_dictionaries(
@@ -89,6 +92,28 @@ def test_matching_finds_what_decoding_all_finds(cases: list[dict[str, object]], 
         for run in found
     ] == expected
     assert all(len(run) == 1 and run.frame_start(0) < run.payload_starts[0] for run in found)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a/1", "b/1"]),
+            st.sampled_from([b"", b"7", b"x" * 200, b"x" * 20_000, SOUGHT, b"\xff" * 9 + SOUGHT, b"\xff" + SOUGHT * 2]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0, 1]),
+    st.sampled_from([None, b"", bytes(200)]),
+)
+def test_payloads_by_search_are_those_of_decoding_or_none(
+    rows: list[tuple[str, bytes]], qos: int, properties: bytes | None
+) -> None:
+    topics, payloads = zip(*rows, strict=True)
+    body = body_of(RunMaker().run(payloads, topics=topics, qos=qos, properties=properties))
+    expected = [payload for topic, payload in rows if topic == "a/1"]
+    found = payloads_of(body, SOUGHT, len(expected), is_v5=properties is not None)
+    assert found == (expected if body.count(SOUGHT) == len(expected) else None)
 
 
 def test_one_record_of_a_run_is_a_segment_of_its_own() -> None:
