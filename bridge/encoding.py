@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections import deque
-from functools import lru_cache
+from itertools import repeat
+from operator import gt
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bridge.history.scan import Encoding
-    from bridge.records import RecordRun
+    from bridge.records import RecordRun, Topic
 
 CSV_HEAD = b"time,topic,payload,encoding,qos,retain,client_id,stream,epoch,partition,offset,properties\r\n"
 
@@ -130,24 +131,27 @@ def _encode_plain(
 ) -> list[bytes] | None:
     """Rows that all have JSON payloads of one line, no properties, and the same QoS and RETAIN; None otherwise."""
     data, payload_starts, ends, topics = run.data, run.payload_starts, run.ends, run.topics
-    frame_starts: Sequence[int] = [run.start, *ends[:-1]]
-    base_offset, first_number = run.base_offset, run.first_number
-    if rows is None or rows == range(len(ends)):
+    if rows is None:
+        rows = range(len(ends))
+    if isinstance(rows, range) and rows.step == 1:  # as scans and most live runs have it
+        low, high = rows.start, rows.stop
+        frame_starts: Sequence[int] = [run.frame_start(low), *ends[low : high - 1]] if low < high else []
+        payload_starts, ends, topics = payload_starts[low:high], ends[low:high], topics[low:high]
         if run.numbers is None:
-            numbers = decimals(first_number, len(ends))
+            numbers = decimals(run.first_number + low, len(ends))
         else:
-            numbers = [b"%d" % number for number in run.numbers]
-        next_offsets = decimals(base_offset, len(ends) + 1)
+            numbers = [b"%d" % number for number in run.numbers[low:high]]
+        next_offsets = decimals(run.base_offset + low, len(ends) + 1)
         offsets = next_offsets[:-1]
         del next_offsets[0]
     else:
-        frame_starts = [frame_starts[row] for row in rows]
+        frame_starts = [run.frame_start(row) for row in rows]
         payload_starts = [payload_starts[row] for row in rows]
         ends = [ends[row] for row in rows]
         topics = [topics[row] for row in rows]
         numbers = [b"%d" % run.number(row) for row in rows]
-        offsets = [b"%d" % (base_offset + row) for row in rows]
-        next_offsets = [b"%d" % (base_offset + row + 1) for row in rows]
+        offsets = [b"%d" % (run.base_offset + row) for row in rows]
+        next_offsets = [b"%d" % (run.base_offset + row + 1) for row in rows]
     if not ends:
         return []
     first_bytes = bytes(map(data.__getitem__, frame_starts))
@@ -163,20 +167,13 @@ def _encode_plain(
         return None
     before_number, before_offset = tails.before_number("json", first_bytes[0]), tails.before_offset
     join = b"".join
-    if encoding == "json":
-        return [
-            join((topic.json_head, payload, before_number, number, before_offset, offset, end))
-            for topic, payload, number, offset in zip(topics, payloads, numbers, offsets, strict=True)
-        ]
     heads = [topic.json_head for topic in topics]
+    columns = (payloads, repeat(before_number), numbers, repeat(before_offset), offsets, repeat(end))
+    if encoding == "json":
+        return list(map(join, zip(heads, *columns)))  # noqa: B905 -- what is repeated has no end
     if encoding == "poll":
         heads = [json_head[1:] for json_head in heads]
-    return [
-        join((head, cursor, middle, json_head, payload, before_number, number, before_offset, offset, end))
-        for cursor, json_head, payload, number, offset in zip(
-            next_offsets, heads, payloads, numbers, offsets, strict=True
-        )
-    ]
+    return list(map(join, zip(repeat(head), next_offsets, repeat(middle), heads, *columns)))
 
 
 def _encode_one(run: RecordRun, row: int, tails: _Tails, *, from_brace: bool) -> bytes:
@@ -351,23 +348,15 @@ def _encode_csv(stream: str, epoch: str, run: RecordRun, rows: Sequence[int]) ->
     payloads = [data[run.payload_starts[row] : run.ends[row]] for row in rows]
     is_all_json = not run.null_rows and _are_json(payloads)
     first_bytes = {data[frame_starts[row]] for row in rows}
-    join, topic_field = b"".join, _csv_topic
+    join = b"".join
     if is_all_json and len(first_bytes) == 1 and not run.is_v5:
         behind = _CSV_FLAGS["json", first_bytes.pop()] + place
-        behind_quote = b'"' + behind
-        names = [topics[row].name for row in rows]
+        names = [topics[row].csv_field or _csv_topic(topics[row]) for row in rows]
         if isinstance(rows, range) and rows.step == 1:
             offsets = decimals(base + rows.start, len(rows))
         else:
             offsets = [b"%d" % (base + row) for row in rows]
-        # The quotes of all are doubled in one go: no JSON text has a NUL.
-        doubled = b"\0".join(payloads).replace(b'"', b'""').split(b"\0")
-        return [
-            join((before, topic_field(name), b',"', field, behind_quote, offset, b",\r\n"))
-            if _QUOTE in field
-            else join((before, topic_field(name), b",", _csv_field(field), behind, offset, b",\r\n"))
-            for name, field, offset in zip(names, doubled, offsets, strict=True)
-        ]
+        return _csv_lines(before, names, payloads, behind, offsets)
     out = []
     for row, payload in zip(rows, payloads, strict=True):
         if is_all_json:
@@ -381,9 +370,25 @@ def _encode_csv(stream: str, epoch: str, run: RecordRun, rows: Sequence[int]) ->
         flags = _CSV_FLAGS[encoding, data[frame_starts[row]]]
         offset = b"%d," % (base + row)
         properties = _csv_field(json_properties(run, row)) if run.is_v5 else b""
-        fields = (before, topic_field(topics[row].name), b",", _csv_field(payload), flags, place, offset, properties)
+        topic_field = topics[row].csv_field or _csv_topic(topics[row])
+        fields = (before, topic_field, b",", _csv_field(payload), flags, place, offset, properties)
         out.append(join(fields) + b"\r\n")
     return out
+
+
+def _csv_lines(
+    before: bytes, names: list[bytes], payloads: list[bytes], behind: bytes, offsets: list[bytes]
+) -> list[bytes]:
+    """Lines of records that differ in no more than these and have JSON payloads and no properties."""
+    # The quotes of all are doubled in one go: no JSON text has a NUL.
+    fields = b"\0".join(payloads).replace(b'"', b'""').split(b"\0")
+    if all(map(gt, map(len, fields), map(len, payloads))):  # each has a quote, as objects have
+        before_fields, behind = b',"', b'"' + behind
+    else:
+        before_fields = b","
+        fields = [b'"' + field + b'"' if _QUOTE in field else _csv_field(field) for field in fields]
+    ends = repeat(b",\r\n")
+    return list(map(b"".join, zip(repeat(before), names, repeat(before_fields), fields, repeat(behind), offsets, ends)))
 
 
 _CSV_FLAGS = {
@@ -393,9 +398,10 @@ _CSV_FLAGS = {
 }
 
 
-@lru_cache(maxsize=10_000)
-def _csv_topic(name: str) -> bytes:
-    return _csv_field(name.encode())
+def _csv_topic(topic: Topic) -> bytes:
+    """Fill in `csv_field`, and return it."""
+    topic.csv_field = _csv_field(topic.encoded)
+    return topic.csv_field
 
 
 def _are_json(payloads: Sequence[bytes]) -> bool:

@@ -21,6 +21,7 @@ class Topic:
     """One topic name in one stream, with what is worth making once for it."""
 
     __slots__ = (
+        "csv_field",
         "encoded",
         "framed",
         "json_head",
@@ -44,6 +45,8 @@ class Topic:
         self.framed = b""
         """As it stands in a PUBLISH: two bytes of length, then UTF-8; empty until `frame`, for few need it."""
         self.json_head = b'{"topic":' + orjson.dumps(name) + b',"payload":'
+        self.csv_field = b""
+        """As it stands in a CSV export; empty until one has it."""
         self.matches: tuple[object, ...] = ()
         """Live groups whose filters match, valid while `matches_version` is the hub's version."""
         self.matches_version = -1

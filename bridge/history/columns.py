@@ -89,25 +89,26 @@ class ColumnsCollector(ScanCollector):
         """Keep some rows; returns the bytes of their frames."""
         columns, data, base = self._columns, run.data, run.base_offset
         starts, ends, topics = run.payload_starts, run.ends, run.topics
-        frame_starts: Sequence[int] = [run.start, *ends[:-1]]
-        if rows != range(len(ends)):
-            starts, ends, topics = (
-                [starts[row] for row in rows],
-                [ends[row] for row in rows],
-                [topics[row] for row in rows],
-            )
-            frame_starts = [frame_starts[row] for row in rows]
+        if isinstance(rows, range) and rows.step == 1:
+            low, high = rows.start, rows.stop
+            frame_starts: Sequence[int] = [run.frame_start(low), *ends[low : high - 1]]
+            starts, ends, topics = starts[low:high], ends[low:high], topics[low:high]
+        else:
+            frame_starts = [run.frame_start(row) for row in rows]
+            starts = [starts[row] for row in rows]
+            ends = [ends[row] for row in rows]
+            topics = [topics[row] for row in rows]
         first_row = len(columns)
         columns.spans.append(Span(len(rows), run.received_at_ms, run.client_id, self.epoch, max(0, run.partition)))
         columns.offsets.extend([base + row for row in rows])
         self._payloads += [data[start:end] for start, end in zip(starts, ends, strict=True)]
         columns.first_bytes += bytes(map(data.__getitem__, frame_starts))
         index_by_topic = self._index_by_topic
-        for topic in topics:
+        for topic in dict.fromkeys(topics):
             if topic not in index_by_topic:
                 index_by_topic[topic] = len(columns.topic_names)
                 columns.topic_names.append(topic.name)
-        columns.topic_indexes.extend([index_by_topic[topic] for topic in topics])
+        columns.topic_indexes.extend(map(index_by_topic.__getitem__, topics))
         if run.is_v5:
             for number, row in enumerate(rows, first_row):
                 if text := json_properties(run, row):

@@ -13,6 +13,7 @@ from broker.topics.names import matches
 TOPICS_PER_PIECE = 5_000
 MATCHED_TOPICS_MAX = 4
 """So few exact filters are looked for in the stored bytes; for more, decoding everything costs less."""
+_ALL_TOPICS = TopicChoice(())
 
 
 class FilterIds:
@@ -21,7 +22,7 @@ class FilterIds:
     def __init__(self, filters: tuple[str, ...]) -> None:
         self.ids: set[int] = set()
         self.bits = 0
-        self.choice = TopicChoice(filters)
+        self._choice = TopicChoice(filters)
         self.takes_all = not filters
         self._filters = filters
         self._exact = tuple(name for name in filters if not _has_wildcard(name))
@@ -31,6 +32,11 @@ class FilterIds:
         """The topics as they stand in a frame, when the filters name a few and nothing else."""
         self._seen_id = 0
         self._seen_count = 0
+
+    @property
+    def choice(self) -> TopicChoice:
+        """The topics by their names; it is not asked where every topic of the stream is taken."""
+        return _ALL_TOPICS if self.takes_all else self._choice
 
     def learn(self, connection: sqlite3.Connection, stream_id: int) -> Iterator[None]:
         """Look at the topics that are new since the last time; each `next` is one piece of work."""

@@ -109,9 +109,10 @@ class RequestLoop:
 
     def _answer(self, number: int, is_error: bool, result: object) -> None:
         message = pickle.dumps((number, is_error, result), protocol=pickle.HIGHEST_PROTOCOL)
-        view = memoryview(LENGTH.pack(len(message)) + message)
-        while view:
-            view = view[os.write(self._answers, view) :]
+        for part in (LENGTH.pack(len(message)), message):  # a piece of an export is long enough not to be copied again
+            view = memoryview(part)
+            while view:
+                view = view[os.write(self._answers, view) :]
 
 
 def main() -> None:

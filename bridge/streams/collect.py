@@ -33,12 +33,17 @@ FIELDS_BYTES: dict[Encoding, int] = {
     "publish": 0,
     "columns": 40,
 }
-"""What an encoding adds to the topic and payload of a record, at least. Without it a piece of small records is encoded
-four times over, for what does not fit is thrown away."""
+"""What an encoding adds to the topic and payload of a record, at least, and without the names below. Without it a piece
+of small records is encoded four times over, for what does not fit is thrown away."""
+_NAMES_EVERYTHING = frozenset(("event", "poll", "json", "csv"))
+"""Encodings that say of each record its stream, epoch, client and offset."""
 
 
 class TopicChoice:
-    """Which topics a list of filters takes, asked once for each `Topic` object. It may serve many questions."""
+    """Which topics a list of filters takes, asked once for each `Topic` object. It may serve many questions.
+
+    No filters take all topics.
+    """
 
     __slots__ = ("_filters", "_known", "chosen")
 
@@ -49,7 +54,7 @@ class TopicChoice:
 
     def rows(self, topics: Sequence[Topic], low: int, high: int) -> Sequence[int] | None:
         """The rows in `low <= row < high` with a chosen topic; None when that is each of them."""
-        if not self._filters:
+        if not self._filters or self.chosen.issuperset(topics):
             return None
         unique = set(topics)
         if not unique <= self._known:
@@ -216,6 +221,7 @@ class ScanCollector(Collector[ScanResult]):
         self._count = 0
         self._records_left = request.records_max
         self._bytes_left = request.bytes_max
+        self._names_everything = request.encoding in _NAMES_EVERYTHING
         self._fields_bytes = FIELDS_BYTES[request.encoding]
         self._publishes: PublishFrames | None = None
         form = request.form
@@ -306,6 +312,9 @@ class ScanCollector(Collector[ScanResult]):
         rows = rows[: self._records_left]
         bytes_left = self._bytes_left
         fields_bytes = self._fields_bytes
+        if self._names_everything:
+            names = (self.request.stream, self.epoch, run.client_id, str(run.base_offset))
+            fields_bytes += sum(map(len, names)) + len(self.cursor_head) + len(self.cursor_tail)
         if run.ends[-1] - run.start + len(rows) * fields_bytes <= bytes_left:
             return rows
         if isinstance(rows, range) and rows.step == 1:
