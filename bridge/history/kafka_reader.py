@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import cast
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaConnectionError
 
 from bridge.history.kafka_scan import AnotherEpoch, KafkaStreamScan
 from bridge.history.read_ahead import ReadAhead
 from bridge.history.scan import AnswerT, StreamQuestion, StreamScan, StreamScanResult
-from bridge.history.stretches import Stretch, Stretches
-from bridge.records import RecordRun, Topic
+from bridge.history.stretch_loader import FAR, FETCH_WAIT_MS, StretchLoader, unreadable
+from bridge.records import Topic
 from bridge.streams.collect import TopicChoice
 from bridge.streams.kafka.cluster import (
     EARLIEST,
     LATEST,
     UNCOMMITTED,
-    FetchedPart,
     KafkaFailure,
     TopicState,
     fetch,
@@ -46,13 +44,8 @@ logger = logging.getLogger(__name__)
 
 STATE_S = 1.0
 """How long what Kafka said of a topic is believed."""
-FETCH_WAIT_MS = 100
-FETCHES_MAX = 4
-"""Answers that are asked for in one go: one holds eight partitions' megabytes, and the rest of them nothing."""
 CHOICES_MAX = 64
 TOPICS_MAX = 200_000
-OFFSET_OUT_OF_RANGE = 1
-FAR = 1 << 62
 
 
 class KafkaReader:
@@ -66,14 +59,14 @@ class KafkaReader:
         self._connecting = asyncio.Lock()
         self._states: dict[str, tuple[float, TopicState]] = {}
         self._firsts: dict[str, tuple[float, dict[int, int]]] = {}
-        self._stretches = Stretches(settings.cache_bytes_max)
-        self._decoders: dict[tuple[str, str | None], Decoder] = {}
+        self.stretches = StretchLoader(settings, self.connected, self._forget_topic)
         self._choices: OrderedDict[tuple[str, tuple[str, ...]], TopicChoice] = OrderedDict()
         self._spool_topics: dict[bytes, Topic] = {}
         self._ahead = ReadAhead(self._scan)
 
     async def close(self) -> None:
         self._ahead.close()
+        self.stretches.close()
         await self._forget_client()
         if self._connection is not None:
             self._connection.close()
@@ -157,7 +150,7 @@ class KafkaReader:
                 part = answer[topic, partition]
                 if part.error_code:
                     self._states.pop(topic, None)
-                    raise _unreadable(partition, part.error_code)
+                    raise unreadable(partition, part.error_code)
                 at = offset
                 for batch in batches_of(part.data):
                     for run in decoder.runs(batch, partition, offset, FAR):
@@ -168,74 +161,15 @@ class KafkaReader:
                     at = batch.next_offset
                     await asyncio.sleep(0)
                 if at == offset:
-                    raise _unreadable(partition, 0)  # not to look would be to store it twice
+                    raise unreadable(partition, 0)  # not to look would be to store it twice
                 offset = at
         return found
 
-    async def load(
-        self, source: KafkaSource, state: TopicState, offsets: Mapping[int, int]
-    ) -> dict[int, Stretch | None]:
-        """The stretch that holds each offset; None where there is nothing yet."""
-        found = {
-            partition: self._stretches.find(source.epoch, partition, offset) for partition, offset in offsets.items()
-        }
-        missing = {partition: offsets[partition] for partition, stretch in found.items() if stretch is None}
-        for _ in range(FETCHES_MAX):
-            if not missing:
-                break
-            left: dict[int, int] = {}
-            for partition, part in (await self._fetch(source, state, missing)).items():
-                stretch = found[partition] = await self._decode(source, partition, offsets[partition], part)
-                if stretch is None and not part.data and part.end > offsets[partition] and not part.error_code:
-                    left[partition] = offsets[partition]  # the others have filled the answer
-            if len(left) == len(missing):
-                break
-            missing = left
-        return found
-
-    async def _fetch(
-        self, source: KafkaSource, state: TopicState, offsets: Mapping[int, int]
-    ) -> dict[int, FetchedPart]:
-        by_node: dict[int, dict[int, int]] = {}
-        for partition, offset in offsets.items():
-            by_node.setdefault(state.leaders.get(partition, -1), {})[partition] = offset
-        client = await self.connected()
-        answers = await asyncio.gather(
-            *[
-                fetch(client, node, {source.topic: wanted}, self._settings, FETCH_WAIT_MS)
-                for node, wanted in by_node.items()
-            ]
-        )
-        return {partition: part for answer in answers for (_, partition), part in answer.items()}
-
-    async def _decode(self, source: KafkaSource, partition: int, offset: int, part: FetchedPart) -> Stretch | None:
-        """What was fetched from an offset on; kept for a while. Raises: KafkaConnectionError"""
-        if part.error_code == OFFSET_OUT_OF_RANGE:
-            self._firsts.pop(source.topic, None)
-            return None
-        if part.error_code:
-            self._states.pop(source.topic, None)
-            raise _unreadable(partition, part.error_code)
-        decoder = self._decoder(source)
-        runs: list[RecordRun] = []
-        base = end = offset
-        for batch in batches_of(part.data, part.aborted):
-            base = min(base, batch.base_offset)
-            runs += decoder.runs(batch, partition, 0, FAR)
-            end = batch.next_offset
-            await asyncio.sleep(0)
-        if end <= offset:
-            return None
-        stretch = Stretch(base, end, runs)
-        self._stretches.add(source.epoch, partition, stretch)
-        return stretch
-
-    def _decoder(self, source: KafkaSource) -> Decoder:
-        key = (source.topic, source.topic_template)
-        decoder = self._decoders.get(key)
-        if decoder is None:
-            decoder = self._decoders[key] = Decoder(*key)
-        return decoder
+    def _forget_topic(self, topic: str, is_first_offsets: bool) -> None:
+        if is_first_offsets:
+            self._firsts.pop(topic, None)
+        else:
+            self._states.pop(topic, None)
 
     def choice(self, source: KafkaSource, filters: tuple[str, ...]) -> TopicChoice:
         """Which topics the filters take, remembered between scans."""
@@ -251,8 +185,8 @@ class KafkaReader:
         """See `StreamLog.scan_stream`."""
         return await self._ahead.scan(source, request)
 
-    async def _scan(self, source: KafkaSource, request: StreamScan) -> StreamScanResult:
-        scan = KafkaStreamScan(self, source, request)
+    async def _scan(self, source: KafkaSource, request: StreamScan, reads_on: bool) -> StreamScanResult:
+        scan = KafkaStreamScan(self, source, request, reads_on=reads_on)
         try:
             await scan.run()
         except AnotherEpoch:
@@ -261,7 +195,7 @@ class KafkaReader:
 
     async def ask(self, source: KafkaSource, request: StreamQuestion[AnswerT]) -> AnswerT:
         """See `StreamLog.ask_stream`: one answer for all partitions."""
-        scan = KafkaStreamScan(self, source, request)
+        scan = KafkaStreamScan(self, source, request, reads_on=True)
         try:
             await scan.run()
         except AnotherEpoch:
@@ -284,7 +218,3 @@ class KafkaReader:
         if len(self._spool_topics) > TOPICS_MAX:
             self._spool_topics.clear()
         return self._spool_topics
-
-
-def _unreadable(partition: int, error_code: int) -> KafkaConnectionError:
-    return KafkaConnectionError(f"partition {partition} cannot be read now (error {error_code})")

@@ -18,6 +18,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from bridge.history.kafka_reader import KafkaReader
 from bridge.history.kafka_scan import AnotherEpoch
 from bridge.streams.kafka.cluster import KafkaFailure
@@ -78,7 +80,7 @@ class Server:
                 is_error, result = True, f"history cannot be read: {error!r}"
         message = pickle.dumps((number, is_error, result), protocol=pickle.HIGHEST_PROTOCOL)
         with contextlib.suppress(ConnectionError):  # the server was killed: nobody waits for the answer
-            self._writer.write(LENGTH.pack(len(message)) + message)
+            self._writer.writelines((LENGTH.pack(len(message)), message))
             await self._writer.drain()
 
 
@@ -97,7 +99,8 @@ def main() -> None:
     os.nice(NICENESS)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it is told to who asks
     try:
-        asyncio.run(serve(Path(sys.argv[1])))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(Path(sys.argv[1])))
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(0)  # the server has gone
 

@@ -44,10 +44,19 @@ class AnotherEpoch(Exception):
 class KafkaStreamScan:
     """One scan under way."""
 
-    def __init__(self, reader: KafkaReader, source: KafkaSource, request: StreamScan | StreamQuestion[Any]) -> None:
+    def __init__(
+        self,
+        reader: KafkaReader,
+        source: KafkaSource,
+        request: StreamScan | StreamQuestion[Any],
+        *,
+        reads_on: bool = False,
+    ) -> None:
+        """`reads_on`: the next scan will go on where this one ends."""
         self.reader = reader
         self.source = source
         self.request = request
+        self._reads_on = reads_on
         self.what: Question[Any] = request.what
         self.is_ascending = self.what.order == "asc"
         self.start = dict(request.start)
@@ -135,7 +144,7 @@ class KafkaStreamScan:
             active = {p: position[p] for p in self.partitions if position[p] < end[p]}
             if not active:
                 return
-            stretches = await self.reader.load(self.source, state, active)
+            stretches = await self.reader.stretches.load(self.source, state, active, reads_on=self._reads_on)
             if all(stretch is None for stretch in stretches.values()):
                 return  # a replica that has not got so far; the next scan finds more
             watermark = FAR
@@ -260,7 +269,7 @@ class KafkaStreamScan:
         runs: list[RecordRun] = []
         offset = low
         while offset < high:
-            stretch = (await self.reader.load(self.source, state, {partition: offset}))[partition]
+            stretch = (await self.reader.stretches.load(self.source, state, {partition: offset}))[partition]
             if stretch is None:
                 break
             runs += [run for run in stretch.runs if run.base_offset + len(run) > offset and run.base_offset < high]

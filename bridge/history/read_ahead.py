@@ -24,8 +24,8 @@ LIFE_S = 2.0
 class ReadAhead:
     """See the module's docstring."""
 
-    def __init__(self, scan: Callable[[KafkaSource, StreamScan], Awaitable[StreamScanResult]]) -> None:
-        """`scan` reads a piece."""
+    def __init__(self, scan: Callable[[KafkaSource, StreamScan, bool], Awaitable[StreamScanResult]]) -> None:
+        """`scan` reads a piece; it is told whether it follows another one, so that a next one will likely be wanted."""
         self.hits = 0
         """Pieces that were there, or on their way, when they were asked for."""
         self._read = scan
@@ -39,7 +39,7 @@ class ReadAhead:
         piece = self._next.pop(key, None)
         result = await piece.result_for(request) if piece is not None else None
         if result is None:
-            result = await self._read(source, request)
+            result = await self._read(source, request, reads_on)
         else:
             self.hits += 1
         self._look_ahead(source, request, result, reads_on=reads_on)
@@ -57,7 +57,7 @@ class ReadAhead:
         key = _key(source, ahead)
         if key in self._next:
             return
-        self._next[key] = _Piece(asyncio.ensure_future(self._read(source, ahead))) if reads_on else None
+        self._next[key] = _Piece(asyncio.ensure_future(self._read(source, ahead, True))) if reads_on else None
         if len(self._next) > PLACES_MAX:
             _, oldest = self._next.popitem(last=False)
             if oldest is not None:

@@ -18,11 +18,13 @@ RUN_BYTES = 700
 class Stretch:
     """Records of one partition that were fetched together."""
 
-    __slots__ = ("base", "bytes", "end", "runs", "times")
+    __slots__ = ("base", "bytes", "end", "has_more", "runs", "times")
 
-    def __init__(self, base: int, end: int, runs: list[RecordRun]) -> None:
+    def __init__(self, base: int, end: int, runs: list[RecordRun], *, has_more: bool = False) -> None:
         self.base = base
         self.end = end
+        self.has_more = has_more
+        """Kafka had records behind it when it was fetched."""
         self.runs = runs
         self.times = list(accumulate([run.received_at_ms for run in runs], max))
         """Of each run the latest up to it: in a partition the order of offsets counts."""

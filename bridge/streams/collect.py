@@ -217,7 +217,7 @@ class ScanCollector(Collector[ScanResult]):
         super().__init__(request, kept, start, end, choice)
         self.epoch = request.epoch
         self.cursor_head, self.cursor_tail = request.cursor_head, request.cursor_tail
-        self._parts: list[bytes] = []
+        self._items: list[bytes] = []
         self._count = 0
         self._records_left = request.records_max
         self._bytes_left = request.bytes_max
@@ -247,7 +247,7 @@ class ScanCollector(Collector[ScanResult]):
     def taken(self) -> tuple[bytes, int]:
         """What was found so far, and how many records that is."""
         count = self._count if self._publishes is None else self._publishes.count
-        return b"".join(self._parts), count
+        return b"".join(self._items), count
 
     def publishes(self) -> PublishColumns | None:
         """What stands beside the frames of the `publish` encoding."""
@@ -269,16 +269,15 @@ class ScanCollector(Collector[ScanResult]):
             return None
         taken = self.within_bounds(run, rows)
         items = self._encode(run, taken)
-        data = b"".join(items)
-        if len(data) >= self._bytes_left:
+        size = sum(map(len, items))
+        if size >= self._bytes_left:
             sizes = list(accumulate(map(len, items)))
             count = bisect_left(sizes, self._bytes_left) + 1
-            taken, items = taken[:count], items[:count]
-            data = b"".join(items)
+            taken, items, size = taken[:count], items[:count], sizes[count - 1]
         if self._publishes is not None:
             self._publishes.keep(run, taken, items, (self.cursor_head, self.cursor_tail))
-        self._parts.append(data)
-        self.spend(len(taken), len(data))
+        self._items += items
+        self.spend(len(taken), size)
         if not self.is_full and len(taken) < len(rows):
             return self._take(run, rows[len(taken) :])
         return taken[-1] if self.is_full else None

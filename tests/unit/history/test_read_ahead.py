@@ -25,7 +25,7 @@ class History:
         self.error: Exception | None = None
         self.ahead = ReadAhead(self.scan)
 
-    async def scan(self, source: KafkaSource, request: StreamScan) -> StreamScanResult:
+    async def scan(self, source: KafkaSource, request: StreamScan, reads_on: bool) -> StreamScanResult:
         start, end = request.start[0], request.end[0]
         self.read_from.append(start)
         await asyncio.sleep(0)
