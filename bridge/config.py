@@ -129,6 +129,9 @@ class Mqtt(Section):
     )
     retained_messages_max: Count = Field(1_000_000, ge=0, description="Retained messages; over it 0x97.")
     retained_bytes_max: Size = Field(256 * MIB, ge=0, description="The same in bytes.")
+    retained_fan_outs_max: Count = Field(
+        100, ge=0, description="New subscriptions sent retained messages in slices at a time; others in one go."
+    )
     routes_max: Count = Field(250_000, ge=1_000, description="Topics whose subscribers are remembered.")
     routes_bytes_max: Size = Field(
         64 * MIB, ge=MIB, description="The same in bytes of their names, which are in memory some five times."

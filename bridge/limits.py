@@ -25,7 +25,7 @@ COUNTED = frozenset(
         *("mqtt.sessions_max", "mqtt.subscriptions_per_client_max", "mqtt.topic_levels_max"),
         *("mqtt.subscription_topic_levels_max", "mqtt.unreleased_per_client_max", "mqtt.replays_max"),
         *("mqtt.replays_per_client_max", "mqtt.retained_messages_max", "mqtt.retained_bytes_max"),
-        *("mqtt.routes_max", "mqtt.routes_bytes_max"),
+        *("mqtt.retained_fan_outs_max", "mqtt.routes_max", "mqtt.routes_bytes_max"),
         *("mqtt.shared_groups_max", "mqtt.shared_members_max"),
         *("http.connections_max", "http.head_bytes_max", "http.head_timeout_s", "http.body_bytes_max"),
         *("live.readers_max", "live.filters_per_reader_max", "live.query_bytes_max", "live.waiting_bytes_max"),

@@ -62,6 +62,9 @@ class BrokerConfig:
     """Bytes of these names; each is kept some five times, as text and as it stands in frames."""
     retained_messages_max: int = 1_000_000
     retained_bytes_max: int = 256 * MIB
+    retained_fan_outs_max: int = 100
+    """Subscriptions that are sent retained messages in slices at a time; publishes with RETAIN look at each. Others
+    are sent theirs in one go."""
     subscriptions_per_client_max: int = 10_000
     topic_levels_max: int = 201
     """Levels of a topic name."""

@@ -27,8 +27,6 @@ SLICE = 1_000
 """Messages sent in a turn; a millisecond or two."""
 OWN_SLICE = 100
 """The same of those that are made for their client alone."""
-FAN_OUTS_MAX = 100
-"""Under way at a time, one for each session: publishes with RETAIN look at each. More are sent at once."""
 STALE_NAMES = 1_000
 """Names are forgotten when there are so many more of them than twice what is retained."""
 
@@ -135,7 +133,11 @@ class FanOut:
 
 def send_retained(engine: Engine, session: Session, subscription: Subscription) -> None:
     """Send what is retained for a new subscription: a little at once, much in slices. [MQTT-3.3.1-9]"""
-    if session.outbox is not None and session.fan_out is None and len(engine.fan_outs) < FAN_OUTS_MAX:
+    is_sliced = session.outbox is not None and session.fan_out is None
+    if is_sliced and len(engine.fan_outs) >= engine.config.retained_fan_outs_max:
+        is_sliced = False
+        engine.metrics.limits.hit("retained_fan_outs_max")
+    if is_sliced:
         messages = engine.own_retained_for(subscription.topic_filter)
         FanOut(engine, session, subscription).begin()
     else:

@@ -20,6 +20,7 @@ from broker.codec.packets import (
 from broker.codec.properties import Properties
 from broker.engine import Engine
 from broker.protocol.connection import PAUSED_BY_RATE
+from broker.protocol.handlers.fan_out import SLICE
 from tests.support.engine_client import NOW_MS, EngineClient, connect_packet, make_engine, turn
 
 
@@ -120,6 +121,14 @@ def over_routes(engine: Engine, client: EngineClient) -> None:
     client.send(*(publish(f"r/{number}") for number in range(1_001)))
 
 
+def over_fan_outs(engine: Engine, client: EngineClient) -> None:
+    many = 4 * SLICE
+    client.send(*(publish(f"r/{number}", retain=True) for number in range(many)))
+    first, second = connected(engine, "first"), connected(engine, "second")
+    assert len([packet for packet in first.subscribe("r/#") if isinstance(packet, Publish)]) < many
+    assert len([packet for packet in second.subscribe("r/#") if isinstance(packet, Publish)]) == many
+
+
 def over_time(seconds: int, client_id: str | None = None) -> Callable[[Engine, EngineClient], None]:
     def check(engine: Engine, client: EngineClient) -> None:
         silent = EngineClient(engine)
@@ -183,6 +192,7 @@ LIMITS: list[tuple[str, int, Callable[[Engine, EngineClient], None]]] = [
     ("retained_bytes_max", 1_000, acknowledged_with(0x97, publish("b", b"x" * 2_000, 1, 1, retain=True))),
     ("routes_max", 1_000, over_routes),
     ("routes_bytes_max", 1_000, over_routes),
+    ("retained_fan_outs_max", 1, over_fan_outs),
     ("connect_timeout_s", 3, over_time(4)),
     ("close_timeout_s", 3, over_time(4, "goes")),
     ("session_expiry_s_max", 10, asks_for(session_expiry_interval=20)),
