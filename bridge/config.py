@@ -170,7 +170,7 @@ class Live(Section):
         4 * MIB, ge=64 * KIB, description="Waiting for one reader; over it its overflow policy begins."
     )
     conflate_from_bytes: Size = Field(
-        256 * KIB, ge=KIB, description="Waiting bytes at which overflow=conflate begins to conflate."
+        256 * KIB, ge=KIB, description="The same for readers with overflow=conflate or drop_oldest."
     )
     feed_bytes_max: Size = Field(256 * KIB, ge=16 * KIB, le=16 * MIB, description="One piece of replayed history.")
     replay_piece_bytes_max: Size = Field(

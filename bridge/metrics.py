@@ -200,6 +200,8 @@ class NodeCollector(Collector):
         yield CounterMetricFamily("headrace_live_readers_behind", "How often a reader was too slow", value=hub.behind)
         yield CounterMetricFamily("headrace_live_readers_refused", "Readers over the limit", value=hub.refused)
         yield CounterMetricFamily("headrace_live_conflated", "Values replaced by newer ones", value=hub.conflated)
+        yield CounterMetricFamily("headrace_live_dropped", "Events that slow readers were told of", value=hub.dropped)
+        yield CounterMetricFamily("headrace_live_cut", "Readers closed for being too slow", value=hub.cut)
         yield _gauge("headrace_latest_topics", "Topics whose latest value is in memory", len(latest))
         yield _gauge("headrace_latest_bytes", "What these take", latest.bytes)
         yield CounterMetricFamily("headrace_latest_evicted", "Topics forgotten over the limit", value=latest.evicted)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bridge.config import Config, StreamConfig
+    from bridge.live.reader import Reader
     from bridge.streams.log import StreamLog
     from bridge.streams.readers import Readers
     from broker.codec.properties import Properties
@@ -168,6 +169,7 @@ class Node:
         )
         await self.latest.open(self.streams.values())
         self.hub = Hub(self.streams.values(), self.node_run, self.latest, live_limits)
+        self.hub.on_cut = self._on_reader_cut
         self.hub.limit_hits = self.latest.limit_hits = self.limits.hits
         self.hub.open()
         self.figures = Figures(self.streams.values(), time.monotonic)
@@ -322,6 +324,10 @@ class Node:
             address=connection.peer if connection is not None else None,
             transport=connection.transport_kind if connection is not None else None,
         )
+
+    def _on_reader_cut(self, reader: Reader) -> None:
+        filters = list(reader.group.filters)
+        self.events.tell("reader_cut", reason="overflow", subject=reader.subject, filters=filters, sent=reader.sent)
 
     def _on_kafka_change(self, kind: str, fields: dict[str, Any]) -> None:
         if kind == "dead_letter":

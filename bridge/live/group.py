@@ -34,7 +34,7 @@ class Group:
         self.parked: set[Reader] = set()
         """Those who read their last piece of history and keep what is flushed meanwhile."""
         self.holders: set[Reader] = set()
-        """Those who are full and keep the latest value of each topic."""
+        """Those who are full and keep what their policy says."""
         self.pending: list[bytes] = []
         self.pending_bytes = 0
         self.told = ""

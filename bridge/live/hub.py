@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from bridge.cursors import Cursor, Offsets, distance
 from bridge.encoding import encode_rows
-from bridge.live.conflation import HeldValues
 from bridge.live.events import COMMENT, GapReason, gap_event, last_id, position_event
 from bridge.live.feeder import feed_reader
 from bridge.live.group import Bell, Group
+from bridge.live.held import Held, HeldValues, NewestEvents, NoEvents
 from bridge.live.limits import LiveLimits
 from bridge.live.pieces import Pieces
 from bridge.live.reader import Outlet, Overflow, Place, Reader
@@ -70,6 +70,12 @@ class Hub:
         """Events encoded, each once however many readers got it."""
         self.conflated = 0
         """Values replaced by a newer one, of readers that have caught up since."""
+        self.dropped = 0
+        """Events that slow readers were told are gone, as they had asked for."""
+        self.cut = 0
+        """Readers that were too slow and closed for it, as they had asked for."""
+        self.on_cut: Callable[[Reader], None] = lambda reader: None
+        """Called for each of these."""
         self.behind = 0
         """How often a reader was too slow and left its group."""
         self._group_by_key: dict[tuple[tuple[str, ...], tuple[str, ...]], Group] = {}
@@ -359,7 +365,8 @@ class Hub:
         reader.place = Place.LIVE
         group.members[reader] = None
         limits = self.limits
-        high = limits.conflate_from_bytes if reader.overflow == "conflate" else limits.waiting_bytes_max
+        is_held = reader.overflow in {"conflate", "drop_oldest"}  # what waits in the transport cannot be taken back
+        high = limits.conflate_from_bytes if is_held else limits.waiting_bytes_max
         reader.outlet.set_water_marks(high, limits.feed_bytes_max // 4)
         cursor = self.cursor_text(self.offsets_of(group.streams))
         if kept:
@@ -368,20 +375,39 @@ class Hub:
         reader.joined(cursor)
 
     def leave(self, reader: Reader) -> None:
-        """A member is full: from here on it has its own position, or holds values."""
+        """A member is full: from here on its policy counts, and it has a position of its own."""
         group = reader.group
         group.flush()
         group.members.pop(reader, None)
         reader.offsets = self.offsets_of(group.streams)
         self.behind += 1
         self.limit_hits.hit("live.waiting_bytes_max")
-        if reader.overflow == "conflate":
+        reader.held = self._held_for(reader.overflow)
+        if reader.held is not None:
             reader.place = Place.HOLDING
-            reader.held = HeldValues(self.limits.waiting_bytes_max)
             group.holders.add(reader)
+            return
+        reader.place = Place.FULL
+        if reader.overflow == "disconnect":
+            # Not at once: its transport is in the middle of a write.
+            asyncio.get_running_loop().call_soon(self._cut, reader)
         else:
-            reader.place = Place.FULL
             self.bound_feeding(reader)
+
+    def _held_for(self, overflow: Overflow) -> Held | None:
+        bytes_max = self.limits.waiting_bytes_max
+        if overflow == "conflate":
+            return HeldValues(bytes_max)
+        if overflow == "drop_oldest":
+            return NewestEvents(bytes_max)
+        return NoEvents() if overflow == "drop_newest" else None
+
+    def _cut(self, reader: Reader) -> None:
+        """Close a reader that asked for it when it is too slow; it may resume from where it stands."""
+        if reader.place is not Place.CLOSED:
+            self.cut += 1
+            self.on_cut(reader)
+            reader.close()
 
     def leave_to_end(self, reader: Reader) -> None:
         """The end of a live reader is near: from here on it is fed from the log, up to exactly there."""
@@ -396,14 +422,14 @@ class Hub:
         self.feed(reader)
 
     def has_drained(self, reader: Reader, body: bytes) -> None:
-        """Held values were written: what is still held was committed after the last of them."""
+        """What was held, or a gap, was written: what is still held was committed after the last of that."""
         text = last_id(body)
         if text is not None:
             positions = Cursor.parse(text).position_by_stream
             reader.offsets = {name: position.offset_by_partition for name, position in positions.items()}
 
     def stop_holding(self, reader: Reader) -> None:
-        """More topics changed than may be held: read on from the log, from where the oldest held value stands."""
+        """It cannot be held any more: read on from the log, from where the oldest that was held stands."""
         reader.group.holders.discard(reader)
         if reader.held is not None:
             self.conflated += reader.held.conflated

@@ -21,7 +21,7 @@ class LiveLimits:
     waiting_bytes_max: int = 4 * MIB
     """What may wait for one reader in this process; over it the reader's `overflow` policy begins."""
     conflate_from_bytes: int = 256 * 1024
-    """A `conflate` reader wants fresh values, not a long queue: its policy begins at this much."""
+    """A `conflate` or `drop_oldest` reader wants what is new, not a long queue: its policy begins at this much."""
     feed_bytes_max: int = 256 * 1024
     """One piece of history, and how much of it waits in the transport before the next is read."""
     replay_piece_bytes_max: int = MIB

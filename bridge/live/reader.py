@@ -5,7 +5,7 @@ It is in one of five places, and its own `offsets` are set in all but the second
     FEEDING   the hub's feeders read the log for it, up to the bound that it noted; near the end it parks in its group
     LIVE      it is a member of its group, whose position is its own
     FULL      its transport takes no more; `replay`: it goes on FEEDING from its own position when it can write again
-    HOLDING   full or draining, under `conflate`: the group gives it the latest value of each topic
+    HOLDING   full or draining, under `conflate`, `drop_oldest` or `drop_newest`: the group gives it what it may keep
     CLOSED
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from bridge.live.conflation import HeldValues
 from bridge.live.events import COMMENT, chunk, end_event, gap_event, live_event, position_event, retry_field
+from bridge.live.held import Held
 from bridge.live.pacing import Pacing, call_before
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridge.live.hub import Hub
     from bridge.live.start import SnapshotSource, Start
 
-Overflow = Literal["replay", "conflate"]
+Overflow = Literal["replay", "conflate", "drop_oldest", "drop_newest", "disconnect"]
 
 
 class Place(Enum):
@@ -35,7 +35,7 @@ class Place(Enum):
     FEEDING = "catching up"
     LIVE = "live"
     FULL = "full"
-    HOLDING = "conflating"
+    HOLDING = "holding"
     CLOSED = "closed"
 
 
@@ -60,6 +60,7 @@ class Reader:
 
     __slots__ = (
         "bounds",
+        "dropped",
         "group",
         "has_told",
         "held",
@@ -100,7 +101,9 @@ class Reader:
         self.parked: list[bytes] | None = None
         self.parked_bytes = 0
         self.parked_count = 0
-        self.held: HeldValues | None = None
+        self.held: Held | None = None
+        self.dropped = 0
+        """Events that it was told are gone because it was too slow."""
         self.snapshot: SnapshotSource | None = None
         self.is_live_after_snapshot = True
         self.pacing: Pacing | None = None
@@ -210,20 +213,27 @@ class Reader:
             self.hub.unpark(self)
 
     def hold(self, topics: Sequence[str], events: Sequence[bytes]) -> None:
-        """Keep the latest of each topic while full; with more topics than may wait, fall back to the log."""
+        """Keep of these what its policy says while it is full; what cannot be held is read from the log instead."""
         if self.held is not None and not self.held.hold(topics, events):
             self.hub.stop_holding(self)
 
     def drain(self) -> None:
-        """Write held values until full again; with none left, join the group."""
+        """Write what is held until full again, after what was dropped before it; with nothing left, join the group."""
         held = self.held
-        while held is not None and len(held) and not self.is_full:
-            body = held.take(self.hub.limits.chunk_bytes_max // 4)
+        while held is not None and (held.dropped or len(held)) and not self.is_full:
+            body = self._dropped_gap(held) if held.dropped else held.take(self.hub.limits.chunk_bytes_max // 4)
             self.hub.has_drained(self, body)
             self.write(body)
-        if held is not None and not len(held) and not self.is_full and self.place is Place.HOLDING:
+        if held is not None and not self.is_full and self.place is Place.HOLDING:
             self.hub.conflated += held.conflated
             self.hub.join(self)
+
+    def _dropped_gap(self, held: Held) -> bytes:
+        assert self.offsets is not None  # it is HOLDING
+        lost, cursor = held.tell_dropped()
+        self.dropped += lost
+        self.hub.dropped += lost
+        return gap_event(self.hub.cursor_text(self.offsets), cursor, lost, "overflow")
 
     def joined(self, cursor: str) -> None:
         """It has all that was committed: say so once, and let it know its position."""

@@ -27,6 +27,7 @@ KINDS = frozenset(
         "kafka_down",
         "kafka_up",
         "spool",
+        "reader_cut",
         "limit_hit",
         "connect_refused",
         "command",
@@ -39,6 +40,7 @@ KEPT_MAX = 100
 """Events kept for a log that fails; the oldest goes first, and all were sent to subscribers."""
 TEXT_MAX = 256
 """Characters of a text that a stranger chose."""
+LIST_MAX = 10
 CLOCK_JUMP_MS = 2_000
 LIMIT_HIT_S = 10
 """A limit that is hit without end is told so often."""
@@ -127,6 +129,8 @@ class ServerEvents:
 
 
 def _bounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_bounded(each) for each in value[:LIST_MAX]]
     return value[:TEXT_MAX] if isinstance(value, str) else value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request
@@ -19,6 +19,7 @@ from bridge.live.group import Bell
 from bridge.live.handover import EXTENSION, Http
 from bridge.live.hub import Hub
 from bridge.live.pacing import ends_at, now_ms
+from bridge.live.reader import Overflow
 from bridge.live.response import EventStream
 from bridge.live.snapshots import PastSnapshot, Snapshot
 from bridge.live.start import Start, start_at_cursor, start_at_time, start_live
@@ -63,7 +64,9 @@ async def events(
     snapshot: Annotated[
         str | None, Query(description="1: first the latest value of every matching topic; with since as it was then")
     ] = None,
-    overflow: Annotated[str, Query(description="What a slow reader gets: replay or conflate")] = "replay",
+    overflow: Annotated[
+        str, Query(description="What a slow reader gets: replay, conflate, drop_oldest, drop_newest or disconnect")
+    ] = "replay",
     cursor: Annotated[str | None, Query(description="Resume after this cursor")] = None,
     last_event_id: Annotated[str | None, Header(description="Resume after this cursor; wins over `cursor`")] = None,
 ) -> Response:
@@ -79,9 +82,7 @@ async def events(
     for name in ("since", "until", "speed", "snapshot", "overflow", "cursor"):
         single_value(request, name)
     filters = parse_filters("topic", topic or (), hub.limits)
-    policy = parse_choice(
-        "overflow", overflow, ("replay", "conflate"), later=("drop_oldest", "drop_newest", "disconnect")
-    )
+    policy = parse_choice("overflow", overflow, get_args(Overflow))
     has_snapshot = snapshot is not None and parse_flag("snapshot", snapshot)
     now = now_ms()
     since_ms = parse_time("since", since, now) if since is not None else None

@@ -82,10 +82,8 @@ def parse_cursor(text: str, parameter: str = "cursor") -> Cursor:
         raise ParameterInvalid(parameter, f"{parameter}: this is no cursor of this server: {error}.") from error
 
 
-def parse_choice(parameter: str, text: str, choices: tuple[str, ...], later: tuple[str, ...] = ()) -> str:
-    """One of a few words. Raises: ParameterInvalid, NotAvailable."""
-    if text in later:
-        raise NotAvailable(parameter, f"{parameter}={text}")
+def parse_choice(parameter: str, text: str, choices: tuple[str, ...]) -> str:
+    """One of a few words. Raises: ParameterInvalid."""
     if text not in choices:
         raise ParameterInvalid(parameter, f"{parameter}: {text!r} is none of {', '.join(choices)}.")
     return text

@@ -57,7 +57,7 @@ def describe_reader(node: Node, reader: Reader) -> dict[str, Any]:
         "behind": node.hub.behind_by(reader),
         "sent": reader.sent,
         "conflated": reader.held.conflated if reader.held is not None else 0,
-        "dropped": 0,
+        "dropped": reader.dropped + (reader.held.dropped if reader.held is not None else 0),
     }
 
 

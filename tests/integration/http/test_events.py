@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -146,6 +147,26 @@ async def test_stopped_reader_disturbs_nobody_and_loses_nothing(start_server: St
     await conflated.until(note)
     assert len([event for event in conflated.events if event.name == "message"]) < total
     await eventually_async(lambda: all(reader.place is Place.LIVE for reader in server.node.hub.readers))
+
+
+async def test_slow_reader_that_asked_for_it_is_cut_and_resumes_where_it_was(start_server: Start) -> None:
+    server = await start_server(live=SMALL)
+    slow = await server.events("topic=t/%23&overflow=disconnect")
+    watcher = await server.events("topic=$server/reader_cut")
+    total = 20_000
+    text = b"x" * 500
+    await publish_many(server, [(f"t/{number % 20}", b'{"n":%d,"x":"%b"}' % (number, text)) for number in range(total)])
+    (told,) = await watcher.until(lambda events: [event for event in events if event.name == "message"])
+    assert told.data["topic"] == "$server/reader_cut"
+    assert told.data["payload"].items() >= {"reason": "overflow", "filters": ["t/#"], "subject": "anonymous"}.items()
+    with contextlib.suppress(ConnectionError):  # cut short, behind what the kernel had
+        while await slow.read_chunk():
+            pass
+    seen = [event.data["payload"]["n"] for event in slow.events if event.name == "message"]
+    assert len(seen) < total
+    resumed = await server.events(f"topic=t/%23&cursor={last_id(slow.events)}")
+    seen += [event.data["payload"]["n"] for event in await resumed.messages(total - len(seen), 60)]
+    assert seen == list(range(total))
 
 
 @pytest.mark.parametrize("seed", range(3))

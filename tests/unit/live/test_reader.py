@@ -9,7 +9,7 @@ import pytest
 
 from bridge.live.hub import TooManyReaders
 from bridge.live.limits import LiveLimits
-from bridge.live.reader import Place
+from bridge.live.reader import Overflow, Place, Reader
 from bridge.live.snapshots import Snapshot
 from bridge.live.start import Start, start_at_time
 from bridge.streams.memory_log import MemoryLog
@@ -220,6 +220,63 @@ async def test_conflate_reader_with_too_many_topics_falls_back_to_the_log() -> N
         assert slow.offsets() == list(range(200))
 
 
+async def test_full_drop_newest_reader_is_told_how_many_are_gone() -> None:
+    async with Side(limits=SMALL) as side:
+        slow = side.open("t/+", overflow="drop_newest")
+        slow.stop_reading()
+        for number in range(200):
+            side.publish(("t/1", b"%d" % number), ("other", b"x"))
+        assert slow.reader is not None
+        assert slow.reader.place is Place.HOLDING
+        sent = len(slow.messages())
+        slow.read()
+        assert slow.reader.place is Place.LIVE
+        side.publish(("t/1", b"200"))
+        assert [event.data["payload"] for event in slow.messages()] == [*range(sent), 200]
+        (gap,) = [event for event in slow.events if event.name == "gap"]
+        assert (gap.data["lost"], gap.data["reason"], gap.data["to"]) == (200 - sent, "overflow", gap.id)
+        before = slow.events[slow.events.index(gap) - 1]
+        resumed = side.open("t/+", cursor=gap.data["from"])  # what is gone for it is still in the log
+        await until(lambda: len(resumed.messages()) == 201 - sent)
+        assert (before.name, resumed.messages()[0].data["payload"]) == ("message", sent)
+        assert (side.hub.dropped, slow.reader.dropped) == (200 - sent, 200 - sent)
+        assert slow.waiting_most < 2 * SMALL.waiting_bytes_max
+
+
+async def test_full_drop_oldest_reader_gets_the_newest_behind_a_gap() -> None:
+    async with Side(limits=SMALL) as side:
+        slow = side.open("#", overflow="drop_oldest")
+        slow.stop_reading()
+        for number in range(200):
+            side.publish(("t", b"%d" % number))
+        sent = len(slow.messages())
+        slow.read()
+        assert slow.reader is not None
+        assert slow.reader.place is Place.LIVE
+        side.publish(("t", b"200"))
+        (gap,) = [event for event in slow.events if event.name == "gap"]
+        payloads = [event.data["payload"] for event in slow.messages()]
+        assert payloads == [*range(sent), *range(sent + gap.data["lost"], 201)]
+        assert (gap.data["lost"] > 50, gap.data["reason"]) == (True, "overflow")
+        assert gap.data["to"].endswith(f".{sent + gap.data['lost']}")
+
+
+async def test_full_disconnect_reader_is_closed_and_resumes_where_it_was() -> None:
+    async with Side(limits=SMALL) as side:
+        cut: list[Reader] = []
+        side.hub.on_cut = cut.append
+        slow, other = side.open("#", overflow="disconnect"), side.open("#")
+        slow.stop_reading()
+        for number in range(200):
+            side.publish(("t", b"%d" % number))
+            await turns(1)
+        assert (slow.is_closed, cut, side.hub.cut) == (True, [slow.reader], 1)
+        assert other.offsets() == list(range(200))
+        resumed = side.open("#", cursor=slow.last_id(), overflow="disconnect")
+        await until(lambda: slow.offsets() + resumed.offsets() == list(range(200)))
+        assert not resumed.is_closed
+
+
 async def test_a_failing_outlet_hurts_nobody_else() -> None:
     class Broken(MemoryOutlet):
         is_broken = False
@@ -297,7 +354,10 @@ async def test_nothing_is_left_of_closed_readers() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_a_reader_cut_anywhere_sees_each_offset_once_and_misses_none(seed: int) -> None:
-    """Random runs, turns, pauses, cuts and resumes, with both policies, several streams and a rare filter."""
+    """Random runs, turns, pauses, cuts and resumes, with each policy, several streams and a rare filter.
+
+    What is dropped is told: with those, each offset is seen or counted once.
+    """
     choose = random.Random(seed)
     names = ["one", "two"][: choose.choice([1, 2])]
     limits = replace(SMALL, waiting_bytes_max=1_500) if seed % 3 == 0 else SMALL
@@ -305,7 +365,9 @@ async def test_a_reader_cut_anywhere_sees_each_offset_once_and_misses_none(seed:
         topics = [f"{kind}/{number}" for kind in "ab" for number in range(5)] + ["rare"]
         filters = choose.choice([("#",), ("rare",), ("a/+",), ("a/1", "b/#"), ("rare", "a/0")])
         sent: list[tuple[str, str, int, int]] = []  # stream, topic, offset, payload
-        overflow = choose.choice(["replay", "conflate"])
+        overflow: Overflow = choose.choice(["replay", "conflate", "drop_oldest", "drop_newest"])
+        drops = overflow.startswith("drop")
+        lost = [0, 0, 0]
         readers = [(side.open(*filters, overflow=overflow), [], {}) for _ in range(3)]
         outlets = [outlet for outlet, _, _ in readers]
         taken: list[list[tuple[str, int]]] = [[] for _ in readers]
@@ -318,7 +380,9 @@ async def test_a_reader_cut_anywhere_sees_each_offset_once_and_misses_none(seed:
             while not any(event.id for event in events[:cut]):
                 cut += 1
             for event in events[:cut]:
-                assert event.name != "gap"
+                assert event.name != "gap" or (drops and event.data["reason"] == "overflow")
+                if event.name == "gap":
+                    lost[index] += event.data["lost"]
                 if event.name == "message":
                     taken[index].append((event.data["stream"], event.data["offset"]))
                     latest[index][event.data["topic"]] = event.data["payload"]
@@ -363,11 +427,14 @@ async def test_a_reader_cut_anywhere_sees_each_offset_once_and_misses_none(seed:
             counters[stream] += 1
         for index, outlet in enumerate(outlets):
             for event in outlet.events:
-                assert event.name != "gap"
+                assert event.name != "gap" or (drops and event.data["reason"] == "overflow")
+                if event.name == "gap":
+                    lost[index] += event.data["lost"]
                 if event.name == "message":
                     taken[index].append((event.data["stream"], event.data["offset"]))
                     latest[index][event.data["topic"]] = event.data["payload"]
-            assert latest[index] == last
+            assert drops or latest[index] == last
+            assert not drops or len(taken[index]) + lost[index] == len(expected)
             for name in names:
                 mine_taken = [offset for stream, offset in taken[index] if stream == name]
                 mine_expected = [offset for stream, offset in expected if stream == name]
@@ -375,5 +442,6 @@ async def test_a_reader_cut_anywhere_sees_each_offset_once_and_misses_none(seed:
                     assert mine_taken == mine_expected
                 else:
                     assert set(mine_taken) <= set(mine_expected)
+                    assert mine_taken == sorted(set(mine_taken))
             if filters in (("rare",), ("#",)) and overflow == "replay":
                 assert len(taken[index]) == len(expected)

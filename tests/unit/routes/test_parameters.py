@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.errors import NotAvailable, ParameterInvalid
+from bridge.errors import ParameterInvalid
 from bridge.live.limits import LiveLimits
 from bridge.routes.parameters import parse_choice, parse_filters, parse_flag, parse_number, parse_time
 
@@ -47,8 +47,8 @@ def test_equal_sets_of_filters_are_equal() -> None:
 
 def test_choices_flags_and_numbers() -> None:
     assert parse_choice("order", "asc", ("asc", "desc")) == "asc"
-    with pytest.raises(NotAvailable, match="format=parquet is not available"):
-        parse_choice("format", "parquet", ("json",), later=("parquet",))
+    with pytest.raises(ParameterInvalid, match="'parquet' is none of json, csv"):
+        parse_choice("format", "parquet", ("json", "csv"))
     assert parse_flag("snapshot", "1")
     assert not parse_flag("snapshot", "0")
     assert parse_number("limit", "7", 1, 10) == 7
