@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def publish_apart(server: ServerProcess, count: int, topic: str = "paced") -> No
             client.publish_acknowledged(topic, b"%d" % number)
             began = time.time_ns() // 1_000_000
             eventually(lambda began=began: time.time_ns() // 1_000_000 > began, interval_s=0.0002)
+
+
+def slow_speed(server: ServerProcess, stream: str = "default") -> str:
+    """A speed at which all records of a stream take ten seconds, however long it took to publish them."""
+    times = [datetime.fromisoformat(record["time"]) for record in records(server.http_url, stream)]
+    return f"{max((times[-1] - times[0]).total_seconds() / 10, 0.001):.4f}"
 
 
 def source(server: ServerProcess, door: str) -> list[object]:
@@ -194,7 +201,7 @@ class TestExport:
         publish_apart(server, 100)
         file = tmp_path / "out.ndjson"
         command = ["replay", "default", *source(server, door), "--output", file]
-        with RunningCommand(*command, "--speed", "0.05") as running:
+        with RunningCommand(*command, "--speed", slow_speed(server)) as running:
             eventually(lambda: file.exists() and file.read_bytes().count(b"\n") > 10, 20)
             running.send(signal.SIGINT)
             assert running.wait() == 130
@@ -227,7 +234,7 @@ class TestExport:
             publish_apart(server, 50)
             file = tmp_path / "out"
             command = ["replay", "small", "--data", server.data_directory, "--output", file]
-            with RunningCommand(*command, "--speed", "0.01") as running:
+            with RunningCommand(*command, "--speed", slow_speed(server, "small")) as running:
                 eventually(lambda: file.exists() and file.read_bytes().count(b"\n") > 5, 20)
                 running.kill()
             publish(server, [("fill", b"x" * 4_000)] * 1_000)
@@ -267,7 +274,7 @@ class TestRefusals:
             publish_apart(server, 50)
             file = tmp_path / "out"
             command = ["replay", "m", "--url", server.http_url, "--output", file]
-            with RunningCommand(*command, "--speed", "0.01") as running:
+            with RunningCommand(*command, "--speed", slow_speed(server, "m")) as running:
                 eventually(lambda: file.exists() and file.read_bytes().count(b"\n") > 5, 20)
                 running.kill()
             server.restart()
@@ -448,7 +455,7 @@ class TestToMqtt:
         def copies() -> list[int]:
             return [record["payload"] for record in records(shared_server.http_url, topic="killed-copy/#")]
 
-        with RunningCommand(*command, "--speed", "0.05") as running:
+        with RunningCommand(*command, "--speed", slow_speed(server)) as running:
             eventually(lambda: len(copies()) > 40, 30)
             running.kill()
         before = len(copies())
