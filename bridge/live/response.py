@@ -48,6 +48,8 @@ class AsgiOutlet:
         self._compare()
 
     def close(self) -> None:
+        if self._is_paused:
+            self._chunks.clear()  # it is full: the end would wait for a reader that does not read
         self.is_closed = True
         self._is_ready.set()
 
