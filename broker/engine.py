@@ -26,6 +26,7 @@ from broker.protocol.handlers import acknowledge, connect, disconnect, publish, 
 from broker.restore import OwedMessages
 from broker.retained import Retained
 from broker.routing import Router
+from broker.sessions.queueing import unsent
 from broker.sessions.registry import SessionRegistry
 from broker.sessions.replays import Replays, close_replays
 from broker.store import Durable
@@ -310,7 +311,7 @@ class Engine:
                 self.replays.remove(session, name)
         session.subscriptions = None
         session.inflight = None
-        self.metrics.dropped_messages["session_ended"] += session.unsent()
+        self.metrics.dropped_messages["session_ended"] += unsent(session)
         session.queue = None
         self.metrics.queued_messages -= session.queued_messages
         self.metrics.queued_bytes -= session.queued_bytes

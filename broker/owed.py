@@ -13,6 +13,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from broker.publish_run import PublishRun
+from broker.sessions.resending import resend_flight
 from broker.store import (
     CopiesEnd,
     CopiesTaken,
@@ -156,7 +157,7 @@ class Owed:
             if session.outbox is outbox:
                 outbox.append(frames)
             else:  # it has connected again meanwhile
-                session.resend_flight(flight, 2, 0)
+                resend_flight(session, flight, 2, 0)
 
         self._put_down(FlightsSent(rows))
         self._put_down(Durable(durable))

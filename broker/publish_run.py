@@ -241,3 +241,42 @@ def pick(run: PublishRun, rows: Sequence[int], floor: int) -> PublishRun:
     picked.stream = None
     picked.floor = floor
     return picked
+
+
+def rows_bytes(run: PublishRun, row: int, end_row: int) -> int:
+    """Bytes of the rows' frames."""
+    return run.ends[end_row - 1] - run.frame_start(row) if end_row > row else 0
+
+
+def compact(run: PublishRun, row: int, end_row: int) -> tuple[PublishRun, int, int]:
+    """The rows as (run, row, end_row) that may be kept: a copy when the run's read is much larger than they are.
+
+    Without it a message that waits for a client would keep a whole read, up to 256 KiB, in memory.
+    """
+    start = run.frame_start(row)
+    end = run.ends[end_row - 1]
+    if 8 * (end - start) + 1024 >= len(run.data):
+        return run, row, end_row
+    copy = PublishRun(
+        run.data[start:end],
+        0,
+        run.routes[row:end_row],
+        [position - start for position in run.payload_starts[row:end_row]],
+        [position - start for position in run.ends[row:end_row]],
+        run.packet_ids[row:end_row],
+        is_v5=run.is_v5,
+        client_id=run.client_id,
+        received_at_ms=run.received_at_ms,
+        reliable=run.reliable and end_row - row,
+        qos=run.qos,
+        retain=run.retain,
+        is_plain=run.is_plain,
+    )
+    copy.expires_at_ms = run.expires_at_ms
+    copy.stream = run.stream
+    copy.number = run.number + row
+    copy.floor = run.floor
+    copy.log_id = run.log_id
+    if run.base_offset >= 0:
+        copy.base_offset = run.base_offset + row
+    return copy, 0, end_row - row

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from broker.engine import Engine
     from broker.owed import Owed
     from broker.publish_run import PublishRun
-    from broker.sessions.session import Session, Target
+    from broker.sessions.session import Session
+    from broker.sessions.targets import Target
     from broker.store import CopyRow, FlightRow, Position, StoredRecord
 
 NUMBER_BITS = 16

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.limit_hits import LimitHits
     from broker.publish_run import PublishRun
-    from broker.sessions.session import Session, Target
+    from broker.sessions.session import Session
+    from broker.sessions.targets import Target
     from broker.sink import SinkTopic
 
 RESERVED_PREFIXES = ("$SYS/", "$presence/", "$server/", "$replay/")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from broker.codec.packets import Subscription
     from broker.config import BrokerConfig
     from broker.metrics import Metrics
-    from broker.sessions.session import Session, Target
+    from broker.sessions.session import Session
+    from broker.sessions.targets import Target
 
 OTHERS_MAX = 16
 """Members that are looked at beside those whose turn it is, when none of these is free: under overload a message must

@@ -17,6 +17,7 @@ from broker.protocol.allowance import Allowance
 from broker.protocol.close_reason import CloseReason
 from broker.sessions.aliases import OutboundAliases
 from broker.sessions.replays import open_replays
+from broker.sessions.resending import resend
 from broker.topics.names import has_control_characters, refuse_control_characters
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def handle_connect(connection: Connection, packet: Connect, now_ms: int) -> None
     engine.metrics.answer_bytes_sent += len(encoded)
     connection.outbox.append(encoded)
     if is_present:
-        session.resend(PUBREL_STREAM, now_ms)
+        resend(session, PUBREL_STREAM, now_ms)
         session.send_queued(now_ms)
         open_replays(session)
 
