@@ -9,8 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
 from bridge.live.events import last_id
+
+Overflow = Literal["replay", "conflate", "drop_oldest", "drop_newest", "disconnect"]
+"""What becomes of a live reader that is too slow."""
 
 
 class Held(ABC):
@@ -138,3 +142,12 @@ class NoEvents(Held):
 
     def take(self, bytes_max: int) -> bytes:
         return b""
+
+
+def held_for(overflow: Overflow, bytes_max: int) -> Held | None:
+    """What keeps a reader's events while it is full; None: nothing is kept, they are in the log."""
+    if overflow == "conflate":
+        return HeldValues(bytes_max)
+    if overflow == "drop_oldest":
+        return NewestEvents(bytes_max)
+    return NoEvents() if overflow == "drop_newest" else None

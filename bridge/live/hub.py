@@ -21,10 +21,10 @@ from bridge.encoding import encode_rows
 from bridge.live.events import COMMENT, GapReason, gap_event, last_id, position_event
 from bridge.live.feeder import feed_reader
 from bridge.live.group import Bell, Group
-from bridge.live.held import Held, HeldValues, NewestEvents, NoEvents
+from bridge.live.held import Overflow, held_for
 from bridge.live.limits import LiveLimits
 from bridge.live.pieces import Pieces
-from bridge.live.reader import Outlet, Overflow, Place, Reader
+from bridge.live.reader import Outlet, Place, Reader
 from bridge.records import RecordRun, Topic, as_record_run
 from broker.limit_hits import LimitHits
 from broker.topics.subscriptions import SubscriptionTree
@@ -382,7 +382,7 @@ class Hub:
         reader.offsets = self.offsets_of(group.streams)
         self.behind += 1
         self.limit_hits.hit("live.waiting_bytes_max")
-        reader.held = self._held_for(reader.overflow)
+        reader.held = held_for(reader.overflow, self.limits.waiting_bytes_max)
         if reader.held is not None:
             reader.place = Place.HOLDING
             group.holders.add(reader)
@@ -393,14 +393,6 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._cut, reader)
         else:
             self.bound_feeding(reader)
-
-    def _held_for(self, overflow: Overflow) -> Held | None:
-        bytes_max = self.limits.waiting_bytes_max
-        if overflow == "conflate":
-            return HeldValues(bytes_max)
-        if overflow == "drop_oldest":
-            return NewestEvents(bytes_max)
-        return NoEvents() if overflow == "drop_newest" else None
 
     def _cut(self, reader: Reader) -> None:
         """Close a reader that asked for it when it is too slow; it may resume from where it stands."""

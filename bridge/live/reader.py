@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.live.events import COMMENT, chunk, end_event, gap_event, live_event, position_event, retry_field
-from bridge.live.held import Held
+from bridge.live.held import Held, Overflow
 from bridge.live.pacing import Pacing, call_before
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from bridge.live.group import Group
     from bridge.live.hub import Hub
     from bridge.live.start import SnapshotSource, Start
-
-Overflow = Literal["replay", "conflate", "drop_oldest", "drop_newest", "disconnect"]
 
 
 class Place(Enum):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from bridge.live.handover import EXTENSION, Http, SseConnection
+from bridge.live.held import Overflow
 from bridge.live.hub import Hub
-from bridge.live.reader import Overflow, Reader
+from bridge.live.reader import Reader
 from bridge.live.start import Start
 
 if TYPE_CHECKING:

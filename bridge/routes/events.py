@@ -17,9 +17,9 @@ from bridge.history.scan import Scan, StreamScan
 from bridge.live.events import gap_data
 from bridge.live.group import Bell
 from bridge.live.handover import EXTENSION, Http
+from bridge.live.held import Overflow
 from bridge.live.hub import Hub
 from bridge.live.pacing import ends_at, now_ms
-from bridge.live.reader import Overflow
 from bridge.live.response import EventStream
 from bridge.live.snapshots import PastSnapshot, Snapshot
 from bridge.live.start import Start, start_at_cursor, start_at_time, start_live

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.cursors import Cursor
+from bridge.live.held import Overflow
 from bridge.live.hub import Hub
 from bridge.live.latest import LatestValues
 from bridge.live.limits import LiveLimits
-from bridge.live.reader import Overflow, Reader
+from bridge.live.reader import Reader
 from bridge.live.start import Start, start_at_cursor, start_live
 from bridge.records import Topic
 from bridge.streams.memory_log import MemoryLog

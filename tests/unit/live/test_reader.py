@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.live.held import Overflow
 from bridge.live.hub import TooManyReaders
 from bridge.live.limits import LiveLimits
-from bridge.live.reader import Overflow, Place, Reader
+from bridge.live.reader import Place, Reader
 from bridge.live.snapshots import Snapshot
 from bridge.live.start import Start, start_at_time
 from bridge.streams.memory_log import MemoryLog
