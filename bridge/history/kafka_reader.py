@@ -26,12 +26,12 @@ from bridge.records import Topic
 from bridge.streams.collect import TopicChoice
 from bridge.streams.kafka.cluster import (
     EARLIEST,
-    LATEST,
     UNCOMMITTED,
     KafkaFailure,
     TopicState,
     fetch,
     list_offsets,
+    log_ends,
     topic_states,
 )
 from bridge.streams.kafka.fetched import batches_of
@@ -136,9 +136,9 @@ class KafkaReader:
         client = await self.connected()
         first = {partition: offset for partition, (offset, _) in
                  (await list_offsets(client, topic, state.leaders, EARLIEST)).items()}  # fmt: skip
-        # All that is stored: ours are no part of a transaction, but may stand behind one that is open.
-        last = {partition: offset for partition, (offset, _) in
-                (await list_offsets(client, topic, state.leaders, LATEST, UNCOMMITTED)).items()}  # fmt: skip
+        # All that is stored: ours are no part of a transaction, but may stand behind one that is open. And what the
+        # leader alone has, since the other replicas are away: it stays, so nobody may say that it is not there.
+        last = await log_ends(client, topic, state.leaders)
         decoder = Decoder(topic, None)
         found: dict[Identity, tuple[int, int]] = {}
         for partition, begin in start.items():

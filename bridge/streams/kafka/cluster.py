@@ -39,6 +39,8 @@ EARLIEST, LATEST = -2, -1
 """Times that stand for the ends of a partition (Kafka protocol, ListOffsets)."""
 UNCOMMITTED, COMMITTED = 0, 1
 """Isolation: all that is stored, or without what open and aborted transactions have written (KIP-98)."""
+CONSUMER, DEBUGGING_TOOL = -1, -2
+"""Who asks for an end: one that is given what all replicas have, or one that is told what the leader has."""
 TOPIC_EXISTS = 36
 UNKNOWN_TOPIC = 3
 TOPIC_NOT_AUTHORIZED = 29
@@ -376,7 +378,12 @@ async def _ask_any(client: AIOKafkaClient, request: Any) -> Any:
 
 
 async def list_offsets(
-    client: AIOKafkaClient, topic: str, leaders: Mapping[int, int], time_ms: int, isolation: int = COMMITTED
+    client: AIOKafkaClient,
+    topic: str,
+    leaders: Mapping[int, int],
+    time_ms: int,
+    isolation: int = COMMITTED,
+    replica: int = CONSUMER,
 ) -> dict[int, tuple[int, int]]:
     """See `KafkaCluster.ends`. Offset -1: no record is at or after the time."""
     by_node: dict[int, list[tuple[int, int]]] = {}
@@ -384,13 +391,23 @@ async def list_offsets(
         by_node.setdefault(node, []).append((partition, time_ms))
     found: dict[int, tuple[int, int]] = {}
     for node, wanted in by_node.items():
-        answer = await send(client, node, OffsetRequest(-1, isolation, [(topic, wanted)]))
+        answer = await send(client, node, OffsetRequest(replica, isolation, [(topic, wanted)]))
         for _, partitions in answer.topics:
             for partition, error_code, at_ms, offset, *_ in partitions:
                 if error_code:
                     raise for_code(error_code)()
                 found[partition] = (offset, at_ms)
     return found
+
+
+async def log_ends(client: AIOKafkaClient, topic: str, leaders: Mapping[int, int]) -> dict[int, int]:
+    """By partition where the leader's log ends: also behind what the other replicas do not have yet.
+
+    No consumer is given that yet, and it is given it when they are back. Raises: what Kafka's calls raise.
+    """
+    shown = await list_offsets(client, topic, leaders, LATEST, UNCOMMITTED)  # a broker that does not lead refuses
+    there = await list_offsets(client, topic, leaders, LATEST, UNCOMMITTED, DEBUGGING_TOOL)
+    return {partition: max(offset, there[partition][0]) for partition, (offset, _) in shown.items()}
 
 
 async def fetch(
