@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ PIECE_RECORDS = 20_000
 IDLE_S = 0.05
 IDLE_STEPS_MAX = 100
 """A storage that gives nothing and moves on nowhere is asked again so often, after so long."""
+RETRY_S = 0.25
+PATIENCE_S = 5.0
+"""A storage that cannot be read for a moment is asked again so long, when half of what was asked for is out."""
 
 
 class SearchStuck(StreamLogError):
@@ -110,14 +114,26 @@ class RecordSearch:
             await asyncio.sleep(IDLE_S)
         return result.data
 
+    async def _step_patiently(self, encoding: Encoding, bytes_max: int) -> bytes:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await self.step(encoding, bytes_max)
+            except StreamLogError as error:
+                if not error.retriable or time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
     async def pieces(self, encoding: Encoding, bytes_max: int = PIECE_BYTES) -> AsyncGenerator[bytes]:
         """All of it, piece by piece; the next piece is read while the caller has one in hands.
+
+        A storage that cannot be read for the moment is waited for a little.
 
         Raises: as `step`
         """
 
         def read_on() -> asyncio.Task[bytes] | None:
-            return asyncio.create_task(self.step(encoding, bytes_max)) if self.has_more else None
+            return asyncio.create_task(self._step_patiently(encoding, bytes_max)) if self.has_more else None
 
         reading = read_on()
         try:
