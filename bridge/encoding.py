@@ -130,13 +130,12 @@ def _encode_plain(
     tails: _Tails,
 ) -> list[bytes] | None:
     """Rows that all have JSON payloads of one line, no properties, and the same QoS and RETAIN; None otherwise."""
-    data, payload_starts, ends, topics = run.data, run.payload_starts, run.ends, run.topics
+    data = run.data
     if rows is None:
-        rows = range(len(ends))
-    if isinstance(rows, range) and rows.step == 1:  # as scans and most live runs have it
+        rows = range(len(run.ends))
+    frame_starts, payload_starts, ends, topics = run.columns(rows)
+    if isinstance(rows, range) and rows.step == 1:
         low, high = rows.start, rows.stop
-        frame_starts: Sequence[int] = [run.frame_start(low), *ends[low : high - 1]] if low < high else []
-        payload_starts, ends, topics = payload_starts[low:high], ends[low:high], topics[low:high]
         if run.numbers is None:
             numbers = decimals(run.first_number + low, len(ends))
         else:
@@ -145,10 +144,6 @@ def _encode_plain(
         offsets = next_offsets[:-1]
         del next_offsets[0]
     else:
-        frame_starts = [run.frame_start(row) for row in rows]
-        payload_starts = [payload_starts[row] for row in rows]
-        ends = [ends[row] for row in rows]
-        topics = [topics[row] for row in rows]
         numbers = [b"%d" % run.number(row) for row in rows]
         offsets = [b"%d" % (run.base_offset + row) for row in rows]
         next_offsets = [b"%d" % (run.base_offset + row + 1) for row in rows]

@@ -128,17 +128,8 @@ class PublishFrames:
 
     def _encode_plain(self, epoch: str, run: RecordRun, rows: Sequence[int]) -> list[bytes] | None:
         """Rows without properties, all of the same QoS and RETAIN; None otherwise."""
-        data, ends, topics, payload_starts = run.data, run.ends, run.topics, run.payload_starts
-        if isinstance(rows, range) and rows.step == 1 and rows:
-            low, high = rows.start, rows.stop
-            starts: Sequence[int] = [run.frame_start(low), *ends[low : high - 1]]
-            if high - low < len(ends):
-                ends, topics, payload_starts = ends[low:high], topics[low:high], payload_starts[low:high]
-        else:
-            starts = [run.frame_start(row) for row in rows]
-            ends = [ends[row] for row in rows]
-            topics = [topics[row] for row in rows]
-            payload_starts = [payload_starts[row] for row in rows]
+        data = run.data
+        starts, payload_starts, ends, topics = run.columns(rows)
         first_bytes = bytes(map(data.__getitem__, starts))
         if not first_bytes or first_bytes.count(first_bytes[0]) != len(first_bytes):
             return None

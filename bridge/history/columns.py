@@ -88,16 +88,7 @@ class ColumnsCollector(ScanCollector):
     def _add(self, run: RecordRun, rows: Sequence[int]) -> int:
         """Keep some rows; returns the bytes of their frames."""
         columns, data, base = self._columns, run.data, run.base_offset
-        starts, ends, topics = run.payload_starts, run.ends, run.topics
-        if isinstance(rows, range) and rows.step == 1:
-            low, high = rows.start, rows.stop
-            frame_starts: Sequence[int] = [run.frame_start(low), *ends[low : high - 1]]
-            starts, ends, topics = starts[low:high], ends[low:high], topics[low:high]
-        else:
-            frame_starts = [run.frame_start(row) for row in rows]
-            starts = [starts[row] for row in rows]
-            ends = [ends[row] for row in rows]
-            topics = [topics[row] for row in rows]
+        frame_starts, starts, ends, topics = run.columns(rows)
         first_row = len(columns)
         columns.spans.append(Span(len(rows), run.received_at_ms, run.client_id, self.epoch, max(0, run.partition)))
         columns.offsets.extend([base + row for row in rows])
