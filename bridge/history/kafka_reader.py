@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import time
 from collections import OrderedDict
@@ -39,8 +38,6 @@ from bridge.streams.kafka.readers import Identity, KafkaSource
 from bridge.streams.kafka.records import Decoder
 from bridge.streams.kafka.settings import KafkaSettings
 from bridge.streams.sqlite_schema import open_reader
-
-logger = logging.getLogger(__name__)
 
 STATE_S = 1.0
 """How long what Kafka said of a topic is believed."""
@@ -165,11 +162,9 @@ class KafkaReader:
                 offset = at
         return found
 
-    def _forget_topic(self, topic: str, is_first_offsets: bool) -> None:
-        if is_first_offsets:
-            self._firsts.pop(topic, None)
-        else:
-            self._states.pop(topic, None)
+    def _forget_topic(self, topic: str) -> None:
+        self._firsts.pop(topic, None)
+        self._states.pop(topic, None)
 
     def choice(self, source: KafkaSource, filters: tuple[str, ...]) -> TopicChoice:
         """Which topics the filters take, remembered between scans."""

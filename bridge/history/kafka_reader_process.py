@@ -79,7 +79,8 @@ class Server:
                 traceback.print_exc()
                 is_error, result = True, f"history cannot be read: {error!r}"
         message = pickle.dumps((number, is_error, result), protocol=pickle.HIGHEST_PROTOCOL)
-        with contextlib.suppress(ConnectionError):  # the server was killed: nobody waits for the answer
+        # The server was killed: nobody waits for the answer. uvloop says so by a RuntimeError.
+        with contextlib.suppress(ConnectionError, RuntimeError):
             self._writer.writelines((LENGTH.pack(len(message)), message))
             await self._writer.drain()
 

@@ -120,7 +120,7 @@ class RecordSearch:
             try:
                 return await self.step(encoding, bytes_max)
             except StreamLogError as error:
-                if not error.retriable or time.monotonic() >= until:
+                if not error.retriable or isinstance(error, SearchStuck) or time.monotonic() >= until:
                     raise
             await asyncio.sleep(RETRY_S)
 

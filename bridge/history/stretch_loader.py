@@ -33,9 +33,9 @@ class StretchLoader:
         self,
         settings: KafkaSettings,
         connected: Callable[[], Awaitable[AIOKafkaClient]],
-        forget: Callable[[str, bool], None],
+        forget: Callable[[str], None],
     ) -> None:
-        """`forget` is told of a Kafka topic of which something has changed: its first offsets alone (True), or all."""
+        """`forget` is told of a Kafka topic that is not as it was: what is known of it has to be asked for again."""
         self._settings = settings
         self._connected = connected
         self._forget = forget
@@ -135,11 +135,10 @@ class StretchLoader:
 
     async def _decode(self, source: KafkaSource, partition: int, offset: int, part: FetchedPart) -> Stretch | None:
         """What was fetched from an offset on; kept for a while. Raises: KafkaConnectionError"""
-        if part.error_code == OFFSET_OUT_OF_RANGE:
-            self._forget(source.topic, True)
-            return None
         if part.error_code:
-            self._forget(source.topic, False)
+            self._forget(source.topic)
+            if part.error_code == OFFSET_OUT_OF_RANGE:
+                return None
             raise unreadable(partition, part.error_code)
         decoder = self._decoder(source)
         runs: list[RecordRun] = []
