@@ -109,11 +109,11 @@ class DashboardPage:
         plot = self.page.locator(f'.plot[data-field="{topic} {pointer}"]')
         return int(plot.get_attribute(f"data-{name}") or 0) if plot.count() else -1
 
-    def count_changes(self) -> None:
-        """From now on count the changes of the DOM in the views, as soon as what is on its way has come."""
+    def count_changes(self, where: str = "main") -> None:
+        """From now on count the changes of the DOM there (the views), as soon as what is on its way has come."""
 
         def is_still() -> bool:
-            self.page.evaluate(COUNT_CHANGES, "main")
+            self.page.evaluate(COUNT_CHANGES, where)
             end_s = time.monotonic() + STILL_S
             while time.monotonic() < end_s and not self.changes():
                 self.page.wait_for_timeout(20)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.browser.conftest import FAST_RECONNECT
-from tests.browser.dashboard_page import CAN_HIDE, COUNT_CHANGES, DashboardPage
+from tests.browser.dashboard_page import CAN_HIDE, DashboardPage
 from tests.browser.publishing import publish
 from tests.support.conditions import eventually
 from tests.support.faulty_proxy import FaultyProxy
@@ -102,7 +102,7 @@ def test_a_hidden_tab_draws_nothing_and_misses_nothing(
     eventually(lambda: dashboard.points(TOPIC) == 10, what="the plot")
 
     dashboard.set_hidden(True)
-    dashboard.page.evaluate(COUNT_CHANGES)
+    dashboard.count_changes("html")
     publish(server.mqtt_port, [(TOPIC, number) for number in range(10, 210)])
     # A second reader has seen them all: the page was sent them, too.
     with httpx.stream("GET", f"{server.http_url}/api/v1/events?topic={TOPIC}&since=-1h") as response:
@@ -110,11 +110,11 @@ def test_a_hidden_tab_draws_nothing_and_misses_nothing(
         seen = 0
         while seen < 210:
             seen += next(lines).startswith('data: {"topic"')
-    assert dashboard.page.evaluate("window.changes") == 0
+    assert dashboard.changes() == 0, dashboard.what_changed()
 
     dashboard.set_hidden(False)
     eventually(lambda: dashboard.points(TOPIC) == 210, what="all points")
-    assert dashboard.page.evaluate("window.changes") > 0
+    assert dashboard.changes() > 0
     assert dashboard.tail()[0] == "209"
     assert dashboard.count("opened") == 1
 

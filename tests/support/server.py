@@ -41,13 +41,16 @@ SLOW_MACHINE = {"HEADRACE_MQTT__LOOP_DELAY_MS_MAX": "60000"}
 HEADRACE = (sys.executable, "-m", "bridge.cli")
 """The command, from nothing."""
 
+READ_BY_PYTHON_AT_ITS_START = "PYTHON"
+"""Variables that begin so say nothing to a process that is forked from a running one."""
+
 
 class ServerProcess:
     """`headrace serve` on loopback.
 
     `config` is TOML text; flags give addresses and data directory. Ports are free ones at the first start and the
     same ones at each restart, so that clients can come back. `program` (`HEADRACE`, or what ends with it) starts it;
-    without one it comes from a `PreparedProcess`, in a fifth of the time.
+    without one it comes from a `PreparedProcess`, in a fifth of the time, unless `environment` is for Python itself.
     """
 
     def __init__(
@@ -159,10 +162,12 @@ class ServerProcess:
         assert not self.is_running, "the server is running already"
         self.stdout_lines = []
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
+        is_for_python = any(name.startswith(READ_BY_PYTHON_AT_ITS_START) for name in self.environment)
+        program = self.program or (HEADRACE if is_for_python else ())
         process: PreparedProcess | subprocess.Popen[str]
-        if self.program:
+        if program:
             process = subprocess.Popen(
-                [*self.program, *self.command()],
+                [*program, *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
