@@ -27,7 +27,7 @@ from bridge.streams.kafka.cluster import (
     list_offsets,
 )
 from bridge.streams.kafka.readers import KafkaSource
-from bridge.streams.kafka.spool import copies_in_kafka, copies_of_spooled, read_bodies
+from bridge.streams.kafka.spool_tables import copies_in_kafka, copies_of_spooled, read_bodies
 
 if TYPE_CHECKING:
     from bridge.history.kafka_reader import KafkaReader

@@ -20,7 +20,7 @@ from bridge.records import Topic
 from bridge.replay.source import Message, Piece, ReplayFailed, Wanted, check_epoch
 from bridge.replay.text_records import Place, RecordText
 from bridge.streams.frames import decode_body
-from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.log import StreamLogError
 from bridge.streams.sqlite_schema import FILE_NAME
 from bridge.streams.stored_streams import StoredStream, open_stored, stored_streams

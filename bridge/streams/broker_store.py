@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.retained_item import RetainedItem
 from bridge.streams.session_item import MARK, SessionItem, decode_position
 from bridge.streams.sqlite_log import SqliteLog

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import time
 
-from bridge.streams.kafka.spool import SPOOL_PREFIX, begin_spool_anew
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX, begin_spool_anew
 from bridge.streams.upkeep import transaction
 
 COPIED_MS = "copied_ms"

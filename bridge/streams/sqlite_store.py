@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.records import Topic
-from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.log import clock_ms
 from bridge.streams.new_life import begin_new_life, new_epoch
 from bridge.streams.readers import Readers

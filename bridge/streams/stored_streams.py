@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.streams.kafka.spool import SPOOL_PREFIX
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.removal import DELETED_PREFIX
 from bridge.streams.sqlite_schema import FILE_NAME, StoreUnusable, check_readable, open_reader
 

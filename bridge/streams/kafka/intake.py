@@ -18,7 +18,7 @@ from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.pieces import pieces_of
 from bridge.streams.kafka.records import part_of
 from bridge.streams.kafka.sender import Batch, Portion, Sender
-from bridge.streams.kafka.spool import Copies
+from bridge.streams.kafka.spool_tables import Copies
 from bridge.streams.kafka.tail import Confirmed, Line
 from broker.publish_run import PublishRun
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bridge.streams.kafka.spool import Copies
+from bridge.streams.kafka.spool_tables import Copies
 from broker.publish_run import PublishRun
 
 

@@ -7,7 +7,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from bridge.streams.kafka.spool import SPOOL_PREFIX, Spool
+from bridge.streams.kafka.spool import Spool
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.new_life import mark_as_copy
 from bridge.streams.sqlite_schema import FILE_NAME
 from tests.support.log_contract import numbers

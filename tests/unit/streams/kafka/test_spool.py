@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from bridge.streams.kafka.spool import Copies, Spool
+from bridge.streams.kafka.spool import Spool
+from bridge.streams.kafka.spool_tables import Copies
 from bridge.streams.sqlite_store import SqliteStore
 from tests.support.log_contract import RunMaker, numbers, wait_until
 
