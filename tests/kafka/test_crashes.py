@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import socket
 from pathlib import Path
 
 import httpx
@@ -266,3 +269,37 @@ def test_spool_that_is_full_holds_acknowledgements_and_loses_nothing(kafka_broke
         eventually(lambda: server.waits_in_spool() == 0, 40, "the spool to be empty")
         assert flow.faults(server.rows_in(kafka_broker), "Kafka") == []
         assert flow.refused == 0
+
+
+def test_the_reader_process_of_a_killed_server_ends_without_a_word(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """Its answer finds nobody: the request was in its pipe when the server died."""
+    with KafkaServer(tmp_path / "data", kafka.bootstrap_servers) as server:
+        with RawClient(server.mqtt_port) as client:
+            client.connect()
+            client.publish_acknowledged("sensors/a", b"1" * 100_000)
+        eventually(lambda: len(server.history()) == 1, 20)
+        (reader,) = [pid for pid in children(server.pid) if "kafka_reader_process" in command_line(pid)]
+        os.kill(reader, signal.SIGSTOP)
+        with socket.create_connection(("127.0.0.1", server.http_port)) as asking:
+            asking.sendall(b"GET /api/v1/streams/telemetry/records HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for _ in range(5):  # when these have been answered, that has been asked
+                assert httpx.get(f"{server.http_url}/healthz").status_code == 200
+            server.process.send_signal(signal.SIGKILL)
+            server.process.wait(10)
+        os.kill(reader, signal.SIGCONT)
+        eventually(lambda: not command_line(reader), what="the end of the reader process")
+        server.kill()
+        assert "Traceback" not in server.stderr_text
+
+
+def children(pid: int) -> list[int]:
+    """Process ids."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> str:
+    """Empty when there is no such process, or it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except FileNotFoundError:
+        return ""
