@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import inf
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from bridge.cursors import Offsets
 from broker.replay import PublishRows
@@ -105,6 +105,8 @@ class Question(Generic[AnswerT_co]):
     `$share` and `$replay` do not occur here."""
     start: int
     end: int
+    is_divisible: ClassVar[bool] = False
+    """Parts of the range can be answered side by side, and their answers put together."""
     _: KW_ONLY
     from_ms: int | None = None
     """Leave out records received before this time (epoch milliseconds)."""

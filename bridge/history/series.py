@@ -73,6 +73,7 @@ def merged(answers: Sequence[SeriesAnswer]) -> tuple[Sequence[int], tuple[Sequen
 class SeriesQuestion(Question[SeriesAnswer]):
     """`from_ms` and `until_ms` are those of the buckets. Ascending."""
 
+    is_divisible = True
     _: KW_ONLY
     buckets: Buckets
     pointer: Pointer

@@ -13,15 +13,20 @@ import os
 import pickle
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 from typing import cast
 
+from bridge.ending import end
 from bridge.history.scan import Answer, AnswerT, Question
 from bridge.streams.log import StreamLogError
 
+PART_RECORDS = 250_000
+"""A question about fewer records is not divided: it is answered before anybody notices."""
 REQUESTS_MAX = 64
 """Requests under way at once in one process; later ones wait for their turn."""
 STOP_S = 2.0
@@ -41,9 +46,16 @@ class ReadFailed(StreamLogError):
 
 
 class Readers:
-    """One or two reader processes, started when first needed."""
+    """The processes that read one store: the first for everything, the others for parts of what can be divided.
+
+    The others are started by the first question that they could have helped with, and help with the next.
+    """
 
     def __init__(self, path: Path, processes: int) -> None:
+        self.part_records = PART_RECORDS
+        self.ready = min(1, processes)
+        """How many processes a question is divided among."""
+        self._starting: asyncio.Task[None] | None = None
         self._last_file = 0
         self._readers = [ReaderProcess("bridge.history.reader_process", str(path)) for _ in range(processes)]
 
@@ -53,14 +65,47 @@ class Readers:
         return [reader.pid for reader in self._readers if reader.pid is not None]
 
     async def start(self) -> None:
-        """Start the processes now, rather than with the first request."""
-        await asyncio.gather(*[reader.start() for reader in self._readers])
+        """Start the first process now, rather than with the first request."""
+        for reader in self._readers[:1]:
+            await reader.start()
 
-    async def scan(self, stream_id: int, request: Question[AnswerT]) -> AnswerT:
+    async def scan(self, stream_id: int, request: Question[AnswerT], process: int = 0) -> AnswerT:
         """Raises: ReaderGone, ReadFailed"""
-        result = await self._ask(("scan", stream_id, request))
+        result = await self._ask(("scan", stream_id, request), process)
         assert isinstance(result, Answer)
         return cast("AnswerT", result)
+
+    async def ask(self, stream_id: int, request: Question[AnswerT]) -> Sequence[AnswerT]:
+        """As `scan`, by all processes where the question can be divided: an answer for each part, in order.
+
+        Raises: ReaderGone, ReadFailed
+        """
+        low, high = request.start, request.end
+        if not request.is_divisible or high - low < 2 * self.part_records:
+            return [await self.scan(stream_id, request)]
+        if request.from_ms is not None:
+            low = max(low, await self.offset_at(stream_id, request.from_ms))
+        if request.until_ms is not None:
+            high = min(high, await self.offset_at(stream_id, request.until_ms))
+        parts = max(1, min(len(self._readers), (high - low) // self.part_records))
+        if parts > self.ready:
+            parts = self.ready
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._start_others(stream_id), name="history-readers")
+        bounds = [request.start, *[low + (high - low) * part // parts for part in range(1, parts)], request.end]
+        asked = [replace(request, start=first, end=last) for first, last in pairwise(bounds)]
+        return await asyncio.gather(*[self.scan(stream_id, part, number) for number, part in enumerate(asked)])
+
+    async def _start_others(self, stream_id: int) -> None:
+        """One is ready when it has answered: until it has imported everything, a part would wait for it."""
+        try:
+            for process in range(1, len(self._readers)):
+                await self._ask(("offset_at", stream_id, 0), process)
+            self.ready = len(self._readers)
+        except StreamLogError as error:
+            logger.warning("another history reader could not be started: %s", error)
+        finally:
+            self._starting = None
 
     async def offset_at(self, stream_id: int, time_ms: int) -> int:
         """Raises: ReaderGone, ReadFailed"""
@@ -68,21 +113,18 @@ class Readers:
         assert isinstance(result, int)
         return result
 
-    async def _ask(self, question: tuple[object, ...]) -> object:
-        for is_last_try in (False, True):
-            reader = min(self._readers, key=lambda reader: reader.load)
-            try:
-                return await reader.ask(question)
-            except ReaderGone:
-                if is_last_try:
-                    raise
-        raise AssertionError("unreachable")
+    async def _ask(self, question: tuple[object, ...], process: int = 0) -> object:
+        reader = self._readers[process]
+        try:
+            return await reader.ask(question)
+        except ReaderGone:
+            return await reader.ask(question)  # of another process
 
     @asynccontextmanager
     async def parquet(self) -> AsyncIterator[ParquetPipe]:
         """A Parquet file that one of the processes writes. Raises: ReaderGone, ReadFailed"""
         self._last_file += 1
-        pipe = ParquetPipe(min(self._readers, key=lambda reader: reader.load), self._last_file)
+        pipe = ParquetPipe(self._readers[0], self._last_file)
         await pipe.ask("begin")
         try:
             yield pipe
@@ -92,6 +134,7 @@ class Readers:
 
     async def close(self) -> None:
         """End the processes; requests under way fail."""
+        await end([self._starting])
         await asyncio.gather(*[reader.close() for reader in self._readers])
 
 
@@ -121,7 +164,6 @@ class ReaderProcess:
     """One process and the requests it has."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self.load = 0
         self._command = (sys.executable, "-P", "-m", module, *arguments)
         self._process: Process | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -152,12 +194,8 @@ class ReaderProcess:
             return self._process
 
     async def ask(self, question: tuple[object, ...]) -> object:
-        self.load += 1
-        try:
-            async with self._turns:
-                return await self._ask(await self.start(), question)
-        finally:
-            self.load -= 1
+        async with self._turns:
+            return await self._ask(await self.start(), question)
 
     async def _ask(self, process: Process, question: tuple[object, ...]) -> object:
         self._last_number += 1

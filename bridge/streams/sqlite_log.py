@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bridge.cursors import Offsets
-from bridge.history.scan import AnswerT, Question
+from bridge.history.scan import AnswerT, Question, StreamQuestion
 from bridge.records import RecordRun
 from bridge.streams.log import ignore_commits
 from bridge.streams.one_partition import OnePartition, ignore_runs
@@ -113,6 +114,10 @@ class SqliteLog(OnePartition):
 
     async def scan(self, request: Question[AnswerT]) -> AnswerT:
         return await self._store.readers.scan(self.table.stream_id, request)
+
+    async def ask_stream(self, request: StreamQuestion[AnswerT]) -> Sequence[AnswerT]:
+        what = replace(request.what, start=request.start.get(0, 0), end=request.end.get(0, 0))
+        return await self._store.readers.ask(self.table.stream_id, what)
 
     def save_latest(self, entries: Sequence[LatestEntry], checkpoint: Offsets) -> None:
         """Save the newest record of each of some topics, in small steps, for the next start.

@@ -6,6 +6,7 @@ It owns the lock, the writer thread and the reader processes. Its methods are ca
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -33,7 +34,7 @@ from bridge.streams.unreleased import UnreleasedIds
 from bridge.streams.upkeep import LatestEntry, StoreUpkeep, TableUpkeep, transaction
 from broker.publish_run import PublishRun
 
-READER_PROCESSES = 1
+READER_PROCESSES = min(2, os.cpu_count() or 1)
 
 
 def _ignore(*_: object) -> None:

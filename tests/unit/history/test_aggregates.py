@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,8 +126,14 @@ def test_series_of_stored_records_is_what_a_loop_gives(
     buckets = Buckets.over(1_010, 1_400, count)
     with stored_stream() as stream:
         store(stream, drawn, data)
-        answer = stream.ask(series_of(filters, pointer, buckets, stream.EPOCH))
-        assert_points([answer], stream.sent, filters, pointer, buckets)
+        question = series_of(filters, pointer, buckets, stream.EPOCH)
+        assert_points([stream.ask(question)], stream.sent, filters, pointer, buckets)
+        divided = [stream.ask(part) for part in parts_of(question, data.draw(st.integers(0, 150), "cut"))]
+        assert_points(divided, stream.sent, filters, pointer, buckets)
+
+
+def parts_of(question: SeriesQuestion, cut: int) -> list[SeriesQuestion]:
+    return [replace(question, end=cut), replace(question, start=cut)]
 
 
 def store(stream: StoredStream, drawn: Runs, data: st.DataObject) -> None:

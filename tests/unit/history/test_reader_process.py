@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.history.scan import Scan, ScanResult
+from bridge.history.buckets import Buckets
+from bridge.history.scan import Scan, ScanResult, StreamQuestion
+from bridge.history.series import SeriesQuestion, merged
 from bridge.history.stored_rows import StreamRows
 from bridge.history.stream_reader import StreamReader
 from bridge.streams.readers import ReadFailed
@@ -49,6 +51,33 @@ async def test_a_reader_that_died_is_started_again_and_asked_again(store: Sqlite
     os.kill(first, signal.SIGKILL)
     assert await asking == [0, 1, 2]
     assert pid_of(store) != first
+
+
+async def test_a_series_of_many_records_is_made_by_two_processes(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path, reader_processes=2)
+    log = store.open_log("telemetry")
+    opened = Opened(log, RunMaker(log), Committed(log), FakeClock())
+    for second in range(10):
+        await opened.store(opened.maker.run(numbers(100, 100 * second), time_ms=1_000 * second, topics=["a", "b"]))
+    buckets = Buckets.over(2_000, 8_000, 6)
+    what = SeriesQuestion(
+        "telemetry", log.epoch, ("a",), 0, 0, from_ms=2_000, until_ms=8_000, buckets=buckets, pointer=()
+    )
+    question = StreamQuestion(what, log.first_offsets, log.offsets)
+    whole = await log.ask_stream(question)
+    assert len(whole) == len(store.readers.pids) == 1
+    store.readers.part_records = 100
+    assert merged(await log.ask_stream(question)) == merged(whole)
+    await wait_until(lambda: store.readers.ready == 2)
+    divided = await log.ask_stream(question)
+    assert len(divided) == len(store.readers.pids) == 2
+    assert merged(divided) == merged(whole)
+    assert [answer.is_complete for answer in divided] == [True, True]
+    _, (*_, counts) = merged(divided)
+    assert list(counts) == [50] * 6
+    os.kill(store.readers.pids[1], signal.SIGKILL)
+    assert merged(await log.ask_stream(question)) == merged(whole)
+    await store.close()
 
 
 def test_the_reader_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
