@@ -13,6 +13,8 @@ from bridge.api_client import ApiClient
 from bridge.cli.errors import UserError
 from bridge.cli.progress import ProgressBar, bytes_text, say_beside
 from bridge.cli.replay_options import FORMS, PARQUET, STDOUT, Plan, ReplayOptions, is_pipe, make_plan, usage_error
+from bridge.cli.stream_places import stored_in
+from bridge.config import Config
 from bridge.config_source import load_config
 from bridge.cursors import Cursor, StreamPosition, distance
 from bridge.history.reader_process import NICENESS
@@ -26,7 +28,9 @@ from bridge.replay.pace import Pacer
 from bridge.replay.republish import Republisher
 from bridge.replay.server import ServerSource
 from bridge.replay.source import ReplayFailed, Source, Wanted
+from bridge.replay.topic import TopicSource
 from bridge.start_checks import shown
+from bridge.streams.sqlite_schema import FILE_NAME
 
 
 def run_replay(config_file: Path | None, flags: Mapping[str, str], options: ReplayOptions) -> None:
@@ -36,26 +40,42 @@ def run_replay(config_file: Path | None, flags: Mapping[str, str], options: Repl
         UserError: it cannot be done; the text says why.
         KeyboardInterrupt: it was stopped, and has said how to go on.
     """
-    data_dir = load_config(config_file, flags=flags).data_dir
-    plan = make_plan(options, data_dir, time.time_ns() // 1_000_000)
+    config = load_config(config_file, flags=flags)
+    plan = make_plan(options, config.data_dir, time.time_ns() // 1_000_000)
     with Interrupts() as interrupts:
         try:
             bookmark = earlier(plan)
-            with closing(_source(plan, data_dir, options.token)) as source:
+            with closing(_source(plan, config, options.token)) as source:
                 _Replay(plan, source, bookmark, interrupts).run()
         except ReplayFailed as error:
             raise UserError(str(error)) from error
 
 
-def _source(plan: Plan, data_dir: Path, token: str | None) -> Source:
-    if plan.url is None:
-        source = DirectorySource(data_dir)
+def _source(plan: Plan, config: Config, token: str | None) -> Source:
+    if plan.url is not None:
+        try:
+            return ServerSource(ApiClient(plan.url, token))
+        except ValueError as error:
+            raise usage_error(f"--url: {error}") from error
+    name = plan.wanted.stream
+    topic = next((stream.kafka for stream in config.streams if stream.name == name), None)
+    if topic is None:
+        source = DirectorySource(config.data_dir)
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # a server beside it goes first
         return source
-    try:
-        return ServerSource(ApiClient(plan.url, token))
-    except ValueError as error:
-        raise usage_error(f"--url: {error}") from error
+    _say_what_waits(config.data_dir, name)
+    return TopicSource(config.kafka_settings(), topic)
+
+
+def _say_what_waits(data_dir: Path, name: str) -> None:
+    """Raises: UserError, when the directory cannot be read."""
+    stored = stored_in(data_dir) if (data_dir / FILE_NAME).exists() else []
+    waiting = sum(each.waiting for each in stored if each.is_spool and each.base_name == name)
+    if waiting:
+        say_beside(
+            f"warn: {waiting:,} records of {name} wait in {shown(data_dir)} for Kafka and are left out. "
+            "The server that keeps them has all: --url http://HOST:8000"
+        )
 
 
 def earlier(plan: Plan) -> Bookmark | None:

@@ -122,7 +122,7 @@ def _configured(settings: StreamConfig, stored: list[StoredStream]) -> dict[str,
     spool = next((stream for stream in stored if stream.is_spool and stream.base_name == settings.name), None)
     found |= _extent(here)
     if settings.storage == "kafka" and spool is not None:
-        found["spool"] = {"records": None, "bytes": spool.bytes}
+        found["spool"] = {"records": spool.waiting, "bytes": spool.bytes}
     return found
 
 
@@ -141,7 +141,7 @@ def _not_configured(name: str, parts: list[StoredStream]) -> dict[str, Any]:
     }
     spool = next((part for part in parts if part.is_spool), None)
     if spool is not None:
-        found["spool"] = {"records": None, "bytes": spool.bytes}
+        found["spool"] = {"records": spool.waiting, "bytes": spool.bytes}
     return found
 
 

@@ -69,8 +69,7 @@ def _facts(stream: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if kafka := stream.get("kafka"):
         yield "kafka", f"topic {kafka['topic']}, {kafka['state']}" + (f": {kafka['error']}" if kafka["error"] else "")
     if spool := stream.get("spool"):
-        records = spool["records"]
-        yield "spool", (f"{records:,} records, " if records is not None else "") + bytes_text(spool["bytes"])
+        yield "spool", f"{spool['records']:,} records, {bytes_text(spool['bytes'])}"
     if letters := stream.get("dead_letters"):
         yield "dead letters", f"{letters['records']:,}"
 

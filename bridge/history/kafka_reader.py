@@ -48,7 +48,8 @@ TOPICS_MAX = 200_000
 class KafkaReader:
     """See the module's docstring."""
 
-    def __init__(self, settings: KafkaSettings, store_path: Path) -> None:
+    def __init__(self, settings: KafkaSettings, store_path: Path | None) -> None:
+        """`store_path` is the file with the spools; None: nobody will ask for what is in one."""
         self._settings = settings
         self._store_path = store_path
         self._connection: sqlite3.Connection | None = None
@@ -205,6 +206,7 @@ class KafkaReader:
     def store(self) -> sqlite3.Connection:
         """The file of the store, to read."""
         if self._connection is None:
+            assert self._store_path is not None, "a question about a spool without its file"
             self._connection = open_reader(self._store_path)
         return self._connection
 

@@ -45,6 +45,9 @@ class Wanted:
     """None at all: every topic."""
     client_id: str | None = None
     contains: bytes = b""
+    from_ms: int | None = None
+    """Not before this time (epoch milliseconds). Where times only rise, the range of offsets says it already."""
+    until_ms: int | None = None
 
 
 class RecordSearch:
@@ -82,6 +85,8 @@ class RecordSearch:
         Raises: EpochOver, SearchStuck, StreamLogError
         """
         wanted = self._wanted
+        # Other producers of a Kafka topic may set what time they like.
+        has_any_order = self.log.reads_back
         what = Scan(
             self.log.name,
             self.epoch,
@@ -91,6 +96,8 @@ class RecordSearch:
             encoding,
             client_id=wanted.client_id,
             contains=wanted.contains,
+            from_ms=wanted.from_ms if has_any_order else None,
+            until_ms=wanted.until_ms if has_any_order else None,
             order=self._order,
             records_max=min(self.left, PIECE_RECORDS),
             bytes_max=bytes_max,

@@ -11,24 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.cursors import Offsets, StreamPosition
-from bridge.encoding import decode_stored, read_properties
+from bridge.encoding import decode_stored
 from bridge.history.columns import Columns
 from bridge.history.parquet import ParquetFile
 from bridge.history.scan import Encoding, Scan, ScanResult
 from bridge.history.stream_reader import StreamReader
 from bridge.records import Topic
-from bridge.replay.source import Message, Piece, ReplayFailed, Wanted, check_epoch
+from bridge.replay.source import (
+    PIECE_BYTES,
+    PIECE_RECORDS,
+    TOPICS_MAX,
+    Message,
+    Piece,
+    ReplayFailed,
+    Wanted,
+    check_epoch,
+    message_of,
+)
 from bridge.replay.text_records import Place, RecordText
-from bridge.streams.frames import decode_body
 from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.log import StreamLogError
 from bridge.streams.sqlite_schema import FILE_NAME
 from bridge.streams.stored_streams import StoredStream, open_stored, stored_streams
-
-PIECE_BYTES = 1024 * 1024
-PIECE_RECORDS = 20_000
-TOPICS_MAX = 200_000
-"""`Topic` objects kept for decoding; beyond it they are made anew."""
 
 
 class DirectorySource:
@@ -74,7 +78,8 @@ class DirectorySource:
             return by_name[name]
         if SPOOL_PREFIX + name in by_name:
             raise ReplayFailed(
-                f"stream {name} is on Kafka, and not in {self._data_dir}. Ask the server: --url http://HOST:8000"
+                f"stream {name} is on Kafka, and not in {self._data_dir}. Give the configuration that says where: "
+                "-c FILE; or ask the server: --url http://HOST:8000"
             )
         known = ", ".join(stream.name for stream in by_name.values() if not stream.is_spool)
         raise ReplayFailed(
@@ -97,20 +102,7 @@ class DirectorySource:
             if len(self._topics) > TOPICS_MAX:
                 self._topics.clear()
             for _, offset, segment in decode_stored(result.data):
-                yield self._message(offset, segment)
-
-    def _message(self, offset: int, segment: bytes) -> Message:
-        (run,) = decode_body(segment, offset, self._topics)
-        first_byte = run.data[run.start]
-        return Message(
-            run.topics[0].name,
-            run.data[run.payload_starts[0] : run.ends[0]],
-            first_byte >> 1 & 3,
-            bool(first_byte & 1),
-            run.received_at_ms,
-            Place(self._stream.epoch, 0, offset),
-            read_properties(run.data, run.start) if run.is_v5 else {},
-        )
+                yield message_of(segment, Place(self._stream.epoch, 0, offset), self._topics)
 
     def _scan(self, encoding: Encoding) -> Iterator[ScanResult]:
         """Bounded pieces of the range; the position is behind a piece when it is given out."""

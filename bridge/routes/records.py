@@ -97,8 +97,9 @@ async def records(
         single_value(request, parameter)
     form = parse_choice("format", format_, ("json", "ndjson", "csv", "parquet"))
     direction: Order = "asc" if parse_choice("order", order, ("asc", "desc")) == "asc" else "desc"
-    wanted = Wanted(parse_filters("topic", topic, limits) if topic else (), client_id, (contains or "").encode())
     from_ms, to_ms = parse_range(from_, to, time.time_ns() // 1_000_000)
+    filters = parse_filters("topic", topic, limits) if topic else ()
+    wanted = Wanted(filters, client_id, (contains or "").encode(), from_ms, to_ms)
     most = limits.records_max if form == "json" else EVERYTHING
     count = (
         parse_number("limit", limit, 1, most, "live.records_max")

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
+from bridge.streams.kafka.spool_tables import SPOOL_PREFIX, waiting_records
 from bridge.streams.removal import DELETED_PREFIX
 from bridge.streams.sqlite_schema import FILE_NAME, StoreUnusable, check_readable, open_reader
 
@@ -25,6 +25,8 @@ class StoredStream:
     oldest_ms: int | None
     newest_ms: int | None
     bytes: int
+    waiting: int
+    """Of a spool: how many of its records wait for Kafka."""
 
     @property
     def records(self) -> int:
@@ -98,6 +100,7 @@ def _stored_stream(
     (loose,) = one(
         f"SELECT ifnull(sum(length(body)), 0) FROM {batch} WHERE base < ? OR base >= ?", head_end, sealed_end
     )
+    end = max(next_offset, last + count)
     return StoredStream(
         stream_id,
         name,
@@ -105,8 +108,9 @@ def _stored_stream(
         age_ms,
         bytes_max,
         first_offset=first if count else next_offset,
-        next_offset=max(next_offset, last + count),
+        next_offset=end,
         oldest_ms=oldest_ms if count else None,
         newest_ms=newest_ms if count else None,
         bytes=sealed + loose,
+        waiting=waiting_records(connection, stream_id, end) if name.startswith(SPOOL_PREFIX) else 0,
     )

@@ -256,7 +256,7 @@ class TestRefusals:
         assert ended.returncode == 1
         assert "There is no stream 'telemetry'" in ended.stderr
 
-    def test_stream_on_kafka_is_with_the_server_alone(self, server: ServerProcess) -> None:
+    def test_stream_on_kafka_needs_to_be_told_where(self, server: ServerProcess) -> None:
         server.terminate()
         with sqlite3.connect(server.data_directory / "headrace.sqlite") as connection:
             connection.execute("INSERT INTO stream(id, name, epoch) VALUES (9, 'spool:iot', 's1')")
@@ -266,6 +266,7 @@ class TestRefusals:
         ended = headrace("replay", "iot", "--data", server.data_directory)
         assert ended.returncode == 1
         assert "stream iot is on Kafka" in ended.stderr
+        assert "-c FILE" in ended.stderr
         assert "--url" in ended.stderr
 
     def test_stream_begun_anew_is_not_gone_on_with(self, tmp_path: Path) -> None:

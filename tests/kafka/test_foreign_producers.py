@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kafka.streams import described, kafka_table, stream_table
+from tests.kafka.streams import KafkaServer, described, kafka_table, stream_table
 from tests.support.conditions import eventually
 from tests.support.http_client import SseReader, metrics, records
 from tests.support.kafka import KafkaBroker
@@ -338,3 +339,25 @@ def test_foreign_records_and_ours_share_an_order(shared_server: SharedServer) ->
     history = records(shared_server.http_url, "own", topic="own/both/#")
     key = lambda message: (message["partition"], message["offset"])  # noqa: E731
     assert sorted(history, key=key) == sorted(messages, key=key)
+
+
+def test_times_that_fall_stay_outside_a_range_that_they_are_not_of(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """A range begins and ends at the first offset at or after a time; what is in between and of another time is not."""
+    began_ms = time.time_ns() // 1_000_000 - 60_000
+    times = [0, 10, 5, 12, 20, 8]
+    with KafkaServer(tmp_path / "data", kafka.bootstrap_servers, partitions=1) as server:
+        late = [named("sensors/a", b"%d" % second, timestamp_ms=began_ms + second * 1_000) for second in times]
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+        blocking(kafka.client.produce(server.topic, late))
+        eventually(lambda: len(server.history()) == len(times))
+
+        def of_range(first: int, last: int) -> list[int]:
+            bounds = {"from": str(began_ms + first * 1_000), "to": str(began_ms + last * 1_000)}
+            return [record["payload"] for record in server.history(**bounds)]
+
+        assert of_range(5, 15) == [10, 5, 12]
+        assert of_range(6, 11) == [10]
+        assert of_range(0, 30) == times
+        with SseReader(server.http_url, [("topic", "#"), ("since", str(began_ms + 6_000))]) as reader:
+            eventually(lambda: len(reader.messages) == 4, what=reader)
+            assert [message["payload"] for message in reader.messages] == [10, 12, 20, 8]

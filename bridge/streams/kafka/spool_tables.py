@@ -99,6 +99,17 @@ def copies_of_spooled(connection: sqlite3.Connection, table_id: int, low: int, h
     return [Copies(partition, base, decode_offsets(first, data)) for partition, base, first, data in rows]
 
 
+def waiting_records(connection: sqlite3.Connection, table_id: int, next_offset: int) -> int:
+    """How many records of a spool that ends at `next_offset` are not known to be in Kafka, nor dead letters."""
+    table = f"kafka_{table_id}"
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is None:
+        return next_offset
+    kept = connection.execute(f"SELECT value FROM {table} WHERE key = 'moved_to'").fetchone()
+    moved_to = json.loads(kept[0]) if kept is not None else 0
+    beyond = copies_of_spooled(connection, table_id, moved_to, next_offset)
+    return max(0, next_offset - moved_to) - sum(offset >= moved_to for batch in beyond for offset in batch.offsets)
+
+
 def begin_spool_anew(connection: sqlite3.Connection, table_id: int, now_s: int) -> None:
     """The data directory is a copy: what it holds may have been sent since, its offsets may have been given again.
 
