@@ -17,7 +17,8 @@ import uvloop
 from picows import WSCloseCode
 
 from broker.config import BrokerConfig
-from broker.listeners.websocket import READ_BYTES_MAX, WebSocketListener
+from broker.listeners.websocket import WebSocketListener
+from broker.listeners.websocket_connection import READ_BYTES_MAX
 from broker.metrics import Metrics
 from broker.outbox import Transport
 from tests.support.conditions import eventually
