@@ -15,8 +15,8 @@ from bridge.records import RecordRun, Topic
 from bridge.streams.kafka.batches import BatchBuilder, Heads
 from bridge.streams.kafka.fetched import batches_of
 from bridge.streams.kafka.keys import KeyTemplate, Placement
+from bridge.streams.kafka.lanes import Batch, Lane, Portion
 from bridge.streams.kafka.records import Decoder, part_of
-from bridge.streams.kafka.sender import Batch, Lane, Portion
 from broker.publish_run import PublishRun
 from tests.support.log_contract import RunMaker
 

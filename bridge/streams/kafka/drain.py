@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from bridge.ending import end
 from bridge.records import RecordRun
 from bridge.streams.kafka.cluster import KafkaFailure
+from bridge.streams.kafka.lanes import Portion
 from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.pieces import copies_of
-from bridge.streams.kafka.sender import Portion
 from bridge.streams.log import StreamLogError
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from bridge.cursors import SPOOL, UNKNOWN
 from bridge.records import RecordRun, Topic, as_record_run
 from bridge.streams.frames import encode_record
 from bridge.streams.kafka.keys import KeyTemplate, Placement
+from bridge.streams.kafka.lanes import Batch, Portion
 from bridge.streams.kafka.mode import Mode
 from bridge.streams.kafka.pieces import pieces_of
 from bridge.streams.kafka.records import part_of
-from bridge.streams.kafka.sender import Batch, Portion, Sender
+from bridge.streams.kafka.sender import Sender
 from bridge.streams.kafka.spool_tables import Copies
 from bridge.streams.kafka.tail import Confirmed, Line
 from broker.publish_run import PublishRun
