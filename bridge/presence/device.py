@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from bridge.presence.newest import StoredPresence
     from bridge.presence.state import Presence
     from broker.protocol.connection import Connection
 
@@ -41,10 +40,14 @@ class Device:
         "is_stored",
         "keep_alive_s",
         "last_seen_ms",
-        "newest",
         "presence",
         "protocol_level",
         "since_ms",
+        "stored",
+        "stored_interval_ms",
+        "stored_ms",
+        "stored_number",
+        "stored_offset",
         "transport",
     )
 
@@ -65,8 +68,13 @@ class Device:
         self.counters: Counters | None = None
         self.is_stored = False
         """The store has a row of its client id, or was told of one."""
-        self.newest: StoredPresence | None = None
+        self.stored: Presence | None = None
         """What the log has of it, as far as this run of the server has told it."""
+        self.stored_offset = 0
+        """Of the record of `stored`, and the others as in `StoredPresence`."""
+        self.stored_number = 0
+        self.stored_ms = 0
+        self.stored_interval_ms = 0.0
         self._connects: deque[int] | None = None
 
     def connected(self, connection: Connection) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class StoredPresence(NamedTuple):
-    """A presence with the place of its record."""
+    """A presence with the place of its record, as a `Device` has them: made when someone asks."""
 
     presence: Presence
     offset: int
@@ -95,34 +95,48 @@ class NewestPresences:
         """What was committed counts; returns the topics whose newest record is kept here since."""
         topics: list[str] = []
         for run, presences in taken:
+            time_ms = run.received_at_ms  # one object for all its rows
             for row, presence in enumerate(presences):
                 device = self._devices.get(presence.client_id)
                 if device is None:  # forgotten meanwhile
                     continue
-                time_ms, interval_ms = run.received_at_ms, 0.0
-                older = device.newest
-                if older is None:
+                if device.stored is None:
                     topics.append(presence_topic(presence.client_id))
                 else:
-                    sample = max(0, time_ms - older.time_ms)
-                    interval_ms = older.interval_ms + (
-                        INTERVAL_WEIGHT * (sample - older.interval_ms) if older.interval_ms else sample
+                    sample = max(0, time_ms - device.stored_ms)
+                    usual_ms = device.stored_interval_ms
+                    device.stored_interval_ms = usual_ms + (
+                        INTERVAL_WEIGHT * (sample - usual_ms) if usual_ms else sample
                     )
-                device.newest = StoredPresence(
-                    presence, run.base_offset + row, run.first_number + row, time_ms, interval_ms
-                )
+                device.stored = presence
+                device.stored_ms = time_ms
+                device.stored_offset = run.base_offset + row
+                device.stored_number = run.first_number + row
         return topics
 
     def capture(self) -> list[StoredPresence]:
         """All as they are now."""
-        return [device.newest for device in self._devices.values() if device.newest is not None]
+        return self._since(0)
 
     def take_unsaved(self) -> list[StoredPresence]:
         """Those that have changed since the last call."""
-        first = self._saved_offset
-        unsaved = [each for each in self.capture() if each.offset >= first]
-        self._saved_offset = max([each.offset + 1 for each in unsaved], default=first)
+        unsaved = self._since(self._saved_offset)
+        self._saved_offset = max([each.offset + 1 for each in unsaved], default=self._saved_offset)
         return unsaved
+
+    def _since(self, first: int) -> list[StoredPresence]:
+        """Those whose record is at or behind an offset."""
+        return [
+            StoredPresence(
+                device.stored,
+                device.stored_offset,
+                device.stored_number,
+                device.stored_ms,
+                device.stored_interval_ms,
+            )
+            for device in self._devices.values()
+            if device.stored is not None and device.stored_offset >= first
+        ]
 
     def topic_name(self, stored: StoredPresence) -> str:
         """The topic of its record."""

@@ -194,7 +194,7 @@ def test_nothing_of_a_broker_stays_open(run: Run) -> None:
             assert quiet is not None
             await broker.stop()
             assert await peer.reader.read() == b""
-            assert (quiet.sockets, broker.engine.connections) == ([], set())
+            assert (quiet.sockets, broker.engine.connections) == ([], {})
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", broker.port)
 
