@@ -7,7 +7,8 @@ be out of order otherwise. A count or a curve has no order; while Kafka cannot b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from aiokafka.errors import KafkaConnectionError
 from bridge.cursors import SPOOL, MovingPosition
 from bridge.history.answers import collector_for
 from bridge.history.scan import Question, StreamQuestion, StreamScan, StreamScanResult
+from bridge.history.stretches import Stretch
 from bridge.records import RecordRun
 from bridge.streams.collect import ScanCollector
 from bridge.streams.frames import decode_body
@@ -65,6 +67,8 @@ class KafkaStreamScan:
         self.first: dict[int, int] = {}
         filters = self.what.filters
         self.collector = collector_for(self.what, (0, FAR), 0, FAR, reader.choice(source, filters))
+        self._hidden: dict[int, Sequence[int]] = {}
+        """Of the stretches in hand, by partition: offsets of copies that are passed over."""
         self._moving = MovingPosition(source.stream, source.epoch, source.spool_epoch, self.start)
         self.partitions = [p for p in sorted(self.start) if p != SPOOL and self.start[p] < self.end[p]]
 
@@ -147,6 +151,7 @@ class KafkaStreamScan:
             stretches = await self.reader.stretches.load(self.source, state, active, reads_on=self._reads_on)
             if all(stretch is None for stretch in stretches.values()):
                 return  # a replica that has not got so far; the next scan finds more
+            self._hidden = {}
             watermark = FAR
             heads: list[tuple[int, int, int]] = []
             """Time, partition and number of the next run of each stretch that has one."""
@@ -163,7 +168,7 @@ class KafkaStreamScan:
                 _, partition, index = heads[0]
                 stretch = stretches[partition]
                 assert stretch is not None
-                self._take_up(partition, stretch.runs[index])
+                self._take_up(partition, stretch.runs[index], stretch)
                 if self.collector.is_bound_reached:
                     return
                 index += 1
@@ -177,14 +182,17 @@ class KafkaStreamScan:
                     assert stretch is not None
                     position[partition] = max(position[partition], min(stretch.end, end[partition]))
 
-    def _take_up(self, partition: int, run: RecordRun) -> None:
+    def _take_up(self, partition: int, run: RecordRun, stretch: Stretch) -> None:
         position = self.position
         low = max(position[partition], run.base_offset)
         high = min(run.base_offset + len(run), self.end[partition])
         if low >= high:
             return
         if self._is_in_time(run):
-            for first, last in self._not_seen_in_spool(partition, low, high):
+            hidden = self._hidden.get(partition)
+            if hidden is None:
+                hidden = self._hidden[partition] = self._seen_in_spool(partition, stretch.base, stretch.end)
+            for first, last in _without(low, high, hidden):
                 self._collect(partition, run, first, last)
                 if self.collector.is_bound_reached:
                     position[partition] = self.collector.position
@@ -208,19 +216,18 @@ class KafkaStreamScan:
         self.collector.turn_to(low, high, epoch, head, tail)
         self.collector.add(run)
 
-    def _not_seen_in_spool(self, partition: int, low: int, high: int) -> Iterable[tuple[int, int]]:
-        """The ranges of `low <= offset < high` that are no copies of what the position has seen in the spool."""
+    def _seen_in_spool(self, partition: int, low: int, high: int) -> Sequence[int]:
+        """Offsets at `low <= offset < high` that hold copies of what the position has seen in the spool, rising."""
         seen_before = self.position.get(SPOOL, 0)
         if not seen_before:
-            return [(low, high)]
+            return ()
         copies = copies_in_kafka(self.reader.store, self.source.spool_table, partition, low, high)
-        seen = {
+        return sorted(
             batch.base + number
             for batch in copies
             for number, offset in enumerate(batch.offsets)
             if offset < seen_before
-        }
-        return _without(low, high, seen)
+        )
 
     # Kafka, downwards
 
@@ -324,14 +331,14 @@ class KafkaStreamScan:
                     return
         position[SPOOL] = high
 
-    def _seen_in_kafka(self, low: int, high: int, position: Mapping[int, int]) -> set[int]:
-        """Spool offsets whose copies lie below a position in Kafka."""
-        return {
+    def _seen_in_kafka(self, low: int, high: int, position: Mapping[int, int]) -> Sequence[int]:
+        """Spool offsets whose copies lie below a position in Kafka, rising."""
+        return sorted(
             offset
             for batch in copies_of_spooled(self.reader.store, self.source.spool_table, low, high)
             for number, offset in enumerate(batch.offsets)
             if batch.base + number < position.get(batch.partition, 0) and low <= offset < high
-        }
+        )
 
     def _unseen_copies(self, low: int, high: int) -> bool:
         """Some record that is gone from the spool stands in Kafka where this position has not been."""
@@ -374,13 +381,13 @@ def _place(entry: tuple[int, int, int, RecordRun]) -> tuple[int, int, int]:
     return entry[:3]
 
 
-def _without(low: int, high: int, hidden: set[int]) -> Sequence[tuple[int, int]]:
-    """`low <= offset < high` without some offsets, as ranges."""
+def _without(low: int, high: int, hidden: Sequence[int]) -> Sequence[tuple[int, int]]:
+    """`low <= offset < high` without some offsets, given rising, as ranges."""
     if not hidden:
         return [(low, high)]
     ranges = []
     first = low
-    for offset in sorted(hidden):
+    for offset in hidden[bisect_left(hidden, low) : bisect_left(hidden, high)]:
         if first < offset:
             ranges.append((first, offset))
         first = offset + 1

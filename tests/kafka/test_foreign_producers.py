@@ -148,6 +148,7 @@ def test_headers_in_another_order_and_with_copies_are_read(shared_server: Shared
         ("too long", (("mqtt.topic", b"x" * 65_536),)),
         ("a QoS that is none", (("mqtt.topic", b"own/x"), ("mqtt.qos", b"3"))),
         ("a client that is not UTF-8", (("mqtt.topic", b"own/x"), ("mqtt.client_id", b"\xff"))),
+        ("a response topic with a wildcard", (("mqtt.topic", b"own/x"), ("mqtt.response_topic", b"own/+"))),
         ("an expiry that is no number", (("mqtt.topic", b"own/x"), ("mqtt.message_expiry_interval", b"soon"))),
     ],
 )

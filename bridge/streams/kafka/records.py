@@ -137,7 +137,7 @@ def _properties(first: dict[str, bytes], user: list[tuple[str, str]]) -> bytes:
     if "mqtt.content_type" in first:
         properties.content_type = first["mqtt.content_type"].decode()
     if "mqtt.response_topic" in first:
-        properties.response_topic = first["mqtt.response_topic"].decode()
+        properties.response_topic = validate_topic_name(first["mqtt.response_topic"])
     if "mqtt.correlation_data" in first:
         properties.correlation_data = first["mqtt.correlation_data"]
     if "mqtt.message_expiry_interval" in first:

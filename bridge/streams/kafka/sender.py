@@ -32,8 +32,6 @@ BUILD_S = 0.002
 """Batches are built for so long before the loop goes on."""
 TIMER_S = 0.001
 """Timers are no finer."""
-RECORD_BYTES = 160
-"""What a record costs in a batch beside key, topic, client and value: headers and lengths."""
 
 _COMPRESSION = {None: 0, "none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 _REFUSALS = {10, 18, 29, 31, 32, 38, 43, 44, 76, 87}
