@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from bridge import __version__, errors
-from bridge.live.handover import LIMIT_HITS, WEBSOCKETS
+from bridge.live.handover import LIMIT_HITS, ROOT_PATH, WEBSOCKETS
 from bridge.metrics import registry_for
 from bridge.node import Node
 from bridge.routes import (
@@ -40,6 +40,20 @@ if TYPE_CHECKING:
 
     from bridge.config import Config
 
+MODULES = (
+    events,
+    streams,
+    stream_operations,
+    records,
+    history,
+    topics,
+    devices,
+    retained,
+    publish,
+    system,
+    operations,
+    pages,
+)
 DESCRIPTION = "Devices in by MQTT, live in the browser, everything replayable. Errors are problem+json (RFC 9457)."
 
 
@@ -66,29 +80,16 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        root_path=config.http.root_path,
         lifespan=lifespan,
     )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.state.pages = pages.Pages(dashboard)
     if node is not None:
         _attach(app, node)
-    errors.install(app)
-    for module in (
-        events,
-        streams,
-        stream_operations,
-        records,
-        history,
-        topics,
-        devices,
-        retained,
-        publish,
-        system,
-        operations,
-        pages,
-    ):
-        app.include_router(module.router)
+    routers = [module.router for module in MODULES]
+    errors.install(app, routers)
+    for router in routers:
+        app.include_router(router)
     app.include_router(pages.static_files(app.state.pages))
     if config.http.allowed_origins:
         app.add_middleware(
@@ -99,6 +100,7 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
         )
     app.add_middleware(
         Guard,
+        root_path=config.http.root_path.rstrip("/"),
         allowed_origins=config.http.allowed_origins,
         body_bytes_max=config.live_limits().body_bytes_max,
     )
@@ -107,7 +109,11 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
 
 def _state(node: Node) -> dict[str, Any]:
     """What our HTTP class needs to know of the node."""
-    return {WEBSOCKETS: node.broker.websockets, LIMIT_HITS: node.limits.hits}
+    return {
+        WEBSOCKETS: node.broker.websockets,
+        ROOT_PATH: node.config.http.root_path.rstrip("/"),
+        LIMIT_HITS: node.limits.hits,
+    }
 
 
 def _attach(app: FastAPI, node: Node) -> None:

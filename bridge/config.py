@@ -203,6 +203,9 @@ class History(Section):
     search_s: Seconds = Field(
         5.0, ge=0.1, le=60, description="A page, histogram, series or state is answered after this with what was found."
     )
+    snapshot_s: Seconds = Field(
+        60.0, ge=0.1, le=3_600, description="Time for the state that a replay with snapshot=1 begins with; over it 503."
+    )
     buckets_max: Count = Field(2_000, ge=1, le=100_000, description="Largest `buckets` of a histogram.")
     exports_max: Count = Field(
         16, ge=1, le=1_000, description="NDJSON, CSV and Parquet exports at a time; over it 503 with Retry-After."

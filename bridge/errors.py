@@ -12,11 +12,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from bridge.history.export import TooManyExports
 from bridge.live.hub import TooManyReaders
@@ -136,8 +138,8 @@ def problem(
     )
 
 
-def install(app: FastAPI) -> None:
-    """Have `app` answer every error as a problem."""
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Have `app`, whose routes are those of `routers`, answer every error as a problem."""
 
     @app.exception_handler(BridgeError)
     async def told(request: Request, error: BridgeError) -> Response:
@@ -157,6 +159,7 @@ def install(app: FastAPI) -> None:
             detail = f"There is nothing at {request.url.path}."
         elif error.status_code == 405:
             detail = f"{request.method} is not possible at {request.url.path}."
+            return problem(405, detail, request.url.path, {"Allow": ", ".join(_methods_at(request, routers))})
         return problem(error.status_code, detail, request.url.path, error.headers)
 
     @app.exception_handler(TooManyReaders)
@@ -180,6 +183,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         return problem(500, "The server could not answer; its log says why.", request.url.path)
+
+
+def _methods_at(request: Request, routers: Sequence[APIRouter]) -> list[str]:
+    """What is possible at the path of a request (RFC 9110 §15.5.6)."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    found = [route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted(set[str]().union(*found))
 
 
 def _first_mistake(mistakes: Sequence[Any]) -> tuple[str, str]:

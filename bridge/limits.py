@@ -30,7 +30,7 @@ COUNTED = frozenset(
         *("http.connections_max", "http.head_bytes_max", "http.head_timeout_s", "http.body_bytes_max"),
         *("live.readers_max", "live.filters_per_reader_max", "live.query_bytes_max", "live.waiting_bytes_max"),
         *("live.latest_topics_max", "live.latest_bytes_max", "live.poll_wait_s_max", "live.poll_events_max"),
-        *("live.records_max", "history.exports_max", "history.buckets_max", "history.points_max"),
+        *("live.records_max", "history.exports_max", "history.buckets_max", "history.points_max", "history.snapshot_s"),
         *(
             "presence.gone_devices_max",
             "presence.pending_bytes_max",

@@ -67,7 +67,7 @@ class PublishOutcome:
     """What became of a publish."""
 
     delivered_to: int
-    """Sessions of this node that it went to."""
+    """Subscriptions of this node that it matches."""
     stream: str | None
     """None: no stream takes the topic."""
     partition: int | None

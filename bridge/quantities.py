@@ -93,7 +93,7 @@ def parse_time_ms(text: str, now_ms: int) -> int:
     if _EPOCH_MS.fullmatch(text):
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # t and z too: RFC 3339 §5.6
     except ValueError as error:
         raise ValueError(f"{text!r} is no time") from error
     if moment.tzinfo is None:

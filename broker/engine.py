@@ -409,7 +409,7 @@ class Engine:
         if run.qos == 2:
             self._deliver(run)
 
-    def _deliver(self, run: PublishRun) -> int:
+    def _deliver(self, run: PublishRun) -> None:
         if run.retain:
             for fan_out in list(self.fan_outs):
                 fan_out.replace(run)
@@ -417,15 +417,14 @@ class Engine:
                 self.metrics.dropped_messages["retained_full"] += left_out
                 self.retained_full()
         if self.owed is None:
-            delivered_to = self.router.route(run)
+            self.router.route(run)
         else:
             copies = self.owed.copies
-            delivered_to = self.router.route(run)
+            self.router.route(run)
             if self.owed.copies != copies:
                 self.owed.wait_for_copies(run)
         if run.unmatched is not None and self.replays is not None and self.replays.count:
             run.unmatched = None  # a replay may take them, later: nobody knows yet
-        return delivered_to
 
     def can_retain(self, packet: Publish) -> bool:
         """There is room for the message among the retained."""
@@ -451,7 +450,7 @@ class Engine:
         return found
 
     def publish(self, packet: Publish, client_id: str, now_ms: int, origin: Origin | None) -> tuple[PublishRun, int]:
-        """Publish from inside the server, as MQTT 5; returns the run and how many sessions it went to.
+        """Publish from inside the server, as MQTT 5; returns the run and how many subscriptions it matches.
 
         Raises:
             MqttError: the topic name is not valid.
@@ -459,6 +458,7 @@ class Engine:
         topic = packet.topic_name.encode()
         self.router.open_route(topic)
         route = self.router.add_route(packet.topic_name, topic)
+        matching = len(self.router.subscriptions.match(packet.topic_name))
         run = publish.make_run(packet, route, True, client_id, now_ms, origin)
         if origin is not None:
             run.reliable = 1  # who asks from inside wants to know of QoS 0 too when it is stored
@@ -470,15 +470,15 @@ class Engine:
         if run.qos == 2 and run.stream is not None and self.owed is not None:
             run.origin = StoredOrigin(self, origin)
             self.runs.append(run)
-            return run, len(route.targets or self.router.resolve(route))
-        delivered_to = self._deliver(run)
+            return run, matching
+        self._deliver(run)
         if run.stream is not None:
             # It has been delivered: `stored` must not do so again.
             run.qos = min(run.qos, 1)
             self.runs.append(run)
         elif origin is not None and run.reliable:
             self._acknowledge(run, origin)
-        return run, delivered_to
+        return run, matching
 
     def publish_will(self, client_id: str, will: Will, is_v5: bool) -> None:
         """Publish a will, like a publish of its client. [MQTT-3.1.2-8]"""

@@ -228,21 +228,20 @@ class Router:
         return targets
 
     # hot path: tests/bench/receive.py
-    def route(self, run: PublishRun) -> int:
-        """Deliver a run; returns to how many sessions its last row went.
+    def route(self, run: PublishRun) -> None:
+        """Deliver a run.
 
         Rows that follow one another, go to the same targets and have the same kind of QoS are delivered as one piece.
         """
         if not self.subscriptions.count:  # devices and live readers alone: nothing to look for
             if run.is_v5 and run.reliable:
                 run.unmatched = [(0, len(run.routes))]
-            return 0
+            return
         routes = run.routes
         packet_ids = run.packet_ids
         is_plain = run.is_plain and not run.retain
         end = len(routes)
         row = 0
-        targets: Targets | None = None
         while row < end:
             route = routes[row]
             targets = route.targets
@@ -268,7 +267,6 @@ class Router:
                     run.unmatched = []
                 run.unmatched.append((row, next_row))
             row = next_row
-        return len(targets) if targets is not None else 0
 
 
 def _sort_out(

@@ -205,7 +205,7 @@ class Broker:
         client_id: str = "",
         origin: Origin | None = None,
     ) -> tuple[PublishRun, int]:
-        """Publish from inside the process; returns the run and the number of sessions it went to.
+        """Publish from inside the process; returns the run and how many subscriptions it matches.
 
         With an `origin` and QoS 1 or 2, `origin.acknowledge` is called once the run is stored.
 

@@ -98,7 +98,7 @@ def _meaning(name: str, field: FieldInfo) -> str:
 def _unit(name: str) -> str:
     if name.endswith("_ms"):
         return "milliseconds, "
-    return "seconds, " if name.endswith(("_s", "_s_max")) else ""
+    return "seconds, " if name.endswith(("_s", "_s_max")) and "_per_s" not in name else ""
 
 
 def _default(name: str, field: FieldInfo) -> str:

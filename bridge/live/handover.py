@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 EXTENSION = "headrace.http"
 WEBSOCKETS = "headrace_websockets"
 """In the state of the application's lifespan: who takes over the connections of MQTT clients."""
+ROOT_PATH = "headrace_root_path"
+"""In the same state: below which path a proxy shows this server."""
 LIMIT_HITS = "headrace_limit_hits"
 """In the same state: who counts."""
 LIMIT_BY_STATUS = {408: "http.head_timeout_s", 431: "http.head_bytes_max", 503: "http.connections_max"}
@@ -224,9 +226,14 @@ class Http(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return (
             self._get_upgrade() == b"websocket"
-            and self.url.partition(b"?")[0] == MQTT_PATH
+            and self._own_url().partition(b"?")[0] == MQTT_PATH
             and self.websockets is not None
         )
+
+    def _own_url(self) -> bytes:
+        """That of the request, without the path that a proxy may have left before it."""
+        root: str = self.app_state.get(ROOT_PATH, "")
+        return self.url.removeprefix(root.encode())
 
     def _unsupported_upgrade_warning(self) -> None:
         """The request is answered as if it did not ask for an upgrade (RFC 9110 §7.8), and nobody need know."""
@@ -244,7 +251,7 @@ class Http(HttpToolsProtocol):
             return
         parsed = sys.exc_info()[1]
         behind = self._read[parsed.args[0] :] if parsed is not None and parsed.args else b""
-        lines = [b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
+        lines = [b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self._own_url())]
         lines += [b"%b: %b\r\n" % header for header in self.headers]
         self.connections.discard(self)
         self._unset_keepalive_if_required()

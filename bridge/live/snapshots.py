@@ -84,9 +84,15 @@ class TopicNodes:
         total[1] += rate
         total[2] += size
 
-    def nodes(self, limit: int) -> list[dict[str, object]]:
-        """The first `limit` nodes by prefix."""
-        return [
-            {"prefix": prefix, "topics": int(topics), "rate": round(rate, 3), "bytes": int(size)}
-            for prefix, (topics, rate, size) in heapq.nsmallest(limit, self._totals.items())
-        ]
+    def page(self, limit: int, after: str) -> dict[str, object]:
+        """The first `limit` nodes by prefix behind `after`, and with more of them the last as `next`."""
+        found = heapq.nsmallest(limit + 1, [item for item in self._totals.items() if item[0] > after])
+        page: dict[str, object] = {
+            "nodes": [
+                {"prefix": prefix, "topics": int(topics), "rate": round(rate, 3), "bytes": int(size)}
+                for prefix, (topics, rate, size) in found[:limit]
+            ]
+        }
+        if len(found) > limit:
+            page["next"] = found[limit - 1][0]
+        return page

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from bridge.cursors import CursorTooLong, Offsets, distance
-from bridge.errors import ParameterInvalid
+from bridge.errors import ParameterInvalid, Unavailable
 from bridge.history.overview import state
 from bridge.history.scan import Scan, StreamScan
 from bridge.live.events import gap_data
@@ -97,7 +97,8 @@ async def events(
     except CursorTooLong as error:
         raise ParameterInvalid("topic", f"topic: these filters reach too many streams: {error}.") from error
     start.until_ms, start.speed = until_ms, pace
-    if is_resumed and until_ms is not None and await _is_over(logs, start, until_ms):
+    # A gap has to be told first: whoever comes back behind it is beyond the end.
+    if is_resumed and until_ms is not None and not start.gaps and await _is_over(logs, start, until_ms):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     return EventStream(hub, filters, tuple(log.name for log in logs), policy, start)  # type: ignore[arg-type]
 
@@ -124,10 +125,16 @@ async def _start(
     if since_ms is not None:
         start = await start_at_time(logs, since_ms)
         if has_snapshot:
-            topics_max = node.hub.limits.latest_topics_max
-            records, _, _ = await state(
-                logs, filters, start.offsets, node.config.history.search_s, topics_max=topics_max, limit=topics_max
+            topics_max, seconds_max = node.hub.limits.latest_topics_max, node.config.history.snapshot_s
+            records, is_all, reach = await state(
+                logs, filters, start.offsets, seconds_max, topics_max=topics_max, limit=topics_max
             )
+            if not reach.is_complete or not is_all:
+                raise Unavailable(
+                    f"The state at that time was not found within {seconds_max:g} s and {topics_max:,} topics: "
+                    "ask for fewer topics.",
+                    limit="history.snapshot_s",
+                )
             start.snapshot, start.is_live_after_snapshot = PastSnapshot(records), False
         return start
     if has_snapshot:
@@ -155,15 +162,16 @@ async def poll(
     for name in ("cursor", "wait", "limit"):
         single_value(request, name)
     filters = parse_filters("topic", topic or (), limits)
+    wait_s_max, events_max = int(limits.poll_wait_s_max), limits.poll_events_max
     wait_s = (
-        parse_number("wait", wait, 0, int(limits.poll_wait_s_max), "live.poll_wait_s_max")
+        parse_number("wait", wait, 0, wait_s_max, "live.poll_wait_s_max")
         if wait is not None
-        else POLL_WAIT_S
+        else min(POLL_WAIT_S, wait_s_max)
     )
     count = (
-        parse_number("limit", limit, 1, limits.poll_events_max, "live.poll_events_max")
+        parse_number("limit", limit, 1, events_max, "live.poll_events_max")
         if limit is not None
-        else POLL_LIMIT
+        else min(POLL_LIMIT, events_max)
     )
     logs = node.streams_for(filters)
     start = start_live(hub, logs) if cursor is None else start_at_cursor(hub, logs, parse_cursor(cursor))
@@ -211,6 +219,8 @@ class _Poll:
                 try:
                     await asyncio.wait_for(self._rung.wait(), deadline - clock())
                 except TimeoutError:
+                    if self._rung.is_set():
+                        continue  # in the moment in which the time was up
                     # What was committed meanwhile matched nothing: the bell would have rung.
                     self._offsets.update(hub.offsets_of(self._offsets))
                     return self._lines

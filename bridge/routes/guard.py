@@ -1,4 +1,4 @@
-"""What every request passes: origin, size of the body, and the headers that every answer carries. Plain ASGI."""
+"""What every request passes: root path, host, origin, HEAD, size of the body, headers of the answer. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
+STREAMED = ("/events", "/poll", "/records")
+"""How paths end whose answers take their time or have any length: HEAD is refused there (405)."""
 
 
 class BodyOverLimit(Exception):
@@ -29,8 +31,11 @@ class BodyOverLimit(Exception):
 class Guard:
     """Middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, allowed_origins: Sequence[str], body_bytes_max: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, root_path: str = "", allowed_origins: Sequence[str], body_bytes_max: int
+    ) -> None:
         self._app = app
+        self._root_path = root_path
         self._allowed_origins = frozenset(allowed_origins)
         self._body_bytes_max = body_bytes_max
 
@@ -38,6 +43,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._root_path:
+            scope["root_path"] = self._root_path
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_started = False
 
@@ -49,12 +56,18 @@ class Guard:
             await send(message)
 
         path = scope["path"]
+        if scope.get("http_version") == "1.1" and sum(name == b"host" for name, _ in scope["headers"]) != 1:
+            refusal = problem(400, "A request of HTTP/1.1 has one Host (RFC 9112 §3.2).", path)
+            await refusal(scope, receive, send_with_headers)
+            return
         if b"origin" in headers and not self.is_allowed(headers[b"origin"], headers.get(b"host", b"")):
             refusal = problem(
                 403, "Pages of other origins are refused; [http] allowed_origins in the configuration names them.", path
             )
             await refusal(scope, receive, send_with_headers)
             return
+        if scope["method"] == "HEAD" and not path.endswith(STREAMED):
+            scope = {**scope, "method": "GET"}  # the server leaves the body of the answer out
         too_large = problem(413, f"A request body may have {self._body_bytes_max} bytes.", path)
         length = headers.get(b"content-length", b"0")
         received = 0
@@ -96,4 +109,8 @@ class Guard:
         text = origin.decode("latin-1")
         if text in self._allowed_origins or "*" in self._allowed_origins:
             return True
-        return urlsplit(text).netloc.lower() == host.decode("latin-1").lower() != ""
+        try:
+            own = urlsplit(text).netloc.lower()
+        except ValueError:
+            return False
+        return own == host.decode("latin-1").lower() != ""

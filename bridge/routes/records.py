@@ -104,7 +104,7 @@ async def records(
     count = (
         parse_number("limit", limit, 1, most, "live.records_max")
         if limit is not None
-        else (LIMIT if form == "json" else most)
+        else (min(LIMIT, most) if form == "json" else most)
     )
     start, end = kept(log)
     if from_ms is not None:

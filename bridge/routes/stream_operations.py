@@ -36,7 +36,7 @@ LETTERS_BYTES_MAX = 8 * 1024 * 1024
 class TrimRequest(BaseModel):
     """Where a stream shall begin: exactly one of these."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     before: str | int | None = Field(None, description="Drop what was received before this time.")
     before_offset: int | None = Field(None, ge=0, description="Drop what lies before this offset.")

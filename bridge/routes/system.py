@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from fastapi import APIRouter, Request
@@ -46,6 +47,17 @@ def _own_addresses(*, with_ipv6: bool) -> list[str]:
     return sorted(found, key=lambda text: (ipaddress.ip_address(text.strip("[]")).is_loopback, text))
 
 
+def _http_urls(request: Request, url: str) -> list[str]:
+    """The addresses of the port that a request came in by; `url` is what its client calls it, perhaps a proxy's."""
+    host = request.app.state.node.config.http_address.host
+    own, asked = request.scope.get("server"), urlsplit(url)
+    if own is None or not asked.netloc.endswith(f":{own[1]}"):
+        return [url]
+    shown = f"[{host}]" if ":" in host else host
+    urls = device_urls(asked._replace(netloc=f"{shown}:{own[1]}").geturl(), host)
+    return urls if len(urls) > 1 else [url]
+
+
 def describe_reader(node: Node, reader: Reader) -> dict[str, Any]:
     """A live reader as the API shows it."""
     return {
@@ -77,11 +89,12 @@ async def system(request: Request) -> dict[str, Any]:
         {"kind": each.kind, "url": each.url, "device_urls": device_urls(each.url, each.host)}
         for each in node.broker.listening
     ]
-    http_url = str(request.base_url).rstrip("/")
-    listen.append({"kind": "http", "url": http_url, "device_urls": [http_url]})
+    url = str(request.base_url).rstrip("/")
+    urls = _http_urls(request, url)
+    listen.append({"kind": "http", "url": url, "device_urls": urls})
     if offers_mqtt(request):
-        url = f"ws{http_url.removeprefix('http')}/mqtt"
-        listen.append({"kind": "mqtt-ws", "url": url, "device_urls": [url]})
+        url, *urls = [f"ws{each.removeprefix('http')}/mqtt" for each in (url, *urls)]
+        listen.append({"kind": "mqtt-ws", "url": url, "device_urls": urls})
     return {
         "version": __version__,
         "node": node.node_run,

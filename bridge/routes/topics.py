@@ -71,7 +71,7 @@ async def topics(
     client_id: Annotated[str | None, Query(description="Only topics whose record is of this client")] = None,
     depth: Annotated[str | None, Query(description="Inner nodes so many levels down, in place of topics")] = None,
     limit: Annotated[str | None, Query(description="At most so many, 1000 by default")] = None,
-    after: Annotated[str | None, Query(description="Go on after this topic: the last answer's `next`")] = None,
+    after: Annotated[str | None, Query(description="Go on after this topic or node: the last answer's `next`")] = None,
     at: Annotated[str | None, Query(description="The records as they were at this time, found in history")] = None,
     lookback: Annotated[
         str | None, Query(description="With `at`: look no further back than this (24h); else all that is kept")
@@ -87,18 +87,19 @@ async def topics(
     refuse_later(request, (), node.hub.limits)
     for name in ("q", "client_id", "depth", "limit", "after", "at", "lookback"):
         single_value(request, name)
+    levels = parse_number("depth", depth, 1, DEPTH_MAX) if depth is not None else None
+    behind = after or ""
     wanted = _Wanted(
         parse_filters("topic", topic or ["#"], node.hub.limits),
         (q or "").lower(),
         client_id,
-        after or "",
+        behind if levels is None else "",  # a node counts all its topics
         parse_number("limit", limit, 1, LIMIT_MAX) if limit is not None else LIMIT,
     )
-    levels = parse_number("depth", depth, 1, DEPTH_MAX) if depth is not None else None
     now_ms = time.time_ns() // 1_000_000
     if at is not None:
         lookback_ms = parse_age("lookback", lookback) if lookback is not None else None
-        return await _topics_at(node, wanted, parse_time("at", at, now_ms), lookback_ms, levels)
+        return await _topics_at(node, wanted, parse_time("at", at, now_ms), lookback_ms, levels, behind)
     if lookback is not None:
         raise ParameterInvalid("lookback", "lookback: this goes with `at`.")
     await node.latest.settled()
@@ -107,7 +108,7 @@ async def topics(
         tree = TopicNodes(levels, now_ms)
         async for entries in slices:
             tree.add([entry for entry in entries if wanted.takes(entry)])
-        return _json(orjson.dumps({"nodes": tree.nodes(LIMIT_MAX)}))
+        return _json(orjson.dumps(tree.page(wanted.limit, behind)))
     page, following = await _page(slices, wanted)
     objects = b",".join([topic_object(entry, now_ms) for entry in page])
     return _json(b'{"topics":[%b],"next":%b}' % (objects, orjson.dumps(following)))
@@ -125,7 +126,9 @@ async def _page(slices: AsyncIterator[list[Entry]], wanted: _Wanted) -> tuple[li
     return page[:count], page[count - 1].topic.name if len(page) > count else None
 
 
-async def _topics_at(node: Node, wanted: _Wanted, at_ms: int, lookback_ms: int | None, levels: int | None) -> Response:
+async def _topics_at(
+    node: Node, wanted: _Wanted, at_ms: int, lookback_ms: int | None, levels: int | None, behind: str
+) -> Response:
     logs = node.streams_for(wanted.filters)
     ends = await asyncio.gather(*[log.offsets_at(at_ms + 1) for log in logs])
     topics_max = node.hub.limits.latest_topics_max
@@ -141,7 +144,7 @@ async def _topics_at(node: Node, wanted: _Wanted, at_ms: int, lookback_ms: int |
         name_part=wanted.name_part,
         last_client_id=wanted.client_id,
     )
-    told = orjson.dumps(_told(at_ms, reach))[1:]
+    told = _told(at_ms, reach)
     tree = TopicNodes(levels or 1, at_ms)
     objects: list[bytes] = []
     last = ""
@@ -154,9 +157,9 @@ async def _topics_at(node: Node, wanted: _Wanted, at_ms: int, lookback_ms: int |
         if number % RECORDS_A_STEP == 0:
             await asyncio.sleep(0)
     if levels is not None:
-        return _json(b'{"nodes":%b,%b' % (orjson.dumps(tree.nodes(LIMIT_MAX)), told))
+        return _json(orjson.dumps(tree.page(wanted.limit, behind) | told))
     following = last if objects and not is_all else None
-    return _json(b'{"topics":[%b],"next":%b,%b' % (b",".join(objects), orjson.dumps(following), told))
+    return _json(b'{"topics":[%b],"next":%b,%b' % (b",".join(objects), orjson.dumps(following), orjson.dumps(told)[1:]))
 
 
 def _told(at_ms: int, reach: Reach) -> dict[str, Any]:

@@ -125,12 +125,17 @@ async def reconnect(port: int, number: int, writers: list[asyncio.StreamWriter])
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(connect)
-            connack = await reader.readexactly(4)
-            if connack[3] == 0:
+            is_in = False
+            try:
+                writer.write(connect)
+                connack = await reader.readexactly(4)
+                is_in = connack[3] == 0
+            finally:
+                if not is_in:
+                    writer.transport.abort()
+            if is_in:
                 writers.append(writer)
                 return connack[2] == 1
-            writer.close()
         await asyncio.sleep(0.1 + number % 100 / 100)
 
 

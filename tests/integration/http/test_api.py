@@ -8,6 +8,9 @@ import io
 import json
 import re
 import time
+from typing import Any
+
+import aiomqtt
 
 from bridge.cursors import Cursor
 from bridge.encoding import CSV_HEAD
@@ -22,6 +25,10 @@ async def test_publish_answers_after_the_commit_with_the_place(server: RunningSe
         "a/b", "AP8=", encoding="base64", properties={"user_properties": [["a", "1"]]}, expiry_s=60
     )
     assert second["offset"] == 1
+    async with aiomqtt.Client("127.0.0.1", server.node.broker.listening[0].port, identifier="taker") as taker:
+        for topic_filter in ("a/b", "a/+", "$share/one/a/b", "$share/two/#", "c"):
+            await taker.subscribe(topic_filter)
+        assert (await server.publish("a/b", 1))["delivered_to"] == 4
     outside = await server.publish("$other/topic", 1)
     assert outside == {"delivered_to": 0, "stream": None, "partition": None, "offset": None}
     text = (await server.http.get("/api/v1/streams/default/records?format=ndjson")).text
@@ -116,6 +123,11 @@ async def test_topics_are_paged_and_counted(server: RunningServer) -> None:
     nodes = (await server.http.get("/api/v1/topics?depth=1")).json()["nodes"]
     assert [(node["prefix"], node["topics"]) for node in nodes] == [("hall", 3)]
     assert set(nodes[0]) == {"prefix", "topics", "rate", "bytes"}
+    two = (await server.http.get("/api/v1/topics?depth=2&limit=2")).json()
+    assert ([node["prefix"] for node in two["nodes"]], two["next"]) == (["hall/p0", "hall/p1"], "hall/p1")
+    third = (await server.http.get(f"/api/v1/topics?depth=2&limit=2&after={two['next']}&at=now")).json()
+    assert [(node["prefix"], node["topics"]) for node in third["nodes"]] == [("hall/p2", 1)]
+    assert "next" not in third
     chosen = (await server.http.get("/api/v1/topics?topic=hall/%2B/temp&topic=x")).json()
     assert len(chosen["topics"]) == 3
 
@@ -140,6 +152,30 @@ async def test_poll_waits_for_a_first_event_and_goes_on_at_its_cursor(server: Ru
     assert none["events"] == []
     assert none["cursor"] != rest["cursor"]
     assert server.node.hub.polls == 0
+
+
+async def test_poll_loses_nothing_at_the_moment_its_time_is_up(server: RunningServer) -> None:
+    """A record that is committed about then is in the answer, or behind its cursor."""
+    count, wait_s = 60, 1
+
+    async def poll_and_go_on(number: int) -> list[int]:
+        path = f"/api/v1/poll?topic=late/{number}"
+        first = (await server.http.get(f"{path}&wait={wait_s}")).json()
+        sent = await publishing[number]
+        assert sent["stream"] == "default"
+        then = (await server.http.get(f"{path}&wait=0&cursor={first['cursor']}")).json()
+        return [event["payload"] for event in first["events"] + then["events"]]
+
+    async def publish_at(number: int, at: float) -> dict[str, Any]:
+        await asyncio.sleep(at - asyncio.get_running_loop().time())
+        return await server.publish(f"late/{number}", number)
+
+    begun = asyncio.get_running_loop().time()
+    publishing = [
+        asyncio.create_task(publish_at(number, begun + wait_s - 0.02 + number * 0.002)) for number in range(count)
+    ]
+    found = await asyncio.gather(*[poll_and_go_on(number) for number in range(count)])
+    assert found == [[number] for number in range(count)]
 
 
 async def test_poll_with_an_old_epoch_tells_the_gap(server: RunningServer) -> None:

@@ -58,7 +58,8 @@ async def test_late_loop_refuses_new_readers_and_serves_the_others(server: Runni
     assert await hits(server) == {"mqtt.loop_delay_ms_max": 1}
 
 
-async def test_lateness_of_the_loop_is_measured(server: RunningServer) -> None:
+async def test_lateness_of_the_loop_is_measured(start_server: Start) -> None:
+    server = await start_server(mqtt={"loop_delay_ms_max": 2_500})
     delay = server.node.broker.loop_delay
     await eventually_async(lambda: delay.now_s < 0.5, what="a loop that is not late")
     delay.take(3.0)
@@ -78,3 +79,29 @@ async def test_connection_over_the_limit_is_told_to_come_again(start_server: Sta
     await server.publish("a", 1)
     await there.messages(1)
     assert await hits(server) == {"http.connections_max": 1}
+
+
+async def test_limits_below_the_usual_hold_for_who_names_none(start_server: Start) -> None:
+    server = await start_server(live={"records_max": 3, "poll_events_max": 2, "poll_wait_s_max": 1})
+    for number in range(5):
+        await server.publish("a", number)
+    assert len((await server.http.get("/api/v1/streams/default/records")).json()["records"]) == 3
+    cursor = "default~" + server.node.hub.log_by_name["default"].epoch + "~0.0"
+    assert len((await server.http.get(f"/api/v1/poll?topic=a&cursor={cursor}")).json()["events"]) == 2
+    assert (await server.http.get("/api/v1/poll?topic=b", timeout=20)).json()["events"] == []
+
+
+async def test_a_state_that_is_not_found_in_time_is_refused(start_server: Start) -> None:
+    server = await start_server(history={"snapshot_s": 0.1}, live={"latest_topics_max": 1_000})
+    for number in range(3):
+        await server.publish(f"a/{number}", number)
+    whole = await server.events("topic=a/%23&snapshot=1&since=now")
+    await whole.until(lambda events: [event for event in events if event.name == "live"])
+    assert sum(event.name == "snapshot" for event in whole.events) == 3
+    node = server.node
+    for number in range(1_001):
+        node.broker.publish(f"b/{number}", b"1", qos=1)
+    await eventually_async(lambda: node.hub.log_by_name["default"].records == 1_004, what="all of them")
+    refused = await server.http.get("/api/v1/events?topic=%23&snapshot=1&since=now")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert (await hits(server))["history.snapshot_s"] == 1

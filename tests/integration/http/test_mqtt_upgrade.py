@@ -63,6 +63,16 @@ async def test_upgrade_behind_a_request_that_is_not_answered_closes(server: Runn
     assert not server.node.broker.engine.connections
 
 
+async def test_below_the_path_of_a_proxy(start_server: Start) -> None:
+    """Whether the proxy takes the path away or not."""
+    server = await start_server(http={"root_path": "/headrace"})
+    for path, status in ((b"/headrace/mqtt", 101), (b"/mqtt", 101), (b"/other/mqtt", 404)):
+        client = await server.connect(UPGRADE.replace(b"/mqtt", path, 1))
+        assert await client.read_head() == status
+    listen = (await server.http.get("/api/v1/system")).json()["listen"]
+    assert listen[-1]["url"] == f"ws://127.0.0.1:{server.port}/headrace/mqtt"
+
+
 async def test_limit_of_connections_counts_it(start_server: Start) -> None:
     server = await start_server(mqtt={"bind": "127.0.0.1:0", "connections_max": 1})
     await upgraded(server)

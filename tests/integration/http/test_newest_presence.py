@@ -99,7 +99,7 @@ async def test_a_snapshot_and_what_follows_it_show_each_change_once(server: Runn
 
 async def test_after_a_restart_they_come_from_what_was_saved(start_server: Start) -> None:
     count = SLICE_TOPICS + 10
-    first = await start_server(mqtt={"bind": "127.0.0.1:0", "loop_delay_ms_max": 10_000})
+    first = await start_server()
     async with contextlib.AsyncExitStack() as stack:
         for number in range(count):
             await stack.enter_async_context(here(first, f"c{number}"))

@@ -132,6 +132,34 @@ async def test_wrong_method_is_405(server: RunningServer) -> None:
         response = await server.http.request(method, path)
         assert_problem(response, 405)
         assert response.headers["allow"]
+    trimmed = await server.http.put("/api/v1/streams/default")
+    assert trimmed.headers["allow"] == "DELETE, GET"
+
+
+async def test_head_is_get_without_a_body(server: RunningServer) -> None:
+    """RFC 9110 §9.3.2; answers that take their time or have any length have none."""
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/api/v1/system", "/api/v1/topics"):
+        there, head = await server.http.get(path), await server.http.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == there.headers["content-type"]
+    assert (await server.http.head("/nothing")).status_code == 404
+    for path in ("/api/v1/events?topic=a", "/api/v1/poll?topic=a", "/api/v1/streams/default/records"):
+        assert (await server.http.head(path)).status_code == 405
+
+
+async def test_a_request_has_one_host(server: RunningServer) -> None:
+    """RFC 9112 §3.2."""
+    for head in (b"", b"Host: a\r\nHost: b\r\n"):
+        client = await server.connect(b"GET /healthz HTTP/1.1\r\n%b\r\n" % head)
+        assert await client.read_head() == 400
+        assert "application/problem+json" in client.head
+    client = await server.connect(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert await client.read_head() == 200
+
+
+async def test_an_origin_that_is_none_is_refused(server: RunningServer) -> None:
+    for origin in ("http://[", "http://evil.example", "null"):
+        assert_problem(await server.http.get("/healthz", headers={"Origin": origin}), 403)
 
 
 BODIES = (
@@ -151,7 +179,25 @@ BODIES = (
         (b'{"topic": 5, "payload": 1}', 400, "topic"),
         (b'{"topic": "a", "payload": 1, "qos": 3}', 400, "qos"),
         (b'{"topic": "a", "payload": 1, "qos": "1"}', 400, "qos"),
+        (b'{"topic": "a", "payload": 1, "qos": true}', 400, "qos"),
+        (b'{"topic": "a", "payload": 1, "qos": 1.0}', 400, "qos"),
         (b'{"topic": "a", "payload": 1, "retain": 1}', 400, "retain"),
+        (b'{"topic": "' + b"x" * 65_536 + b'", "payload": 1}', 400, "topic"),
+        *[
+            (b'{"topic":"a","payload":1,"properties":{"%b":%b}}' % (name, value), 400, f"properties.{name.decode()}")
+            for name, value in [
+                (b"content_type", b'"a\\u0000b"'),
+                (b"content_type", b'"\\ud800"'),
+                (b"content_type", b'"' + b"x" * 70_000 + b'"'),
+                (b"response_topic", b'"' + b"x" * 65_536 + b'"'),
+                (b"correlation_data", b'"' + b"AAAA" * 22_000 + b'"'),
+                (b"correlation_data", b'"?"'),
+                (b"user_properties", b'[["a", "\\u0000"]]'),
+                (b"payload_format_indicator", b"true"),
+            ]
+        ],
+        (b'{"topic": "a", "payload": 1, "properties": {"user_properties": [' + b'["a", "%b"], ' % (b"x" * 60_000) * 20
+         + b'["b", ""]]}}', 413, None),
         (b'{"topic": "a", "payload": 1, "expiry_s": -1}', 400, "expiry_s"),
         (b'{"topic": "a", "payload": 1, "encoding": "hex"}', 400, "encoding"),
         (b'{"topic": "a", "payload": 1, "encoding": "text"}', 400, "payload"),

@@ -65,6 +65,21 @@ async def test_replay_until_a_time_ends_and_then_there_is_nothing_more(server: R
     assert [event.data["payload"] for event in rest if event.name == "message"] == [4]
 
 
+async def test_what_is_gone_before_the_end_is_told_first(server: RunningServer) -> None:
+    """Then there is nothing more: an EventSource would not come back from a 204."""
+    moments = await publish_spaced(server, 4)
+    url = f"topic=d/x&until={moments[-1]}"
+    epoch = server.node.hub.log_by_name["default"].epoch
+    trimmed = await server.http.post("/api/v1/streams/default/trim", json={"before_offset": 2})
+    assert trimmed.status_code == 200
+    for cursor, reason, lost in ((f"default~{epoch}~0.1", "retention", 1), ("default~old~0.1", "epoch", None)):
+        events = await to_the_end(await server.events(f"{url}&cursor={cursor}"))
+        assert [event.name for event in events] == ["gap", "end"]
+        assert (events[0].data["reason"], events[0].data["lost"]) == (reason, lost)
+        again = await server.http.get(f"/api/v1/events?{url}", headers={"Last-Event-ID": events[-1].id or ""})
+        assert again.status_code == 204
+
+
 async def test_replay_that_was_cut_goes_on_to_the_same_end(server: RunningServer) -> None:
     moments = await publish_spaced(server, 6)
     url = f"topic=%2B/x&since=-1h&until={moments[-1]}&speed=1000000"
