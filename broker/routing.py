@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from broker.sink import SinkTopic
 
 RESERVED_PREFIXES = ("$SYS/", "$presence/", "$server/", "$replay/")
-"""Topics that only the server itself publishes to."""
+"""Topics that only the server itself publishes to begin so, or are one of these without the slash: `$presence/#` takes
+`$presence` too (MQTT 5 §4.7.1.2)."""
+RESERVED_TOPICS = frozenset(prefix[:-1] for prefix in RESERVED_PREFIXES)
 
 
 WALKED_NODES_MAX = 4_000
@@ -38,6 +40,11 @@ them takes up to 500 (`#` below a busy root)."""
 
 LEVELS_PER_ROUTE = 4
 """Nodes of the tree of cached topics for each route; names of many levels make the cache forget earlier."""
+
+
+def is_reserved(topic_name: str) -> bool:
+    """Whether only the server itself publishes there."""
+    return topic_name.startswith(RESERVED_PREFIXES) or topic_name in RESERVED_TOPICS
 
 
 class Targets:
@@ -126,7 +133,7 @@ class Router:
         if topic_name.count("/") >= self._config.topic_levels_max:
             self._limits.hit("topic_levels_max")
             raise TopicNameNotAccepted(f"topic name of more than {self._config.topic_levels_max} levels")
-        if topic_name.startswith("$") and topic_name.startswith(RESERVED_PREFIXES):
+        if topic_name.startswith("$") and is_reserved(topic_name):
             return None
         return self.add_route(topic_name, topic)
 
@@ -138,7 +145,7 @@ class Router:
         route = self.routes.get(topic)
         if route is not None:
             return route
-        if topic_name.startswith("$") and topic_name.startswith(RESERVED_PREFIXES):
+        if topic_name.startswith("$") and is_reserved(topic_name):
             route = Route(topic_name, len(topic).to_bytes(2, "big") + topic, self._open_sink_topic(topic_name))
             route.is_cached = False
             return route

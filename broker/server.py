@@ -211,7 +211,10 @@ class Broker:
 
         Raises:
             MqttError: the topic name is not valid.
+            ValueError: there is no such QoS.
         """
+        if qos not in (0, 1, 2):
+            raise ValueError(f"QoS is 0, 1 or 2, not {qos}")
         packet = Publish(topic_name, payload, qos, retain, False, 1 if qos else 0, properties)
         outcome = self.engine.publish(packet, client_id, self.turn.now_ms(), origin)
         self.turn.schedule()

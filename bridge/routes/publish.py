@@ -17,7 +17,7 @@ from broker.codec.constants import PUBLISH
 from broker.codec.errors import MqttError, PacketTooLarge
 from broker.codec.primitives import encode_binary, encode_string
 from broker.codec.properties import Properties, encode_properties
-from broker.routing import RESERVED_PREFIXES
+from broker.routing import is_reserved
 from broker.topics.names import refuse_control_characters, validate_topic_name
 
 router = APIRouter(prefix="/api/v1", tags=["sending"])
@@ -132,7 +132,7 @@ def _topic_name(topic: str) -> str:
         refuse_control_characters(topic_name)
     except (MqttError, ValueError) as error:
         raise ParameterInvalid("topic", f"topic: {_shown(topic)} is no topic name: {error}.") from error
-    if topic_name.startswith(RESERVED_PREFIXES) or f"{topic_name}/" in RESERVED_PREFIXES:
+    if is_reserved(topic_name):
         raise Forbidden(f"Only the server itself publishes to {topic_name!r}.")
     return topic_name
 

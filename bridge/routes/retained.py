@@ -12,7 +12,7 @@ from bridge.errors import ParameterInvalid, Unavailable
 from bridge.node import Node
 from bridge.routes.commands import tell_command
 from bridge.routes.parameters import parse_filters, parse_flag, refuse_later, single_value
-from broker.routing import RESERVED_PREFIXES
+from broker.routing import is_reserved
 
 router = APIRouter(prefix="/api/v1", tags=["operations"])
 
@@ -38,7 +38,7 @@ async def clear_retained(
     for name in ("topic", "dry_run"):
         single_value(request, name)
     (topic_filter,) = parse_filters("topic", [topic] if topic is not None else [], node.hub.limits)
-    if topic_filter.startswith(RESERVED_PREFIXES):
+    if is_reserved(topic_filter):
         raise ParameterInvalid(
             "topic", f"topic: what {topic_filter!r} takes is the server's own and cannot be cleared."
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from broker.codec.constants import STRING_BYTES_MAX
 from broker.codec.errors import TopicFilterInvalid, TopicNameInvalid
 from broker.codec.primitives import decode_text
 
@@ -22,12 +23,15 @@ def validate_topic_name(topic: bytes) -> str:
     """The topic name whose UTF-8 bytes these are.
 
     Raises:
-        TopicNameInvalid: empty, with a wildcard, or of too many levels. [MQTT-4.7.3-1] [MQTT-3.3.2-2]
+        TopicNameInvalid: empty, with a wildcard, of too many levels or bytes. [MQTT-4.7.3-1] [MQTT-3.3.2-2]
+            [MQTT-4.7.3-3]
         MalformedPacket: no UTF-8 string of MQTT. [MQTT-1.5.4-1] [MQTT-4.7.3-2]
     """
     topic_name = decode_text(topic)
     if not topic_name:
         raise TopicNameInvalid("empty topic name")
+    if len(topic) > STRING_BYTES_MAX:
+        raise TopicNameInvalid(f"topic name of more than {STRING_BYTES_MAX} bytes")
     if "+" in topic_name or "#" in topic_name:
         raise TopicNameInvalid("topic name with a wildcard")
     if topic_name.count("/") >= LEVELS_MAX:

@@ -90,6 +90,7 @@ BRIDGE_MAY_IMPORT_OF_BROKER = (
     "broker.limit_hits",
     "broker.presence",
     "broker.routing.RESERVED_PREFIXES",
+    "broker.routing.is_reserved",
 )
 COMPOSITION = ("bridge.cli",)
 """May import everything, the simulated fleet too."""

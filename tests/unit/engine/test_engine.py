@@ -134,13 +134,15 @@ def test_wildcards_do_not_match_dollar_topics() -> None:
     assert subscriber.received() == []
 
 
-def test_reserved_topics_are_refused_in_mqtt_5_and_swallowed_in_3_1_1() -> None:
+@pytest.mark.parametrize("topic", ["$SYS/x", "$SYS", "$presence", "$server", "$replay", "$replay/-1h/x"])
+def test_reserved_topics_are_refused_in_mqtt_5_and_swallowed_in_3_1_1(topic: str) -> None:
+    """`$presence/#` takes `$presence` too."""
     engine = make_engine()
     for level, code in ((4, 0), (5, 0x87)):
         publisher = EngineClient(engine, level)
         publisher.connect(f"p{level}")
         properties = Properties() if level == 5 else None
-        publisher.send(publish("$SYS/x", qos=1, packet_id=3, properties=properties))
+        publisher.send(publish(topic, qos=1, packet_id=3, properties=properties))
         (puback,) = publisher.received()
         assert isinstance(puback, Puback)
         assert (puback.packet_id, puback.reason_code) == (3, code)
@@ -474,6 +476,9 @@ def test_will_delay_is_cancelled_by_a_return_and_ends_with_the_session() -> None
     client.lose()
     for _ in range(5):
         engine.tick(0)
+    turn(engine)
+    assert watcher.received() == []  # five ticks may be a little more than four seconds
+    engine.tick(0)
     turn(engine)
     assert payloads(watcher.received()) == [b"w"]
     connect(2).lose()
