@@ -144,7 +144,7 @@ class Engine:
         self.router = Router(config, self._open_sink_topic, self.metrics.limits)
         self.sessions = SessionRegistry(config, self.metrics)
         self.retained = Retained(config, self._put_down if store is not None else None)
-        self.owed = Owed(store, self._put_down) if store is not None else None
+        self.owed = Owed(store, self._put_down, lambda: self.now_ms) if store is not None else None
         """None: there is no store."""
         self.kept = KeptSessions(self, store)
         self.sys_topics = SysTopics(self)
@@ -282,7 +282,7 @@ class Engine:
         if will is not None:
             delay_s = (will.properties.will_delay_interval or 0) if will.properties is not None else 0
             if delay_s and session.expiry_s:
-                due_s = self.seconds + min(delay_s, session.expiry_s)
+                due_s = self.seconds + min(delay_s, session.expiry_s) + 1  # the second that runs is not a whole one
                 self.sessions.delay_will(session.client_id, will, connection.is_v5, due_s)
             else:
                 self.publish_will(session.client_id, will, connection.is_v5)

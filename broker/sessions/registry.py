@@ -65,7 +65,7 @@ class SessionRegistry:
 
     def expire_later(self, session: Session, now_s: int) -> None:
         """The client has gone: the session ends when its expiry interval has passed."""
-        self.expire_at(session, now_s + session.expiry_s)
+        self.expire_at(session, now_s + session.expiry_s + 1)  # the second that runs is not a whole one
 
     def expire_at(self, session: Session, at_s: int) -> None:
         """A session without a connection ends at a second of the engine's that is still to come."""
