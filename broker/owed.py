@@ -13,7 +13,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from broker.publish_run import PublishRun
-from broker.sessions.resending import resend_flight
+from broker.sessions.resending import hold
 from broker.store import (
     CopiesEnd,
     CopiesTaken,
@@ -69,9 +69,11 @@ def copy_row(
 class Owed:
     """What one broker's kept sessions are owed."""
 
-    def __init__(self, store: Store, put_down: Callable[[Change], None]) -> None:
+    def __init__(self, store: Store, put_down: Callable[[Change], None], clock: Callable[[], int]) -> None:
+        """`clock` gives epoch milliseconds."""
         self.store = store
         self._put_down = put_down
+        self._clock = clock
         self.copies = 0
         """Messages that were copied because no log has them that can be referred to."""
         self.copied = 0
@@ -156,8 +158,9 @@ class Owed:
                 return
             if session.outbox is outbox:
                 outbox.append(frames)
-            else:  # it has connected again meanwhile
-                resend_flight(session, flight, 2, 0)
+            else:  # it has connected again meanwhile: behind what it was sent before, as its client has room
+                hold(session, flight, 2, is_again=False)
+                session.send_queued(self._clock())
 
         self._put_down(FlightsSent(rows))
         self._put_down(Durable(durable))

@@ -22,12 +22,11 @@ def resend(session: Session, pubrel: bytes, now_ms: int) -> None:
     inflight, outbox = session.inflight, session.outbox
     if inflight is None or outbox is None:
         return
-    session.held = deque(
-        (qos, Flight(each.first_id, each.run, each.row, each.end_row, each.retain, each.identifiers))
-        for qos, each in inflight.in_order()
-        if each.is_durable  # the others are sent when they are
-    )
-    session.held_messages = sum(flight.end_row - flight.row for _, flight in session.held)
+    session.held = deque()
+    session.held_messages = 0
+    for qos, flight in inflight.in_order():
+        if flight.is_durable:  # the others are held when they are
+            hold(session, flight, qos, is_again=True)
     send_held(session, now_ms)
     for flight in inflight.uncompleted:
         if not flight.is_durable:
@@ -36,13 +35,22 @@ def resend(session: Session, pubrel: bytes, now_ms: int) -> None:
         outbox.append(pubrel[4 * first_id : 4 * (first_id + flight.end_row - flight.row)])
 
 
+def hold(session: Session, flight: Flight, qos: int, *, is_again: bool) -> None:
+    """Have a flight sent behind those that wait for room since the reconnect; `is_again`: it was sent before."""
+    if session.held is None:
+        session.held = deque()
+    rest = Flight(flight.first_id, flight.run, flight.row, flight.end_row, flight.retain, flight.identifiers)
+    session.held.append((qos, rest, is_again))
+    session.held_messages += rest.end_row - rest.row
+
+
 def send_held(session: Session, now_ms: int) -> bool:
     """Send again what the client's Receive Maximum and the outbox allow; returns whether all has left."""
     held, inflight, outbox = session.held, session.inflight, session.outbox
     if outbox is None or inflight is None:
         return False
     while held:
-        qos, flight = held[0]
+        qos, flight, is_again = held[0]
         while flight.row < flight.end_row:
             if inflight.count - session.held_messages >= session.quota:  # [MQTT-3.3.4-9]
                 return False
@@ -55,14 +63,14 @@ def send_held(session: Session, now_ms: int) -> bool:
             session.held_messages -= 1
             if holds(inflight.unacknowledged if qos == 1 else inflight.unreceived, first_id):
                 one = Flight(first_id, flight.run, row, row + 1, flight.retain, flight.identifiers)
-                resend_flight(session, one, qos, now_ms)
+                resend_flight(session, one, qos, now_ms, is_again=is_again)
         held.popleft()
     session.held = None
     return True
 
 
-def resend_flight(session: Session, flight: Flight, qos: int, now_ms: int) -> None:
-    """Send some PUBLISHes again, with DUP."""
+def resend_flight(session: Session, flight: Flight, qos: int, now_ms: int, *, is_again: bool) -> None:
+    """Send some PUBLISHes, with DUP when they were sent before. [MQTT-3.3.1-1]"""
     assert session.outbox is not None
     assert flight.run is not None
     assert session.inflight is not None
@@ -87,5 +95,6 @@ def resend_flight(session: Session, flight: Flight, qos: int, now_ms: int) -> No
             if qos == 2 and session.owed is not None:
                 session.owed.end(session, [packet_id])
             continue
-        front = bytes((front[0] | 0x08,)) + front[1:]  # DUP [MQTT-3.3.1-1]
+        if is_again:
+            front = bytes((front[0] | 0x08,)) + front[1:]  # DUP
         session.outbox.append(front + PACKET_IDS[packet_id] + back)

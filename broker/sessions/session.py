@@ -103,8 +103,9 @@ class Session:
         self.fan_out: FanOut | None = None
         """Retained messages that are sent to this connection in slices."""
         self.inflight: Inflight | None = None
-        self.held: deque[tuple[int, Flight]] | None = None
-        """(QoS, messages) in flight that this connection has not been sent again yet: they are more than it takes."""
+        self.held: deque[tuple[int, Flight, bool]] | None = None
+        """(QoS, messages, whether they were sent before) in flight that this connection has not been sent yet: they are
+        more than it takes."""
         self.held_messages = 0
         self.queue: deque[Queued] | None = None
         self.queued_messages = 0
@@ -251,11 +252,12 @@ class Session:
     ) -> tuple[bytes, bytes] | None:
         """One row as `split_frame` has it, with a topic alias for who takes such.
 
+        QoS 2 of a kept session has none: its frames wait for the store, and the alias would be used before that.
         None, and counted, when it is over the client's Maximum Packet Size. [MQTT-3.1.2-25]
         """
         alias = 0
         is_alias_known = False
-        if self.aliases is not None:
+        if self.aliases is not None and not (qos == 2 and self.owed is not None):
             alias, is_alias_known = self.aliases.choose(run.routes[row].encoded_topic)
         frame = split_frame(
             run,

@@ -9,7 +9,7 @@ import pytest
 from broker.codec.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
 from tests.support.engine_client import NOW_MS, EngineClient, HoldingSink, HoldingStore, make_engine, turn
 from tests.unit.engine.test_engine import of_type, payloads, publish
-from tests.unit.engine.test_kept_sessions import kept_client
+from tests.unit.engine.test_kept_sessions import expiry, kept_client
 
 if TYPE_CHECKING:
     from broker.engine import Engine
@@ -234,7 +234,57 @@ class TestQos2:
         again = kept_client(server.engine)
         assert payloads(again.received()) == []
         server.commit()
-        assert payloads(again.received()) == [b"1"]
+        (found,) = of_type(again.received(), Publish)
+        assert (found.payload, found.dup) == (b"1", False)
+
+    def test_a_reconnect_before_they_are_durable_keeps_order_and_receive_maximum(self, server: Server) -> None:
+        """[MQTT-3.3.4-9] [MQTT-4.6.0-1]"""
+        client = server.subscriber()
+        server.publish(b"1", b"2", qos=2)
+        client.received()
+        server.publisher.send(*[publish("a", b"%d" % number, 2, number) for number in (3, 4, 5)])
+        assert server.sink is not None
+        for run in server.sink.runs:
+            server.store.record(run)
+        server.sink.commit()
+        turn(server.engine)
+        client.lose()
+        properties = expiry(100)
+        properties.receive_maximum = 1
+        again = EngineClient(server.engine, 5)
+        again.connect("k", clean=False, properties=properties)
+        found = []
+        for _ in range(5):
+            server.commit()
+            (packet,) = of_type(again.received(), Publish)
+            found.append((packet.payload, packet.dup))
+            again.send(Pubrec(packet.packet_id))
+            server.commit()
+            again.send(Pubcomp(packet.packet_id))
+        assert found == [(b"1", True), (b"2", True), (b"3", False), (b"4", False), (b"5", False)]
+
+    def test_an_alias_is_not_used_before_the_frame_that_brings_it(self, server: Server) -> None:
+        """MQTT 5 §3.3.2.3.4; a frame that waits for the store brings none."""
+        properties = expiry(100)
+        properties.topic_alias_maximum = 1
+        client = EngineClient(server.engine, 5)
+        client.connect("k", clean=False, properties=properties)
+        client.subscribe("a", 2)
+        server.commit()
+        client.received()
+        server.publisher.send(publish("a", b"1", 2, 1))
+        assert server.sink is not None
+        for run in server.sink.runs:
+            server.store.record(run)
+        server.sink.commit()
+        turn(server.engine)
+        server.publisher.send(publish("a", b"2", 0))
+        turn(server.engine)
+        server.commit()
+        server.publisher.send(publish("a", b"3", 0))
+        turn(server.engine)
+        found = of_type(client.received(), Publish)
+        assert [(each.payload, each.topic_name) for each in found] == [(b"2", "a"), (b"1", "a"), (b"3", "")]
 
 
 def test_positions_are_written_once_a_second_and_not_for_each_message(server: Server) -> None:
