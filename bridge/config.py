@@ -55,6 +55,12 @@ class Mqtt(Section):
     packet_bytes_max: Size = Field(
         MIB, ge=KIB, le=256 * MIB, description="Largest inbound packet, announced as Maximum Packet Size; over it 0x95."
     )
+    websocket_frame_bytes_max: Size = Field(
+        16 * MIB,
+        ge=KIB,
+        le=256 * MIB,
+        description="Largest WebSocket frame; one may hold many packets, and one packet always fits. Over it 1009, closed.",
+    )
     connections_max: Count = Field(50_000, ge=1, description="Connections at a time, WebSocket included; over it 0x97.")
     connects_per_s_max: Count = Field(
         0, ge=0, description="CONNECTs taken in a second; over it 0x9F (3.1.1: 3, server unavailable). 0: no limit."

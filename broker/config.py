@@ -19,6 +19,8 @@ class BrokerConfig:
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages, beside the server's own, that may open a WebSocket."""
 
+    websocket_frame_bytes_max: int = 16 * MIB
+    """Largest WebSocket frame, which may hold many packets; one packet of `packet_bytes_max` always fits."""
     packet_bytes_max: int = MIB
     """Largest inbound packet, announced as Maximum Packet Size (MQTT 5 §3.2.2.3.6)."""
     connections_max: int = 50_000

@@ -37,7 +37,7 @@ class WebSocketListener(asyncio.AbstractServer):
     def __init__(self, turn: Turn, visit_interval_s: int = 30) -> None:
         config = turn.engine.config
         self.turn = turn
-        self.frame_bytes_max = config.packet_bytes_max + PACKET_HEAD_BYTES_MAX
+        self.frame_bytes_max = max(config.websocket_frame_bytes_max, config.packet_bytes_max + PACKET_HEAD_BYTES_MAX)
         self._connections_max = config.connections_max
         self._handshake_timeout_s = config.connect_timeout_s
         self._allowed_origins = frozenset(origin.rstrip("/").lower() for origin in config.allowed_origins)

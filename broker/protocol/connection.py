@@ -165,7 +165,6 @@ class Connection:
         """Take one read."""
         engine = self.engine
         engine.now_ms = now_ms
-        self.last_in_s = engine.seconds
         size = len(data)
         engine.metrics.bytes_received += size
         self.bytes_in += size
@@ -234,6 +233,8 @@ class Connection:
                 raise ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
             frame = next_frame(data, position, packet_bytes_max)
             if frame is None:
+                if position:  # a part of a packet does not keep a connection alive [MQTT-3.1.2-22]
+                    self.last_in_s = self.engine.seconds
                 self._keep_tail(data, position)
                 return
             first_byte, body_start, end = frame
@@ -245,6 +246,7 @@ class Connection:
                 self.engine.metrics.control_bytes_received += end - position
             self.engine.handlers[packet_type](self, packet, now_ms)
             position = end
+        self.last_in_s = self.engine.seconds
 
     def _keep_tail(self, data: bytes, position: int) -> None:
         """Keep an unfinished packet; a large one is joined only when all of it is there."""

@@ -116,10 +116,19 @@ def test_text_frame_is_refused(shared_server: ServerProcess) -> None:
         websocket.expect_close(1003)
 
 
-def test_frame_above_the_packet_limit_is_refused(shared_server: ServerProcess) -> None:
+def test_frame_above_its_limit_is_refused(shared_server: ServerProcess) -> None:
     with RawWebSocket(shared_server.ws_port).open() as websocket:
-        websocket.socket.sendall(encode_frame(BINARY, b"x" * 2_000_000)[:100])
+        websocket.socket.sendall(encode_frame(BINARY, b"x" * 17_000_000)[:100])
         websocket.expect_close(1009)
+
+
+def test_a_frame_may_be_larger_than_a_packet(client: WebSocketMqttClient) -> None:
+    """[MQTT-6.0.0-2]"""
+    client.connect("ws-large-frame")
+    packets = [wire.publish("ws/large", b"x" * 10_000, qos=1, packet_id=number) for number in range(1, 201)]
+    client.websocket.send(b"".join(packets), BINARY)
+    for number in range(1, 201):
+        assert client.expect(wire.PUBACK).packet_id == number
 
 
 def test_foreign_page_is_refused(shared_server: ServerProcess) -> None:

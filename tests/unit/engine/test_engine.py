@@ -520,6 +520,23 @@ def test_silent_client_is_closed_after_one_and_a_half_keep_alives() -> None:
     assert not paused.transport.is_closed
 
 
+def test_parts_of_a_packet_do_not_keep_a_connection_alive() -> None:
+    """[MQTT-3.1.2-22] speaks of MQTT Control Packets."""
+    engine = make_engine()
+    dribbles, completes = EngineClient(engine, 5), EngineClient(engine, 5)
+    for client, name in ((dribbles, "dribbles"), (completes, "completes")):
+        client.connect(name, keep_alive_s=4)
+    dribbles.send_bytes(b"\x30\x7f")
+    for _ in range(9):
+        engine.tick(0)
+        dribbles.send_bytes(b"\x00")
+        completes.send_bytes(b"\xc0\x00\xc0")  # a whole PINGREQ, and a half
+        completes.send_bytes(b"\x00")
+    turn(engine)
+    assert dribbles.transport.is_closed
+    assert not completes.transport.is_closed
+
+
 def test_unfinished_connect_is_closed() -> None:
     engine = make_engine()
     client = EngineClient(engine)

@@ -126,7 +126,12 @@ class Port:
 
 @pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 def port(request: pytest.FixtureRequest) -> Iterator[Port]:
-    opened = Port(request.param, packet_bytes_max=100_000, allowed_origins=("https://iot.example",))
+    opened = Port(
+        request.param,
+        packet_bytes_max=100_000,
+        websocket_frame_bytes_max=1_000,
+        allowed_origins=("https://iot.example",),
+    )
     yield opened
     opened.close()
 
