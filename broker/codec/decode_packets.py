@@ -180,8 +180,8 @@ def _decode_publish(first_byte: int, body: bytes, protocol_level: int) -> Packet
     dup = first_byte & constants.DUP_BIT != 0
     if qos == 3:
         raise MalformedPacket("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
-    if dup and qos == 0:
-        raise MalformedPacket("PUBLISH with DUP and QoS 0")  # [MQTT-3.3.1-2]
+    if dup and qos == 0 and protocol_level != constants.LEVEL_3_1:
+        raise MalformedPacket("PUBLISH with DUP and QoS 0")  # [MQTT-3.3.1-2]; 3.1 says nothing of it
     if protocol_level == 0:
         raise ProtocolError("PUBLISH before CONNECT")
     topic, position = decode_binary(body, 0)

@@ -169,7 +169,7 @@ class WebSocketListener(asyncio.AbstractServer):
             answer = WSUpgradeResponse.create_error_response(status, text.encode() + b"\n", headers)
             return WSUpgradeResponseWithListener(answer, None)
         request.headers["Connection"] = "upgrade"  # picows takes no list; Firefox sends `keep-alive, Upgrade`
-        headers = {"Sec-WebSocket-Protocol": next(name for name in SUBPROTOCOLS if name in offered(request))}
+        headers = {"Sec-WebSocket-Protocol": chosen(request) or ""}
         answer = WSUpgradeResponse.create_101_response(headers)
         return WSUpgradeResponseWithListener(answer, WebSocketConnection(self))
 
@@ -185,7 +185,7 @@ class WebSocketListener(asyncio.AbstractServer):
             return 426, "Only version 13 of WebSocket is spoken.", {"Sec-WebSocket-Version": "13"}
         if not self._is_origin_allowed(request):
             return 403, "Pages of this origin may not connect: name it in allowed_origins.", {}
-        if not any(name in offered(request) for name in SUBPROTOCOLS):
+        if chosen(request) is None:
             return 400, "Ask for the subprotocol mqtt.", {}
         if self.turn.engine.is_full():
             return 503, "No further connection is taken now.", {"Retry-After": "10"}
@@ -226,6 +226,8 @@ def listed(value: str) -> list[str]:
     return [member.strip().lower() for member in value.split(",")]
 
 
-def offered(request: WSUpgradeRequest) -> list[str]:
-    """The subprotocols that a client asks for."""
-    return [name for value in request.headers.getall("Sec-WebSocket-Protocol", []) for name in listed(value)]
+def chosen(request: WSUpgradeRequest) -> str | None:
+    """The best of the subprotocols that a client asks for, as it writes it (RFC 6455 §4.2.2); None: none will do."""
+    values = request.headers.getall("Sec-WebSocket-Protocol", [])
+    offered = [name.strip() for value in values for name in value.split(",")]
+    return next((name for wanted in SUBPROTOCOLS for name in offered if name.lower() == wanted), None)

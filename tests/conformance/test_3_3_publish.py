@@ -63,6 +63,14 @@ def test_dup_with_qos_0_is_wrong(connected: Connect, name: str, version: int) ->
     assert with_reason is None or with_reason.reason_code in (0x81, 0x82)
 
 
+def test_dup_with_qos_0_is_nothing_in_3_1(connected: Connect, name: str) -> None:
+    """3.1 does not forbid it; as in Mosquitto"""
+    client = connected(version=wire.V31)
+    client.subscribe((name, 0))
+    client.send(wire.publish(name, b"x", version=wire.V31, dup=True))
+    client.expect_publish(name, b"x")
+
+
 @pytest.mark.parametrize("topic", ["a/+", "#", "a/#/b", "+"])
 def test_topic_name_has_no_wildcards(connected: Connect, version: int, topic: str) -> None:
     """[MQTT-3.3.2-2] [MQTT-4.7.0-1]"""

@@ -143,6 +143,12 @@ class TestHandshake:
             answer = client.handshake(subprotocol="chat, mqttv3.1, mqtt")
             assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, "mqtt")
 
+    def test_it_is_answered_as_it_was_written(self, port: Port) -> None:
+        """RFC 6455 §4.2.2: one of the values that the client has sent."""
+        with RawWebSocket(port.port) as client:
+            answer = client.handshake(subprotocol="chat, MQTT")
+            assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, "MQTT")
+
     def test_mqttv31_is_chosen_when_it_is_all_there_is(self, port: Port) -> None:
         with RawWebSocket(port.port) as client:
             answer = client.handshake(subprotocol="mqttv3.1")
