@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.streams.new_life import mark_as_copy
-from bridge.streams.sqlite_schema import APPLICATION_ID, FILE_NAME, PAGE_BYTES
+from bridge.streams.sqlite_schema import APPLICATION_ID, FILE_NAME, FILE_SUFFIXES, LOCK_NAME, PAGE_BYTES
 from bridge.streams.stored_streams import open_stored
 
 STEP_BYTES = 4 * 1024 * 1024
@@ -64,6 +64,8 @@ def back_up(
 
     Raises: BackupFailed, StoreUnusable, StoreNewer
     """
+    if _is_of_directory(file, data_dir):
+        raise BackupFailed(f"{file} is a file of this data directory. Choose another name: it would be lost.")
     if file.exists() and not overwrites:
         raise BackupFailed(f"{file} exists. Choose another name, or replace it with --force.")
     part = file.with_name(file.name + PART_SUFFIX)
@@ -83,6 +85,18 @@ def back_up(
         raise BackupFailed(f"cannot write {error.filename or part}: {reason}.") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_of_directory(file: Path, data_dir: Path) -> bool:
+    """Whether a name is one of the directory's own files, there or not, by whatever way it leads to it."""
+    for own in (data_dir / name for name in (*(FILE_NAME + suffix for suffix in FILE_SUFFIXES), LOCK_NAME)):
+        try:
+            is_same = file.resolve() == own.resolve() or file.samefile(own)
+        except OSError:  # one of them is not there, so they are not one file under two names
+            is_same = False
+        if is_same:
+            return True
+    return False
 
 
 def _bytes_used(connection: sqlite3.Connection) -> int:

@@ -17,6 +17,8 @@ from pathlib import Path
 from bridge.streams.log import StreamLogError
 
 FILE_NAME = "headrace.sqlite"
+FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""Of the file, and of those that SQLite keeps beside it."""
 LOCK_NAME = "headrace.lock"
 FORMAT_VERSION = 5
 """Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic. 3: retained

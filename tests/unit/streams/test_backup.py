@@ -10,7 +10,7 @@ import pytest
 from bridge import backup
 from bridge.backup import BackupFailed, back_up
 from bridge.restore import RestoreFailed, restore
-from bridge.streams.sqlite_schema import FILE_NAME, DataDirectoryInUse, StoreNewer, StoreUnusable
+from bridge.streams.sqlite_schema import FILE_NAME, LOCK_NAME, DataDirectoryInUse, StoreNewer, StoreUnusable
 from bridge.streams.sqlite_store import SqliteStore
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, wait_until
 from tests.unit.streams.conftest import OpenStore
@@ -60,6 +60,31 @@ async def fill(store: SqliteStore, name: str = "telemetry", groups: int = 300, *
     opened = opened_log(store, name, **settings)
     for number in range(groups):
         await opened.store(opened.maker.run([b"x" * 100] * 50, time_ms=1_000_000 + number))
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+async def test_file_of_the_data_directory_is_never_replaced(open_store: OpenStore, tmp_path: Path, suffix: str) -> None:
+    data_dir = tmp_path / "data"
+    store = open_store(data_dir)
+    await fill(store, groups=1)
+    own = data_dir / (FILE_NAME + suffix)
+    before = own.read_bytes() if own.exists() else None
+    (tmp_path / "way").symlink_to(data_dir)
+    (tmp_path / "link").symlink_to(own)
+    targets = [own, tmp_path / "way" / own.name, data_dir / ".." / "data" / own.name, tmp_path / "link"]
+    if before is not None:
+        (tmp_path / "second name").hardlink_to(own)
+        targets.append(tmp_path / "second name")
+    for target in targets:
+        with pytest.raises(BackupFailed, match="is a file of this data directory"):
+            back_up(data_dir, target, overwrites=True)
+    assert (own.read_bytes() if own.exists() else None) == before
+
+
+async def test_lock_of_the_data_directory_is_never_replaced(open_store: OpenStore, tmp_path: Path) -> None:
+    open_store(tmp_path)
+    with pytest.raises(BackupFailed, match="is a file of this data directory"):
+        back_up(tmp_path, tmp_path / LOCK_NAME, overwrites=True)
 
 
 async def test_copy_of_a_stopped_server_has_every_table_row_and_index(
