@@ -21,6 +21,9 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 UNLIMITED_QUEUE = 1_000_000
 S_BY_UNIT = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400, "y": 365 * 86_400}
 SESSION_EXPIRY_S_MAX = 2**32 - 2
+TRUE, FALSE = ("true", "1"), ("false", "0")
+SECTIONS = {"mqtt": "mqtt", "websockets": "websocket"}
+"""By protocol."""
 LOG_LEVELS = {
     "debug": "debug",
     "all": "debug",
@@ -65,6 +68,13 @@ class Listener:
     connections: Line | None = None
     """Its max_connections."""
     tls: list[Line] = field(default_factory=list)
+    allow_anonymous: Line | None = None
+    """Its own, by per_listener_settings or listener_allow_anonymous."""
+
+    @property
+    def what(self) -> str:
+        """As a note names it."""
+        return f"listener {self.port}" + (f" {self.host}" if self.host else "")
 
 
 @dataclass(slots=True)
@@ -76,6 +86,9 @@ class Configuration:
     listeners: list[Listener] = field(default_factory=list)
     bridges: list[Bridge] = field(default_factory=list)
     allow_anonymous: Line | None = None
+    """For the listeners that say nothing of their own."""
+    is_per_listener: bool = False
+    """Lines behind `per_listener_settings true` are about the listener that they stand under, or about none."""
     restricts: Line | None = None
     """What keeps clients from doing everything, and is not available here."""
     log_level: str | None = None
@@ -216,8 +229,29 @@ def _take_max_connections(found: Configuration, line: Line) -> None:
     _current(found).connections = line
 
 
+def _take_per_listener(found: Configuration, line: Line) -> None:
+    found.is_per_listener = line.value not in FALSE
+    if found.is_per_listener:
+        found.translation.note(line.place, line.what, options.GENERAL[line.option])
+
+
 def _take_anonymous(found: Configuration, line: Line) -> None:
-    found.allow_anonymous = line
+    _note_anonymous(found, line)
+    if found.is_per_listener:
+        _current(found).allow_anonymous = line
+    else:
+        found.allow_anonymous = line
+
+
+def _take_listener_anonymous(found: Configuration, line: Line) -> None:
+    _note_anonymous(found, line)
+    _current(found).allow_anonymous = line
+
+
+def _note_anonymous(found: Configuration, line: Line) -> None:
+    if line.value not in TRUE:
+        text = options.USERS if line.value in FALSE else "it is true or false"
+        found.translation.note(line.place, line.what, text)
 
 
 def _take_log_type(found: Configuration, line: Line) -> None:
@@ -290,7 +324,9 @@ TAKERS: dict[str, Callable[[Configuration, Line], None]] = {
     "bind_address": _take_bind_address,
     "protocol": _take_protocol,
     "max_connections": _take_max_connections,
+    "per_listener_settings": _take_per_listener,
     "allow_anonymous": _take_anonymous,
+    "listener_allow_anonymous": _take_listener_anonymous,
     "log_type": _take_log_type,
     "log_dest": _take_log_dest,
     "persistent_client_expiration": _take_expiration,
@@ -310,36 +346,40 @@ TAKERS: dict[str, Callable[[Configuration, Line], None]] = {
 
 
 def _put_listeners(found: Configuration) -> None:
-    """One address for MQTT and one for WebSocket; none that was closed or encrypted becomes an open one."""
+    """One address for MQTT and one for WebSocket; none that was closed or encrypted becomes an open one.
+
+    What is written holds for all of them. So a closed one beside an open one is left out, and where all are closed they
+    are on this computer alone.
+    """
     translation = found.translation
     listeners = [found.default] if found.default.place is not None or not found.listeners else []
     listeners += found.listeners
-    has_explicit = any(each.place is not None for each in listeners)
-    is_open = _lets_everyone_in(found, has_explicit)
-    sections = {"mqtt": "mqtt", "websockets": "websocket"}
+    plain = [each for each in listeners if not _left_out_as_encrypted(found, each)]
+    is_any_open = any(_lets_everyone_in(found, each) for each in plain)
     taken: list[Listener] = []
     is_exposed = False
-    for listener in listeners:
+    for listener in plain:
         if listener.place is None:  # nothing was said: loopback and 1883 there and here
             taken.append(listener)
             continue
-        section = sections[listener.protocol]
-        what = f"listener {listener.port}" + (f" {listener.host}" if listener.host else "")
-        if any(line.option in options.MAKES_TLS for line in listener.tls):
-            translation.note(listener.place, what, f"left out, since it is encrypted: {options.TLS}")
+        section = SECTIONS[listener.protocol]
+        is_open = _lets_everyone_in(found, listener)
+        if is_any_open and not is_open:
+            text = f"left out, since nobody is let in without a user, as on another listener: {options.USERS}"
+            translation.note(listener.place, listener.what, text)
             continue
         if "bind" in translation.values.get(section, {}):
-            translation.note(listener.place, what, f"[{section}] has one address: run a second server, or bind 0.0.0.0")
+            text = f"[{section}] has one address: run a second server, or bind 0.0.0.0"
+            translation.note(listener.place, listener.what, text)
             continue
         host = listener.host or "0.0.0.0"
-        if found.restricts is not None and not _is_loopback(host):
-            text = f"on this computer alone, since {found.restricts.option} restricts clients there and cannot here"
-            translation.note(listener.place, what, text)
-            host = "127.0.0.1"
-        elif not is_open and not _is_loopback(host):
-            translation.note(
-                listener.place, what, "on this computer alone, since nobody is let in without a user: " + options.USERS
+        if not _is_loopback(host) and (found.restricts is not None or not is_open):
+            reason = (
+                f"{found.restricts.option} restricts clients there and cannot here"
+                if found.restricts is not None
+                else f"nobody is let in without a user: {options.USERS}"
             )
+            translation.note(listener.place, listener.what, f"on this computer alone, since {reason}")
             host = "127.0.0.1"
         is_exposed = is_exposed or not _is_loopback(host)
         taken.append(listener)
@@ -347,6 +387,13 @@ def _put_listeners(found: Configuration) -> None:
     if is_exposed:
         translation.put("auth", "allow_anonymous", True)
     _put_connections(translation, taken)
+
+
+def _left_out_as_encrypted(found: Configuration, listener: Listener) -> bool:
+    if listener.place is None or all(line.option not in options.MAKES_TLS for line in listener.tls):
+        return False
+    found.translation.note(listener.place, listener.what, f"left out, since it is encrypted: {options.TLS}")
+    return True
 
 
 def _put_connections(translation: Translation, listeners: list[Listener]) -> None:
@@ -361,16 +408,10 @@ def _put_connections(translation: Translation, listeners: list[Listener]) -> Non
         translation.note(line.place, line.what, text)
 
 
-def _lets_everyone_in(found: Configuration, has_explicit: bool) -> bool:
+def _lets_everyone_in(found: Configuration, listener: Listener) -> bool:
     """As Mosquitto 2 decides it: anonymous clients only where that is said, or where no listener is configured."""
-    line = found.allow_anonymous
-    if line is not None and line.value not in ("true", "false"):
-        found.translation.note(line.place, line.what, "it is true or false")
-        return False
-    is_allowed = line.value == "true" if line is not None else not has_explicit
-    if line is not None and not is_allowed:
-        found.translation.note(line.place, line.what, options.USERS)
-    return is_allowed
+    line = listener.allow_anonymous or (None if found.is_per_listener else found.allow_anonymous)
+    return line.value in TRUE if line is not None else listener.place is None
 
 
 def _is_loopback(host: str) -> bool:

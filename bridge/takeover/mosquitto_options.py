@@ -23,7 +23,6 @@ ALWAYS_SO: dict[str, tuple[str, ...]] = {
     "retain_available": ("true",),
     "upgrade_outgoing_qos": ("false",),
     "set_tcp_nodelay": ("true",),
-    "per_listener_settings": ("false",),
     "persistence": ("true",),
     "log_timestamp": ("true",),
     "use_username_as_clientid": ("false",),
@@ -64,7 +63,7 @@ GENERAL: dict[str, str] = {
     "max_inflight_bytes": "messages on their way are bounded by their number: [mqtt] inflight_messages_max",
     "memory_limit": "each queue and cache has its own limit: docs/limits.md",
     "password_file": USERS,
-    "per_listener_settings": "what is set holds for all listeners",
+    "per_listener_settings": "allow_anonymous is looked at for each listener; the rest holds for all",
     "persistence": 'records are on disk; for topics that must not be, a stream with storage = "memory"',
     "persistence_file": DATA,
     "persistence_location": f"{DATA}; `data` or --data says where that is",
@@ -79,7 +78,6 @@ GENERAL: dict[str, str] = {
     "retry_interval": "Mosquitto itself ignores it since 1.5: messages are repeated after a reconnect only",
     "retain_expiry_interval": "retained messages go with their own message expiry interval (MQTT 5)",
     "enable_control_api": "the HTTP API stands in its place: /docs",
-    "allow_anonymous": USERS,
 }
 """By option. One that is also in `ALWAYS_SO` has no equivalent with other values only."""
 
@@ -94,7 +92,6 @@ LISTENER: dict[str, str] = {
     "websockets_origin": "name the pages that may connect: [http] allowed_origins",
     "accept_protocol_versions": "3.1, 3.1.1 and 5.0 are taken on every listener",
     "enable_proxy_protocol": "the PROXY protocol is not read: the log has the proxy's address",
-    "listener_allow_anonymous": USERS,
     "listener_auto_id_prefix": "ids that are given to clients are random and have no prefix",
     "cafile": TLS,
     "capath": TLS,

@@ -122,6 +122,57 @@ def test_a_listener_that_lets_in_users_only_never_becomes_an_open_one(tmp_path: 
     assert any("on this computer alone" in note.text for note in translation.notes if note.place.line == 1)
 
 
+PASSWORDS = "listener 1883 0.0.0.0\npassword_file /pw\n"
+OPEN_WEBSOCKET = "listener 9001\nprotocol websockets\nallow_anonymous true\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "left_out"),
+    [
+        (f"per_listener_settings true\n{PASSWORDS}listener 1884 127.0.0.1\nallow_anonymous true\n", "mqtt", 2),
+        (f"per_listener_settings true\n{PASSWORDS}allow_anonymous false\n{OPEN_WEBSOCKET}", "websocket", 2),
+        (f"per_listener_settings 1\n{PASSWORDS}{OPEN_WEBSOCKET}", "websocket", 2),
+        (f"allow_anonymous true\n{PASSWORDS}listener_allow_anonymous false\n{OPEN_WEBSOCKET}", "websocket", 2),
+        (f"allow_anonymous true\nper_listener_settings true\n{PASSWORDS}{OPEN_WEBSOCKET}", "websocket", 3),
+        (f"per_listener_settings true\n{OPEN_WEBSOCKET}{PASSWORDS}", "websocket", 5),
+    ],
+)
+def test_a_listener_with_users_is_left_out_beside_an_open_one(
+    tmp_path: Path, text: str, expected: str, left_out: int
+) -> None:
+    """What is written holds for all listeners, in Mosquitto it may be for one of them."""
+    translation = translated(tmp_path, text)
+    address = {"mqtt": "127.0.0.1:1884", "websocket": "0.0.0.0:9001"}[expected]
+    addresses = {name: translation.values[name] for name in ("mqtt", "websocket") if name in translation.values}
+    assert addresses == {expected: {"bind": address}}
+    assert ("auth" in translation.values) == (expected == "websocket")
+    said = [note.text for note in translation.notes if note.place.line == left_out]
+    assert [text.startswith("left out, since nobody is let in without a user") for text in said] == [True]
+    refused = {number for number, line in enumerate(text.splitlines(), 1) if line.endswith("anonymous false")}
+    assert refused <= {note.place.line for note in translation.notes}
+
+
+def test_listeners_with_users_are_on_this_computer_alone_when_all_have_them(tmp_path: Path) -> None:
+    text = f"per_listener_settings true\nallow_anonymous true\n{PASSWORDS}listener 9001\nprotocol websockets\n"
+    values = translated(tmp_path, text).values
+    assert values == {"mqtt": {"bind": "127.0.0.1:1883"}, "websocket": {"bind": "127.0.0.1:9001"}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "allow_anonymous 1\nlistener 1883",
+        "listener 1883\nlistener_allow_anonymous true",
+        "allow_anonymous false\nlistener 1883\nlistener_allow_anonymous true",
+        "per_listener_settings true\nlistener 1883\nallow_anonymous true",
+        "per_listener_settings true\nper_listener_settings 0\nallow_anonymous true\nlistener 1883",
+    ],
+)
+def test_a_listener_that_lets_everyone_in_is_open_however_that_is_said(tmp_path: Path, text: str) -> None:
+    values = translated(tmp_path, text).values
+    assert values == {"mqtt": {"bind": "0.0.0.0:1883"}, "auth": {"allow_anonymous": True}}
+
+
 @pytest.mark.parametrize("line", ["acl_file /acl", "plugin /x.so", "clientid_prefixes secure-"])
 def test_a_listener_with_rules_never_becomes_an_open_one(tmp_path: Path, line: str) -> None:
     translation = translated(tmp_path, f"listener 1883\nallow_anonymous true\n{line}\n")
