@@ -18,3 +18,8 @@ class Section(BaseModel):
     """A table of the configuration: frozen, and without keys that nobody knows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def key_names(section: type[Section]) -> list[str]:
+    """The keys of a table as they are written."""
+    return [field.alias or name for name, field in section.model_fields.items()]

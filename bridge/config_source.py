@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from bridge.config import Config, KafkaTopicTable, Retention, StreamConfig, StreamTable
+from bridge.config_environment import environment_settings, unknown_variables
 from bridge.config_remote import EgressTable, IngestTable, circles_of, faults_of
-from bridge.config_section import Section
+from bridge.config_section import Section, key_names
 from bridge.config_text import KeyPath, key_lines, line_of, section_text, unknown_key_text
 from bridge.quantities import age_text
 from bridge.streams.kafka.keys import KeyTemplate, KeyTemplateInvalid
 from broker.codec.errors import MqttError
 from broker.topics.names import validate_topic_filter
 
-ENVIRONMENT_PREFIX = "HEADRACE_"
 KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CURSOR_NAMES_BYTES_MAX = 1_900
@@ -90,10 +90,11 @@ def load_config(
     Raises:
         ConfigError: a source cannot be read, or says something that is not valid.
     """
-    layers = [_flag_layer(flags or {}), _environment_layer(os.environ if environment is None else environment)]
+    given = os.environ if environment is None else environment
+    layers = [_flag_layer(flags or {}), _environment_layer(given)]
     if file is not None:
         layers.append(_file_layer(file))
-    return _judged(layers)
+    return _judged(layers, unknown_variables(given, _password_variables(layers)))
 
 
 def judged(values: Mapping[str, Any]) -> Config:
@@ -105,7 +106,9 @@ def judged(values: Mapping[str, Any]) -> Config:
     return _judged([Layer(values, "the configuration", {}, {})])
 
 
-def _judged(layers: list[Layer]) -> Config:
+def _judged(layers: list[Layer], unknown: Iterable[str] = ()) -> Config:
+    """`unknown`: what else is wrong already."""
+    found = list(unknown)
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         _merge(merged, layer.values)
@@ -113,8 +116,8 @@ def _judged(layers: list[Layer]) -> Config:
         config = Config.model_validate(merged)
     except ValidationError as error:
         problems = [_located(path, text, layers) for path, text in _problems_of(error)]
-        raise ConfigError(list(dict.fromkeys(problems))) from error
-    problems = [_located(path, text, layers) for path, text in _inconsistencies(config)]
+        raise ConfigError(list(dict.fromkeys([*found, *problems]))) from error
+    problems = found + [_located(path, text, layers) for path, text in _inconsistencies(config)]
     if problems:
         raise ConfigError(problems)
     return config
@@ -155,23 +158,22 @@ def _flag_layer(flags: Mapping[str, str]) -> Layer:
 
 
 def _environment_layer(environment: Mapping[str, str]) -> Layer:
-    """`HEADRACE_MQTT__BIND` and so on; a value that begins with [ or { is read as TOML."""
     values: dict[str, Any] = {}
     name_by_path: dict[KeyPath, str] = {}
-    for variable, text in sorted(environment.items()):
-        path = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-        is_ours = variable.startswith(ENVIRONMENT_PREFIX) and (len(path) > 1 or path[0] in key_names(Config))
-        if not is_ours:
-            continue  # HEADRACE_TOKEN and the like are for other programs
-        value: object = text
-        if text.lstrip().startswith(("[", "{")):
-            try:
-                value = tomllib.loads(f"value = {text}")["value"]
-            except tomllib.TOMLDecodeError as error:
-                raise ConfigError([f"environment {variable}: not a TOML value: {text}"]) from error
+    for variable, path, value in environment_settings(environment):
         name_by_path[path] = f"environment {variable}"
         _put(values, path, value)
     return Layer(values, "environment", {}, name_by_path)
+
+
+def _password_variables(layers: list[Layer]) -> frozenset[str]:
+    """Variables that have the passwords of other brokers: they may be called anything."""
+    tables = [table for layer in layers for kind in ("ingest", "egress") for table in _tables(layer.values.get(kind))]
+    return frozenset(str(table["password_env"]) for table in tables if "password_env" in table)
+
+
+def _tables(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _put(values: dict[str, Any], path: KeyPath, value: object) -> None:
@@ -242,11 +244,6 @@ def _reason(kind: str, message: str, context: Mapping[str, Any]) -> str:
             return "is missing"
         case _:
             return message.replace("Input should", "must")
-
-
-def key_names(section: type[Section]) -> list[str]:
-    """The keys of a table as they are written."""
-    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 UNSTORED_LEVELS = ("$share", "$replay", "$SYS")

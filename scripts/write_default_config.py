@@ -26,7 +26,7 @@ HEAD = """\
 # "# " away to change one. Use it with `headrace serve -c FILE`; `headrace check-config -c FILE` says what is in effect.
 #
 # An environment variable beats this file: HEADRACE_SECTION__KEY, like HEADRACE_MQTT__BIND=127.0.0.1:1884.
-# A command-line flag beats both. An unknown key is an error.
+# A list or a table is written there as TOML. A command-line flag beats both. An unknown key or variable is an error.
 #
 # Sizes: bytes, or "64KiB", "1MiB", "10GiB". Times: seconds, or "90s", "30m", "24h", "7d".
 # An absent or empty `bind` means: all addresses when there are users, this computer only when there are none.

@@ -10,8 +10,8 @@ import pytest
 
 from bridge.cli.check_config import config_lines, remarks
 from bridge.config import Config
-from bridge.config_section import Section
-from bridge.config_source import ConfigError, key_names, load_config
+from bridge.config_section import Section, key_names
+from bridge.config_source import ConfigError, load_config
 from bridge.config_text import key_lines
 from bridge.ingest.intake import IntakeLimits
 from bridge.live.limits import LiveLimits
@@ -172,6 +172,78 @@ def test_unknown_environment_variable_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, {"HEADRACE_MQTT__BNID": "127.0.0.1:1"})
     assert caught.value.problems == ['environment HEADRACE_MQTT__BNID: [mqtt] has no key "bnid". Did you mean "bind"?']
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        ("HEADRACE_DATTA", "Did you mean HEADRACE_DATA?"),
+        ("HEADRACE_DEFAULTSTREAM", "Did you mean HEADRACE_DEFAULT_STREAM?"),
+        ("HEADRACE_MQQT__BIND", "Did you mean HEADRACE_MQTT__BIND?"),
+        ("HEADRACE_MQTT_BIND", "Did you mean HEADRACE_MQTT__BIND?"),
+        ("HEADRACE_LOG__LEVEL__X", "Did you mean HEADRACE_LOG__LEVEL?"),
+        ("HEADRACE_DATA__X", "Did you mean HEADRACE_DATA?"),
+        ("HEADRACE_MQTT_PORT", "Did you mean HEADRACE_"),
+        ("HEADRACE_MQQT__SERVICE_HOST", "One is called HEADRACE_SECTION__KEY."),
+        ("HEADRACE_COLOUR", "One is called HEADRACE_SECTION__KEY."),
+    ],
+)
+def test_variable_that_is_no_setting_is_named_with_the_nearest(variable: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {variable: "s3cret"})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"environment {variable}: there is no such setting. ")
+    assert expected in problem
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HEADRACE_TOKEN", "t"),
+        ("HEADRACE_COMPILED", "0"),
+        ("HEADRACE_SERVICE_HOST", "10.0.0.1"),
+        ("HEADRACE_KAFKA_SERVICE_PORT_TCP_CLIENT", "9092"),
+        ("HEADRACE_PORT", "tcp://10.0.0.1:1883"),
+        ("HEADRACE_MQTT_PORT_1883_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_variables_that_are_for_others_are_left_alone(variable: str, value: str) -> None:
+    """Commands read the first two; Kubernetes sets the others beside a service of that name."""
+    assert load_config(None, {variable: value}) == load_config(None, {})
+
+
+def test_variable_with_the_password_of_another_broker_may_have_any_name(tmp_path: Path) -> None:
+    text = (
+        '[[egress]]\nname = "e"\nbroker = "mqtt://h"\ntopics = ["#"]\n'
+        'username = "u"\npassword_env = "HEADRACE_PLANT_PASSWORD"\n'
+    )
+    assert load(tmp_path, text, {"HEADRACE_PLANT_PASSWORD": "p"}).egress_tables[0].username == "u"
+
+
+@pytest.mark.parametrize("section", ["mqtt", "websocket", "http"])
+def test_environment_takes_an_ipv6_address(section: str) -> None:
+    config = load_config(None, {f"HEADRACE_{section.upper()}__BIND": "[::1]:2000"})
+    assert getattr(config, section).bind == Address("::1", 2000)
+
+
+def test_environment_takes_kafka_brokers_by_ipv6_address() -> None:
+    for text in ("[::1]:9092,[::1]:9094", '["[::1]:9092", "[::1]:9094"]'):
+        config = load_config(None, {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": text})
+        assert config.kafka.bootstrap_servers == ("[::1]:9092", "[::1]:9094")
+
+
+@pytest.mark.parametrize("password", ["[s3cret", "{s3cret", "[1]", '{a = "s3cret"}', "s3cret"])
+def test_password_may_begin_with_a_bracket(password: str) -> None:
+    assert load_config(None, {"HEADRACE_KAFKA__SASL_PLAIN_PASSWORD": password}).kafka.sasl_plain_password == password
+
+
+def test_value_of_a_variable_that_is_no_list_is_not_printed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {"HEADRACE_HTTP__ALLOWED_ORIGINS": "[s3cret"})
+    (problem,) = caught.value.problems
+    assert problem.startswith("environment HEADRACE_HTTP__ALLOWED_ORIGINS: [http] allowed_origins: must be ")
+    assert "s3cret" not in problem
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:1883", "192.168.1.20:1883", "[::]:1883", "broker.example:1883"])

@@ -12,8 +12,8 @@ import pytest
 from bridge.cli import main
 from bridge.config import Config, Kafka, StreamTable
 from bridge.config_remote import EgressTable, IngestTable
-from bridge.config_section import Section
-from bridge.config_source import key_names, load_config
+from bridge.config_section import Section, key_names
+from bridge.config_source import load_config
 from bridge.quantities import size_text
 
 ROOT = Path(__file__).parents[2]
