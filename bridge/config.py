@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +17,7 @@ from bridge.config_section import Count, Seconds, Section, Size, WholeSeconds
 from bridge.ingest.intake import IntakeLimits
 from bridge.live.limits import LiveLimits
 from bridge.presence.watch import PresenceLimits
-from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, size_text
+from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, shown, size_text
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 from broker.config import BrokerConfig
 
@@ -33,6 +34,18 @@ Bind = Annotated[Address | None, PlainValidator(_parse_bind)]
 def _listed(value: object) -> object:
     """`a:9092,b:9092` as Kafka's own tools write it, and as an environment variable can."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _limit(parse: Callable[[object], int]) -> Callable[[object], int | None]:
+    """One limit of retention: with 0 nothing would be kept of what is acknowledged."""
+
+    def read(value: object) -> int | None:
+        limit = None if value is None else parse(value)
+        if limit is not None and limit < 1:
+            raise ValueError(f"{shown(value)} keeps nothing; leave it out for no such limit")
+        return limit
+
+    return read
 
 
 def _optional_seconds(value: object) -> int | None:
@@ -284,6 +297,7 @@ class Kafka(Section):
     )
     spool_age_s_max: Annotated[int | None, BeforeValidator(_optional_seconds)] = Field(
         None,
+        ge=1,
         description="Age of the oldest of these; below the topics' retention: without it 6 d, or 9/10 of the shortest.",
         examples=["6d"],
     )
@@ -320,10 +334,10 @@ class Auth(Section):
 class Retention(Section):
     """How long a stream is kept: to an age, to a size, or to whichever is reached first. None: no such limit."""
 
-    age_ms: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_age_ms(value))] = Field(
+    age_ms: Annotated[int | None, PlainValidator(_limit(parse_age_ms))] = Field(
         None, alias="age", description="Oldest record kept.", examples=["7d"]
     )
-    bytes: Annotated[int | None, PlainValidator(lambda value: None if value is None else parse_size(value))] = Field(
+    bytes: Annotated[int | None, PlainValidator(_limit(parse_size))] = Field(
         None, description="Bytes kept.", examples=["10GiB"]
     )
 

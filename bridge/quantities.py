@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,9 @@ _BYTES_BY_UNIT = {
 }
 _MILLISECONDS_BY_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PORT_MAX = 65_535
+SIZE_MAX = 1 << 60
+AGE_MS_MAX = 100_000 * 86_400_000
+"""More fits into no disk and no calendar; both, and sums of them, fit into 64 bits."""
 
 _RELATIVE = re.compile(r"-([0-9]{1,9})(ms|s|m|h|d|w)")
 _EPOCH_MS = re.compile(r"[0-9]{1,15}")
@@ -36,15 +40,18 @@ def parse_size(value: object) -> int:
     Raises:
         ValueError: it is neither; the message shows how a size is written.
     """
+    size: float | None = None
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
+        size = value
+    elif isinstance(value, str):
         found = _SIZE.fullmatch(value.strip())
         if found and found[2] in _BYTES_BY_UNIT:
             size = float(found[1]) * _BYTES_BY_UNIT[found[2]]
-            if size == int(size):
-                return int(size)
-    raise ValueError(f'{_shown(value)} is not a size; write bytes, or like "64KiB", "1MiB", "10GiB"')
+    if size is not None and size > SIZE_MAX:
+        raise ValueError(f"{shown(value)} is more than {size_text(SIZE_MAX)}")
+    if size is None or size != int(size):
+        raise ValueError(f'{shown(value)} is not a size; write bytes, or like "64KiB", "1MiB", "10GiB"')
+    return int(size)
 
 
 def parse_age_ms(value: object) -> int:
@@ -53,15 +60,20 @@ def parse_age_ms(value: object) -> int:
     Raises:
         ValueError: it is neither; the message shows how an age is written.
     """
+    age_ms: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value * 1_000)
-    if isinstance(value, str):
+        age_ms = value * 1_000
+    elif isinstance(value, str):
         found = _SIZE.fullmatch(value.strip())
         if found and found[2] in _MILLISECONDS_BY_UNIT:
-            return int(float(found[1]) * _MILLISECONDS_BY_UNIT[found[2]])
-        if found and not found[2]:
-            return int(float(found[1]) * 1_000)  # as environment variables give a number
-    raise ValueError(f'{_shown(value)} is not an age; write seconds, or like "90s", "30m", "24h", "7d"')
+            age_ms = float(found[1]) * _MILLISECONDS_BY_UNIT[found[2]]
+        elif found and not found[2]:
+            age_ms = float(found[1]) * 1_000  # as environment variables give a number
+    if age_ms is not None and abs(age_ms) > AGE_MS_MAX:
+        raise ValueError(f"{shown(value)} is more than {AGE_MS_MAX // 86_400_000:,} d")
+    if age_ms is None or math.isnan(age_ms):
+        raise ValueError(f'{shown(value)} is not an age; write seconds, or like "90s", "30m", "24h", "7d"')
+    return int(age_ms)
 
 
 def parse_age_s(value: object) -> float:
@@ -138,7 +150,7 @@ class Address:
         elif ":" in host:
             host = ""
         if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _PORT_MAX:
-            raise ValueError(f"{_shown(value)} is not an address; write HOST:PORT, like 127.0.0.1:1883 or [::1]:1883")
+            raise ValueError(f"{shown(value)} is not an address; write HOST:PORT, like 127.0.0.1:1883 or [::1]:1883")
         return cls(host, int(port))
 
     @property
@@ -155,5 +167,6 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a configuration as a message has it."""
     return f'"{value}"' if isinstance(value, str) else repr(value)

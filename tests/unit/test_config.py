@@ -142,6 +142,46 @@ def test_stream_that_cannot_be(tmp_path: Path, stream: str, expected: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("retention", "expected"),
+    [
+        ("age = 0", "[[streams]] retention age: 0 keeps nothing; leave it out for no such limit."),
+        ("age = -1", "[[streams]] retention age: -1 keeps nothing"),
+        ("age = 0.0001", "[[streams]] retention age: 0.0001 keeps nothing"),
+        ('bytes = "0KiB"', '[[streams]] retention bytes: "0KiB" keeps nothing'),
+        ("bytes = -5", "[[streams]] retention bytes: -5 keeps nothing"),
+        ('age = "999999999999999999d"', 'retention age: "999999999999999999d" is more than 100,000 d.'),
+        ('bytes = "999999999999TiB"', 'retention bytes: "999999999999TiB" is more than 1048576 TiB.'),
+        (f"bytes = {2**63}", "is more than"),
+        ("age = inf", "retention age: inf is more than 100,000 d."),
+        ("age = -inf", "retention age: -inf is more than 100,000 d."),
+        ("age = nan", "retention age: nan is not an age"),
+    ],
+)
+def test_retention_that_cannot_be(tmp_path: Path, retention: str, expected: str) -> None:
+    """With nothing kept, devices would be acknowledged for what is deleted at once."""
+    (found,) = problems(tmp_path, f'[[streams]]\nname = "a"\ntopics = ["a"]\nretention = {{ {retention} }}\n')
+    assert found.startswith("headrace.toml line 4: [[streams]] retention ")
+    assert expected in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[store]\nhold_s = inf",
+        "[live]\nheartbeat_s = inf",
+        "[live]\nheartbeat_s = nan",
+        '[http]\nhead_timeout_s = "' + "9" * 400 + 's"',
+        f"[kafka]\nspool_age_s_max = {10**400}",
+        "[kafka]\nspool_age_s_max = 0",
+        '[mqtt]\nqueued_bytes_max = "' + "9" * 400 + 'TiB"',
+    ],
+)
+def test_number_that_is_none_or_too_large_is_told_with_its_line(tmp_path: Path, text: str) -> None:
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("headrace.toml line 2: [")
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("a b", "use letters, digits"),
