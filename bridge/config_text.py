@@ -7,6 +7,7 @@ What is valid TOML is tomllib's to say.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -77,6 +78,11 @@ def unknown_key_text(path: KeyPath, known: Iterable[str], *, is_table: bool = Fa
     )
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'{text} Did you mean "{nearest[0]}"?' if nearest else f"{text} It has: {', '.join(sorted(known))}."
+
+
+def quoted(text: str) -> str:
+    """A text as TOML has it, with all control characters escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _resolve(keys: Sequence[str], last_index: dict[KeyPath, int]) -> KeyPath:

@@ -60,25 +60,25 @@ def parse_age_ms(value: object) -> int:
     Raises:
         ValueError: it is neither; the message shows how an age is written.
     """
-    age_ms: float | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        age_ms = value * 1_000
-    elif isinstance(value, str):
-        found = _SIZE.fullmatch(value.strip())
-        if found and found[2] in _MILLISECONDS_BY_UNIT:
-            age_ms = float(found[1]) * _MILLISECONDS_BY_UNIT[found[2]]
-        elif found and not found[2]:
-            age_ms = float(found[1]) * 1_000  # as environment variables give a number
-    if age_ms is not None and abs(age_ms) > AGE_MS_MAX:
-        raise ValueError(f"{shown(value)} is more than {AGE_MS_MAX // 86_400_000:,} d")
-    if age_ms is None or math.isnan(age_ms):
-        raise ValueError(f'{shown(value)} is not an age; write seconds, or like "90s", "30m", "24h", "7d"')
-    return int(age_ms)
+    return round(parse_age_s(value) * 1_000)
 
 
 def parse_age_s(value: object) -> float:
-    """Seconds; see `parse_age_ms`."""
-    return parse_age_ms(value) / 1_000
+    """Seconds, to the last digit that is given; see `parse_age_ms`."""
+    age_s: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        age_s = value
+    elif isinstance(value, str):
+        found = _SIZE.fullmatch(value.strip())
+        if found and found[2] in _MILLISECONDS_BY_UNIT:
+            age_s = float(found[1]) * _MILLISECONDS_BY_UNIT[found[2]] / 1_000
+        elif found and not found[2]:
+            age_s = float(found[1])  # as environment variables give a number
+    if age_s is not None and abs(age_s) * 1_000 > AGE_MS_MAX:
+        raise ValueError(f"{shown(value)} is more than {AGE_MS_MAX // 86_400_000:,} d")
+    if age_s is None or math.isnan(age_s):
+        raise ValueError(f'{shown(value)} is not an age; write seconds, or like "90s", "30m", "24h", "7d"')
+    return age_s
 
 
 def parse_relative_ms(text: str) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from bridge.cli.serve import say
-from bridge.config import Config, Retention
+from bridge.config import Config, Retention, StreamConfig
 from bridge.config_source import load_config
+from bridge.config_text import quoted
 from bridge.quantities import Address, age_text, size_text
 from bridge.remote.address import BrokerAddress
 from bridge.start_checks import addresses
@@ -29,7 +29,10 @@ def run_check_config(config_file: Path | None, flags: Mapping[str, str]) -> None
 
 
 def config_lines(config: Config) -> Iterator[str]:
-    """The configuration as TOML, with every default written out."""
+    """The configuration as TOML that is taken as it is, with every default written out.
+
+    Passwords are comments without their value, and so are the streams that are there anyway.
+    """
     places = addresses(config)
     tables: list[tuple[str, BaseModel]] = []
     for name, field in Config.model_fields.items():
@@ -48,21 +51,17 @@ def config_lines(config: Config) -> Iterator[str]:
             if value is None and key != "bind":
                 continue
             if key.endswith("password"):
-                value = "…"
+                yield f'# {key} = "…"'
+                continue
             if key == "bind":
                 value = places[{"websocket": "mqtt-ws"}.get(name, name)]
             yield f"{key} = {toml_value(value, is_size='bytes' in key)}"
     for stream in config.streams:
         yield ""
         is_built_in = stream.name == "system" or (stream.name == "default" and config.default_stream)
-        yield "[[streams]]" + ("  # built in" if is_built_in else "")
-        yield f"name = {toml_value(stream.name)}"
-        yield f"topics = {toml_value(stream.topics)}"
-        yield f"storage = {toml_value(stream.storage)}"
-        yield f"ack = {toml_value(stream.ack)}"
-        yield f"retention = {toml_value(stream.retention)}"
-        if stream.kafka is not None:
-            yield f"kafka = {_kafka_table(stream.kafka)}"
+        if is_built_in:
+            yield "# built in:"
+        yield from (f"# {line}" if is_built_in else line for line in _stream_lines(stream))
     for kind, remotes in (("ingest", config.ingest_tables), ("egress", config.egress_tables)):
         for remote in remotes:
             yield ""
@@ -72,6 +71,17 @@ def config_lines(config: Config) -> Iterator[str]:
                 for key in type(remote).model_fields
                 if (value := getattr(remote, key)) is not None
             )
+
+
+def _stream_lines(stream: StreamConfig) -> Iterator[str]:
+    yield "[[streams]]"
+    yield f"name = {toml_value(stream.name)}"
+    yield f"topics = {toml_value(stream.topics)}"
+    yield f"storage = {toml_value(stream.storage)}"
+    yield f"ack = {toml_value(stream.ack)}"
+    yield f"retention = {toml_value(stream.retention)}"
+    if stream.kafka is not None:
+        yield f"kafka = {_kafka_table(stream.kafka)}"
 
 
 def _kafka_table(kafka: KafkaTopicSettings) -> str:
@@ -108,11 +118,13 @@ def toml_value(value: object, *, is_size: bool = False) -> str:
         return "true" if value else "false"
     if isinstance(value, int) and is_size:
         text = size_text(value)
-        return json.dumps(text.replace(" ", "")) if text.endswith("iB") else str(value)
+        return quoted(text.replace(" ", "")) if text.endswith("iB") else str(value)
     if isinstance(value, tuple):
         return f"[{', '.join(toml_value(each) for each in value)}]"
-    if isinstance(value, int | float):
-        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, str | Path | Address | BrokerAddress):
-        return json.dumps(str(value), ensure_ascii=False)
+        return quoted(str(value))
     raise TypeError(f"no way to write {value!r}")

@@ -6,10 +6,11 @@ that `check-config -c` takes, with the notes as comments on top.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from bridge.config_text import quoted
 
 
 class CannotTranslate(Exception):
@@ -98,7 +99,7 @@ def _value(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return quoted(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(each) for each in value)}]"
     raise TypeError(f"no way to write {value!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli.check_config import config_lines, remarks
+from bridge.cli.check_config import config_lines, remarks, toml_value
 from bridge.config import Config
 from bridge.config_section import Section, key_names
 from bridge.config_source import ConfigError, load_config
@@ -364,12 +364,73 @@ def test_examples_are_valid(name: str) -> None:
     load_config(ROOT / "config" / name, {})
 
 
-def test_effective_configuration_can_be_read_back(tmp_path: Path) -> None:
-    config = load(tmp_path, '[mqtt]\nbind = "127.0.0.1:1884"\n[[streams]]\nname = "a"\ntopics = ["a/#"]\n')
-    text = "\n".join(line for line in config_lines(config))
-    own = text.split("[[streams]]  # built in")[0]
-    assert load(tmp_path, own).streams == config.streams
-    assert load(tmp_path, own).mqtt == config.mqtt
+ALL_KINDS = """\
+data = "a\\u007fb\\u0001\\"\\\\"
+[mqtt]
+bind = "127.0.0.1:1884"
+queued_bytes_max = 1001
+connect_timeout_s = "1m"
+[http]
+head_timeout_s = 599.99996
+allowed_origins = ["https://a.example"]
+[live]
+heartbeat_s = 1.1
+[kafka]
+sasl_plain_password = "secret"
+spool_age_s_max = "1h"
+request_timeout_s = 0.1e2
+[[streams]]
+name = "a"
+topics = ["a/#", "\\u007f"]
+retention = { age = "1500ms", bytes = 5000 }
+[[streams]]
+name = "m"
+topics = ["m"]
+storage = "memory"
+[[streams]]
+name = "k"
+topics = ["k"]
+storage = "kafka"
+kafka = { key = "{client_id}", create = false }
+[[ingest]]
+name = "i"
+broker = "mqtt://h"
+topics = ["#"]
+connect_timeout_s = 0.0016e3
+[[egress]]
+name = "e"
+broker = "mqtts://g"
+topics = ["b"]
+"""
+
+
+@pytest.mark.parametrize(
+    "text", ["", ALL_KINDS, 'default_stream = false\n[[streams]]\nname = "default"\ntopics = ["#"]\n']
+)
+def test_effective_configuration_can_be_read_back(tmp_path: Path, text: str) -> None:
+    config = load(tmp_path, text)
+    printed = "\n".join((*config_lines(config), *remarks(config)))
+    again = load(tmp_path, printed)
+    assert "\n".join((*config_lines(again), *remarks(again))) == printed.replace('\n# sasl_plain_password = "…"', "")
+    for name in (
+        "data_dir",
+        "log",
+        "live",
+        "history",
+        "store",
+        "presence",
+        "streams",
+        "ingest_tables",
+        "egress_tables",
+    ):
+        assert getattr(again, name) == getattr(config, name)
+    assert again.http.head_timeout_s == config.http.head_timeout_s
+    assert "secret" not in printed
+
+
+@pytest.mark.parametrize("value", [599.99996, 1.1, 0.1, 1e-05, 12.5, 3.0, 123456789.0])
+def test_a_float_is_written_exactly(value: float) -> None:
+    assert tomllib.loads(f"a = {toml_value(value)}")["a"] == value
 
 
 def test_check_config_says_what_has_no_stream(tmp_path: Path) -> None:
