@@ -100,7 +100,7 @@ def create_app(config: Config, node: Node | None = None, *, dashboard: Path = pa
         )
     app.add_middleware(
         Guard,
-        root_path=config.http.root_path.rstrip("/"),
+        root_path=config.http.root_path,
         allowed_origins=config.http.allowed_origins,
         body_bytes_max=config.live_limits().body_bytes_max,
     )
@@ -111,7 +111,7 @@ def _state(node: Node) -> dict[str, Any]:
     """What our HTTP class needs to know of the node."""
     return {
         WEBSOCKETS: node.broker.websockets,
-        ROOT_PATH: node.config.http.root_path.rstrip("/"),
+        ROOT_PATH: node.config.http.root_path,
         LIMIT_HITS: node.limits.hits,
     }
 

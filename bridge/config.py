@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from bridge.config_remote import EgressTable, IngestTable
 from bridge.config_section import Count, Seconds, Section, Size, WholeSeconds
@@ -19,6 +19,7 @@ from bridge.live.limits import LiveLimits
 from bridge.presence.watch import PresenceLimits
 from bridge.quantities import Address, age_text, parse_age_ms, parse_age_s, parse_size, shown, size_text
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
+from bridge.web_addresses import parse_origin, parse_root_path
 from broker.config import BrokerConfig
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -167,10 +168,13 @@ class Http(Section):
     """The API, live events and the dashboard."""
 
     bind: Bind = Field(None, description="HOST:PORT, port 0 takes a free one.", examples=["0.0.0.0:8000"])
-    allowed_origins: tuple[str, ...] = Field(
-        (), description="Origins of other web pages that may use the API or MQTT over WebSocket."
+    allowed_origins: tuple[Annotated[str, AfterValidator(parse_origin)], ...] = Field(
+        (), description="Origins of other web pages that may use the API or MQTT over WebSocket: https://HOST:PORT, *."
     )
-    root_path: str = Field("", description="The path below which a proxy shows this server, like /headrace.")
+    root_path: Annotated[str, AfterValidator(parse_root_path)] = Field(
+        "",
+        description="The path below which a proxy shows this server, like /headrace; slashes around it do not matter.",
+    )
     connections_max: Count = Field(
         51_000, ge=1, description="Connections at a time, live readers included; over it 503 with Retry-After."
     )

@@ -226,7 +226,8 @@ def _problems_of(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
             else:
                 yield path, unknown_key_text(path, _known_keys(path[:-1]), is_table=isinstance(found["input"], dict))
             continue
-        where = f"{section_text(path[:-1])} {path[-1]}" if len(path) > 1 else str(path[-1])
+        key = path[:-1] if isinstance(path[-1], int) else path  # not the member of a list
+        where = f"{section_text(key[:-1])} {key[-1]}" if len(key) > 1 else str(key[-1])
         yield path, f"{where}: {_reason(found['type'], found['msg'], found.get('ctx', {}))}."
 
 

@@ -304,6 +304,46 @@ def test_empty_bind_means_the_default() -> None:
     assert load_config(None, {"HEADRACE_MQTT__BIND": ""}).mqtt_address == Address("127.0.0.1", 1883)
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("", ""), ("/", ""), ("headrace", "/headrace"), ("/headrace/", "/headrace"), ("/a/b", "/a/b"), ("//a//", "/a")],
+)
+def test_root_path_has_one_form(tmp_path: Path, text: str, path: str) -> None:
+    assert load(tmp_path, f'[http]\nroot_path = "{text}"\n').http.root_path == path
+
+
+@pytest.mark.parametrize("text", ["https://a.example/headrace", "/a/../b", "/a//b", "/a b", "/a?b", "/%41"])
+def test_what_is_no_root_path(tmp_path: Path, text: str) -> None:
+    (found,) = problems(tmp_path, f'[http]\nroot_path = "{text}"\n')
+    assert found == f'headrace.toml line 2: [http] root_path: "{text}" is not a path; write it like /headrace.'
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("*", "*"),
+        ("https://a.example", "https://a.example"),
+        ("https://a.example/", "https://a.example"),
+        ("HTTPS://A.Example:443", "https://a.example"),
+        ("http://a.example:443", "http://a.example:443"),
+        ("http://[::1]:3000/", "http://[::1]:3000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ],
+)
+def test_origin_has_the_form_that_browsers_send(tmp_path: Path, text: str, origin: str) -> None:
+    """HTTP compares it as it is, and so does MQTT over WebSocket."""
+    assert load(tmp_path, f'[http]\nallowed_origins = ["{text}"]\n').http.allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a.example", "a.example:80", "null", "//a.example", "https://", "https://a/b", "https://u@a", "https://a:x"],
+)
+def test_what_is_no_origin(tmp_path: Path, text: str) -> None:
+    (found,) = problems(tmp_path, f'[http]\nallowed_origins = ["{text}"]\n')
+    assert found.startswith(f'headrace.toml line 2: [http] allowed_origins: "{text}" is not an origin; write SCHEME://')
+
+
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*nothing\.toml: no such file"):
         load_config(tmp_path / "nothing.toml", {})
