@@ -73,7 +73,7 @@ class Mqtt(Section):
         16 * MIB,
         ge=KIB,
         le=256 * MIB,
-        description="Largest WebSocket frame; one may hold many packets, and one packet always fits. Over it 1009, closed.",
+        description="Largest WebSocket frame, of many packets perhaps; one packet always fits. Over it 1009.",
     )
     connections_max: Count = Field(50_000, ge=1, description="Connections at a time, WebSocket included; over it 0x97.")
     connects_per_s_max: Count = Field(

@@ -24,6 +24,8 @@ OF_KUBERNETES = re.compile(
 )
 """What Kubernetes sets in every container beside a service that is called headrace, or headrace-something."""
 NEAR = 0.6
+VERY_NEAR = 0.8
+"""How like a setting a variable has to look that is no path."""
 
 
 def environment_settings(environment: Mapping[str, str]) -> Iterator[tuple[str, KeyPath, object]]:
@@ -48,14 +50,23 @@ def is_setting(path: KeyPath) -> bool:
 
 
 def unknown_variables(environment: Mapping[str, str], named: frozenset[str]) -> Iterator[str]:
-    """A sentence for each variable that looks like a setting and is none; `named` are others that are in use."""
+    """A sentence for each variable that looks like a setting and is none; `named` are others that are in use.
+
+    Those look like one that have two underscores, begin with a section, or are the name of a setting but for a letter.
+    """
     for variable, text in sorted(environment.items()):
         is_known = not variable.startswith(PREFIX) or variable in NO_SETTINGS or variable in named
         if is_known or OF_KUBERNETES.match(f"{variable}={text}") or is_setting(path_of(variable)):
             continue
+        is_path = "__" in variable or _section(path_of(variable)[0].partition("_")[0]) is not None
         nearest = difflib.get_close_matches(
-            variable.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in _variables()], n=1, cutoff=NEAR
+            variable.removeprefix(PREFIX),
+            [each.removeprefix(PREFIX) for each in _variables()],
+            n=1,
+            cutoff=NEAR if is_path else VERY_NEAR,
         )
+        if not is_path and not nearest:
+            continue  # another program's that begins so
         hint = f"Did you mean {PREFIX}{nearest[0]}?" if nearest else "One is called HEADRACE_SECTION__KEY."
         yield f"environment {variable}: there is no such setting. {hint}"
 

@@ -214,6 +214,10 @@ def test_unknown_environment_variable_is_named() -> None:
     assert caught.value.problems == ['environment HEADRACE_MQTT__BNID: [mqtt] has no key "bnid". Did you mean "bind"?']
 
 
+def test_variable_of_another_program_is_left_alone() -> None:
+    load_config(None, environment={"HEADRACE_COLOUR": "red", "HEADRACE_HOME": "/srv"})
+
+
 @pytest.mark.parametrize(
     ("variable", "expected"),
     [
@@ -225,7 +229,7 @@ def test_unknown_environment_variable_is_named() -> None:
         ("HEADRACE_DATA__X", "Did you mean HEADRACE_DATA?"),
         ("HEADRACE_MQTT_PORT", "Did you mean HEADRACE_"),
         ("HEADRACE_MQQT__SERVICE_HOST", "One is called HEADRACE_SECTION__KEY."),
-        ("HEADRACE_COLOUR", "One is called HEADRACE_SECTION__KEY."),
+        ("HEADRACE_COLOURS__RED", "One is called HEADRACE_SECTION__KEY."),
     ],
 )
 def test_variable_that_is_no_setting_is_named_with_the_nearest(variable: str, expected: str) -> None:
