@@ -58,7 +58,7 @@ def unknown_variables(environment: Mapping[str, str], named: frozenset[str]) -> 
         is_known = not variable.startswith(PREFIX) or variable in NO_SETTINGS or variable in named
         if is_known or OF_KUBERNETES.match(f"{variable}={text}") or is_setting(path_of(variable)):
             continue
-        is_path = "__" in variable or _section(path_of(variable)[0].partition("_")[0]) is not None
+        is_path = "__" in variable or _section(str(path_of(variable)[0]).partition("_")[0]) is not None
         nearest = difflib.get_close_matches(
             variable.removeprefix(PREFIX),
             [each.removeprefix(PREFIX) for each in _variables()],
