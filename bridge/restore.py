@@ -108,7 +108,7 @@ def _swap(place: Path, new: Path) -> Path | None:
         try:
             os.link(place, kept)
         except OSError:  # not every file system has links
-            shutil.copyfile(place, kept)
+            shutil.copy(place, kept)
     move_into_place(new, place)
     return kept
 

@@ -16,7 +16,7 @@ import psutil
 
 from bridge.config import Config
 from bridge.quantities import Address
-from bridge.streams.sqlite_schema import SQLITE_VERSION_MIN, DataDirectoryInUse
+from bridge.streams.sqlite_schema import DIRECTORY_MODE, SQLITE_VERSION_MIN, DataDirectoryInUse
 
 FLAGS = {"mqtt": "--mqtt", "mqtt-ws": "--ws", "http": "--http"}
 
@@ -45,7 +45,7 @@ def check_data_directory(data_dir: Path) -> None:
     Raises: CannotStart
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
     except FileExistsError:
         raise CannotStart(f"{shown(data_dir)} is a file, not a directory. Choose another: --data DIR") from None
     except PermissionError:

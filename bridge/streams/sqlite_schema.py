@@ -20,6 +20,8 @@ FILE_NAME = "headrace.sqlite"
 FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 """Of the file, and of those that SQLite keeps beside it."""
 LOCK_NAME = "headrace.lock"
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
+"""Of what is made here: everything that devices say is in it. What is there already keeps its mode."""
 FORMAT_VERSION = 5
 """Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic. 3: retained
 messages. 4: sessions. 5: what they are owed."""
@@ -127,8 +129,8 @@ class DataDirectoryLock:
         """Raises: DataDirectoryInUse, StoreUnusable"""
         path = data_dir / LOCK_NAME
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            data_dir.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         except OSError as error:
             raise StoreUnusable(f"cannot use the data directory {data_dir}: {error.strerror}") from error
         try:
@@ -178,6 +180,10 @@ def open_writer(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
         needed = ".".join(map(str, SQLITE_VERSION_MIN))
         raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: Headrace needs {needed} or newer")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))  # -wal and -shm get the same mode
+    except OSError as error:
+        raise StoreUnusable(f"cannot open {path}: {(error.strerror or str(error)).lower()}") from error
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
     except sqlite3.Error as error:

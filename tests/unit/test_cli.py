@@ -152,7 +152,13 @@ def test_data_directory_that_is_a_file(tmp_path: Path) -> None:
 
 def test_data_directory_is_made(tmp_path: Path) -> None:
     check_data_directory(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_data_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    check_data_directory(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
 def test_data_directory_without_permission_names_owner_and_mode(

@@ -54,6 +54,23 @@ async def test_records_offsets_epoch_and_time_go_on_after_a_restart(open_store: 
     assert ids == ["n1-1", "n1-2", "n1-3", "n1-4", "n1-5", "n2-1", "n2-2"]
 
 
+async def test_what_is_made_is_for_its_owner_alone_and_what_is_there_keeps_its_mode(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    """Everything that devices say is in these files."""
+    data_dir = tmp_path / "data"
+    store = open_store(data_dir)
+    await opened_log(store).store(RunMaker(store.logs["telemetry"]).run(numbers(1)))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (data_dir, *data_dir.iterdir())}
+    names = [FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", "headrace.lock"]
+    assert modes == {"data": 0o700} | dict.fromkeys(names, 0o600)
+    await store.close()
+    data_dir.chmod(0o755)
+    (data_dir / FILE_NAME).chmod(0o640)
+    open_store(data_dir)
+    assert [path.stat().st_mode & 0o777 for path in (data_dir, data_dir / FILE_NAME)] == [0o755, 0o640]
+
+
 async def test_streams_are_apart_and_commit_in_one_group(open_store: OpenStore) -> None:
     store = open_store()
     logs = [opened_log(store, name) for name in ("one", "two")]
