@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -35,10 +35,14 @@ class Target:
     port: int
     transport: Transport
     path: str = "/mqtt"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, url: str | None, transport: Transport | None) -> Target:
-        """Read `mqtt://HOST:PORT` or `ws://HOST:PORT/PATH`; without a URL: this computer, Headrace's ports.
+        """Read `mqtt://USER:PASSWORD@HOST:PORT` or `ws://HOST:PORT/PATH`; without a URL: this computer, our ports.
+
+        User and password may be percent-encoded; they are in no message.
 
         Raises:
             ValueError: it is no such address, or contradicts `transport`.
@@ -47,12 +51,24 @@ class Target:
             return cls("127.0.0.1", 8083, "ws") if transport == "ws" else cls("127.0.0.1", 1883, "tcp")
         parts = urlsplit(url if "://" in url else f"{'ws' if transport == 'ws' else 'mqtt'}://{url}")
         scheme = {"tcp": "mqtt"}.get(parts.scheme, parts.scheme)
-        if scheme not in DEFAULT_PORT or not parts.hostname:
-            raise ValueError(f"{url} is not a broker's address; write mqtt://HOST:PORT or ws://HOST:PORT/mqtt")
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        if scheme not in DEFAULT_PORT or not parts.hostname or port == -1:
+            raise ValueError(f"{shown} is not a broker's address; write mqtt://HOST:PORT or ws://HOST:PORT/mqtt")
         spoken: Transport = "ws" if scheme == "ws" else "tcp"
         if transport is not None and transport != spoken:
-            raise ValueError(f"{url} is an address for {spoken}, but --transport says {transport}")
-        return cls(parts.hostname, parts.port or DEFAULT_PORT[scheme], spoken, parts.path or "/mqtt")
+            raise ValueError(f"{shown} is an address for {spoken}, but --transport says {transport}")
+        return cls(
+            parts.hostname,
+            port or DEFAULT_PORT[scheme],
+            spoken,
+            parts.path or "/mqtt",
+            unquote(parts.username) if parts.username is not None else None,
+            unquote(parts.password) if parts.password is not None else None,
+        )
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -99,6 +115,8 @@ class Device:
         client.max_queued_messages_set(QUEUED_MESSAGES_MAX)
         if target.transport == "ws":
             client.ws_set_options(path=target.path)
+        if target.username is not None:
+            client.username_pw_set(target.username, target.password)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_connect = self._connected

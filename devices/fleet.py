@@ -134,7 +134,7 @@ class Fleet:
             BrokerUnreachable: at the start, or because no device is online at the end.
         """
         try:
-            self._connect_all()
+            self._connect_all(is_over)
             began = time.monotonic()
             self._reported = (began, 0)
             next_tick = began + TICK_S
@@ -148,7 +148,7 @@ class Fleet:
                     self._tick(now, round(now - began))
                 self._send_due(now - began)
                 self._wait(min(WAIT_S_MAX, self._idle_s(time.monotonic() - began)))
-            if not any(device.is_online for device in self.devices):
+            if not any(device.is_online for device in self.devices) and not is_over():
                 raise BrokerUnreachable(f"the broker at {self._target} is gone: no device is online any more.")
             return self._say_goodbye()
         finally:
@@ -162,9 +162,11 @@ class Fleet:
         self.devices[number] = new = self._device(number, self.profiles[number])
         self._connect(new, time.monotonic())
 
-    def _connect_all(self) -> None:
+    def _connect_all(self, is_over: Callable[[], bool]) -> None:
         try:
             for device in self.devices:
+                if is_over():
+                    return
                 device.connect()
                 self._wait(0)
         except OSError as error:
@@ -174,6 +176,8 @@ class Fleet:
             raise BrokerUnreachable(f"{self._target} does not take MQTT over WebSocket: {error}.") from error
         deadline = time.monotonic() + START_TIMEOUT_S
         while not all(device.is_online for device in self.devices) and time.monotonic() < deadline:
+            if is_over():
+                return
             self._wait(WAIT_S_MAX)
             refusal = next((device.refusal for device in self.devices if device.refusal), None)
             if refusal is not None:

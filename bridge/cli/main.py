@@ -44,6 +44,9 @@ Headrace: MQTT in, a replayable log in between, a browser at the other end.
 Start here: headrace demo       Docs: http://127.0.0.1:8000/docs while it runs       headrace SUB --help explains each
 """
 
+DEBUGGABLE = ("serve", "demo")
+"""Commands that have --debug."""
+
 
 class Commands(TyperGroup):
     """The group of all commands, whose help fits on a small screen."""
@@ -146,7 +149,9 @@ def simulate(
     seed: Seed = 1,
     broker: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="mqtt://HOST:PORT or ws://HOST:PORT/PATH. [default: this computer]"),
+        typer.Option(
+            metavar="URL", help="mqtt://USER:PASSWORD@HOST:PORT, ws://HOST:PORT/PATH. [default: this computer]"
+        ),
     ] = None,
     duration: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long. [default: Ctrl-C]")
@@ -291,10 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_debugging:
             raise
-        return _fail(
-            f"{type(error).__name__}: {error}. This is a mistake in Headrace; --debug shows where it happened.",
-            EXIT_FAILED,
-        )
+        hint = "; --debug shows where it happened" if given and given[0] in DEBUGGABLE else ""
+        return _fail(f"{type(error).__name__}: {error}. This is a mistake in Headrace{hint}.", EXIT_FAILED)
 
 
 def _bench(arguments: list[str]) -> int:

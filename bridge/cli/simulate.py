@@ -11,6 +11,7 @@ from typing import Literal
 
 from bridge.cli.errors import EXIT_USAGE, UserError
 from bridge.cli.serve import say
+from bridge.replay.interrupts import Interrupts
 from devices.device import Target
 from devices.fleet import BrokerUnreachable, Fleet, Progress, fleet_turns, recorded_turns
 from devices.profiles import Profile, building
@@ -62,33 +63,50 @@ def run_simulate(
     seed: int,
     duration_s: float | None,
 ) -> None:
-    """Publish until the time is over, the recording ends or Ctrl-C comes.
+    """Publish until the time is over, the recording ends or Ctrl-C or SIGTERM comes.
 
     Raises:
         UserError: the broker cannot be reached, or an argument is wrong.
+        KeyboardInterrupt: it was stopped, and has said what was sent.
     """
     try:
         target = Target.parse(broker, transport)
     except ValueError as error:
         raise UserError(f"{error}.", EXIT_USAGE) from error
+    with Interrupts() as interrupts:
+        _run(target, recorded, interrupts, devices=devices, rate=rate, qos=qos, seed=seed, duration_s=duration_s)
+
+
+def _run(
+    target: Target,
+    recorded: Path | None,
+    interrupts: Interrupts,
+    *,
+    devices: int,
+    rate: float,
+    qos: int,
+    seed: int,
+    duration_s: float | None,
+) -> None:
     line = ProgressLine()
     try:
         if recorded is not None:
             fleet = _recording(target, recorded, qos, seed, line)
         else:
             fleet = _building(target, devices, rate, qos, seed, line)
-        final = fleet.run(duration_s)
+        with interrupts.held():
+            final = fleet.run(duration_s, lambda: interrupts.is_pending)
+            line.end()
+            say(
+                f"sent {final.sent:,} messages, {final.acknowledged:,} acknowledged"
+                + (f", {final.left_out:,} left out by devices that were away" if final.left_out else "")
+            )
     except BrokerUnreachable as error:
         line.end()
         raise UserError(f"{error} Is it running (headrace serve)? Another address: --broker URL") from error
     except RecordingInvalid as error:
         line.end()
         raise UserError(str(error), EXIT_USAGE) from error
-    line.end()
-    say(
-        f"sent {final.sent:,} messages, {final.acknowledged:,} acknowledged"
-        + (f", {final.left_out:,} left out by devices that were away" if final.left_out else "")
-    )
 
 
 def _building(target: Target, devices: int, rate: float, qos: int, seed: int, line: ProgressLine) -> Fleet:

@@ -29,6 +29,11 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def is_pending(self) -> bool:
+        """A signal has come, and what is held may end now."""
+        return self._is_pending
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._is_held:
             self._is_pending = True

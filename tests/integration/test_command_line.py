@@ -15,6 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.commands import RunningCommand
+from tests.support.conditions import eventually
+from tests.support.mosquitto import MOSQUITTO, MosquittoProcess, free_port
 from tests.support.server import HEADRACE, ServerProcess
 
 COMMAND_TIMEOUT_S = 30
@@ -183,6 +186,50 @@ def test_simulate_plays_an_export_again(server: ServerProcess, tmp_path: Path) -
     query = {"topic": "second/#"}
     records = httpx.get(f"{server.http_url}/api/v1/streams/default/records", params=query).json()["records"]
     assert [record["payload"] for record in records] == payloads
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_simulate_that_is_stopped_says_what_it_has_sent(shared_server: ServerProcess, number: signal.Signals) -> None:
+    url = f"mqtt://127.0.0.1:{shared_server.mqtt_port}"
+    seed = f"4{number:d}"
+    with RunningCommand("simulate", "--broker", url, "--devices", "2", "--rate", "100", "--seed", seed) as running:
+        eventually(lambda: _latest_topics(shared_server, f"sim{seed}"))
+        running.send(number)
+        code = running.wait()
+    assert (code, running.stderr) == (130, "")
+    sent = re.search(r"\nsent (\d+) messages, (\d+) acknowledged\n", running.stdout)
+    assert sent is not None
+    assert int(sent[1]) == int(sent[2]) > 0
+
+
+def _latest_topics(server: ServerProcess, client: str) -> list[object]:
+    devices = httpx.get(f"{server.http_url}/api/v1/devices", params={"limit": "1000"}).json()["devices"]
+    return [each for each in devices if each["client_id"].startswith(client)]
+
+
+def test_simulate_with_a_bad_row_is_exit_code_2_with_its_line(shared_server: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("time,topic,payload\n0,bad/1,a\n1,bad/#,b\n")
+    url = f"mqtt://127.0.0.1:{shared_server.mqtt_port}"
+    ended = headrace("simulate", "--from", str(tmp_path / "r.csv"), "--broker", url)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f'error: {tmp_path / "r.csv"} line 3: nothing can be published to "bad/#": ')
+
+
+@pytest.mark.skipif(not Path(MOSQUITTO).exists(), reason="mosquitto is not installed")
+def test_simulate_signs_in_with_user_and_password_of_the_url(tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.touch(0o600)
+    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "anna", "p@ss"], check=True)
+    port = free_port()
+    config = f"allow_anonymous false\npassword_file {passwords}\nlistener {port} 127.0.0.1\n"
+    options = ("--devices", "1", "--rate", "20", "--duration", "0.3")
+    with MosquittoProcess(tmp_path, config, port):
+        refused = headrace("simulate", "--broker", f"mqtt://anna:wrong@127.0.0.1:{port}", *options)
+        accepted = headrace("simulate", "--broker", f"mqtt://anna:p%40ss@127.0.0.1:{port}", *options)
+    assert refused.returncode == 1
+    assert "refused a device: not authorized" in refused.stderr
+    assert "wrong" not in refused.stdout + refused.stderr
+    assert (accepted.returncode, accepted.stderr) == (0, "")
 
 
 def test_simulate_without_a_broker_is_exit_code_1() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import main
+from bridge.cli.main import DEBUGGABLE
 from bridge.cli.simulate import progress_text
 from bridge.quantities import Address
 from bridge.start_checks import (
@@ -112,6 +113,20 @@ def test_simulate_without_a_broker_says_so(capsys: pytest.CaptureFixture[str]) -
         exit_code, _, err = run(capsys, "simulate", "--broker", f"mqtt://127.0.0.1:{port}", "--devices", "1")
     assert exit_code == 1
     assert f"error: no broker answers at mqtt://127.0.0.1:{port}: connection refused." in err
+
+
+def test_debug_is_named_where_it_exists(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr("bridge.config_source.load_config", fail)
+    monkeypatch.setattr("bridge.cli.check_config.load_config", fail)
+    monkeypatch.setattr("bridge.cli.serve.load_config", fail)
+    text = "error: ZeroDivisionError: no. This is a mistake in Headrace"
+    assert run(capsys, "check-config") == (1, "", f"{text}.\n")
+    assert run(capsys, "serve") == (1, "", f"{text}; --debug shows where it happened.\n")
+    having = [command for command in COMMANDS if "--debug" in run(capsys, command, "--help")[1]]
+    assert sorted(having) == sorted(DEBUGGABLE)
 
 
 def test_bench_without_numpy_says_what_to_install(

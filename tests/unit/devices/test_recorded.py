@@ -51,14 +51,32 @@ def test_qos_of_the_row_wins_over_that_of_the_command(tmp_path: Path) -> None:
         ("", "has no column time, topic, payload"),
         ("time,topic,payload\nyesterday,a,1\n", 'line 2: "yesterday" is neither an RFC 3339 time nor epoch milli'),
         ("time,topic,payload\n0,,1\n", "line 2: it has no topic"),
-        ("time,topic,payload,qos\n0,a,1,3\n", "line 2: it has no topic, or a QoS that is not 0, 1 or 2"),
-        ("time,topic,payload,encoding\n0,a,%%%,base64\n", "line 2: "),
+        ("time,topic,payload,qos\n0,a,1,3\n", "line 2: its QoS is not 0, 1 or 2."),
+        ("time,topic,payload,qos\n0,a,1,high\n", "line 2: its QoS is not 0, 1 or 2."),
+        ("time,topic,payload,encoding\n0,a,%%%,base64\n", "line 2: its payload is not base64."),
+        ("time,topic,payload\n0,a,1\n0,c/+,1\n", 'line 3: nothing can be published to "c/+": a topic has no + or #'),
+        ("time,topic,payload\n0,#,1\n", 'line 2: nothing can be published to "#"'),
+        ("time,topic,payload\n0,a\x01b,1\n", 'line 2: nothing can be published to "a?b"'),
+        (f"time,topic,payload\n0,{'ä' * 32_768},1\n", "line 2: its topic has more than 65,535 bytes."),
+        ("topic,payload,time\na,1\n", "line 2: it has no time."),
+        ("time,payload,topic\n0,1\n", "line 2: it has no topic."),
+        ("time,topic,payload\n0,a\n", "line 2: it has no payload."),
+        (f"time,topic,payload\n{'9' * 5_000},a,1\n", "neither an RFC 3339 time nor epoch milli"),
+        ("time,topic,payload\n²,a,1\n", "neither an RFC 3339 time nor epoch milli"),
     ],
 )
 def test_file_that_cannot_be_played(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(RecordingInvalid, match=r"r\.csv") as caught:
         rows(tmp_path, text)
     assert expected in str(caught.value)
+
+
+def test_mark_of_the_byte_order_before_the_header_is_no_part_of_it(tmp_path: Path) -> None:
+    assert [row.topic for row in rows(tmp_path, "\ufefftime,topic,payload\n0,a,1\n")] == ["a"]
+
+
+def test_longest_topic_is_played(tmp_path: Path) -> None:
+    assert len(rows(tmp_path, f"time,topic,payload\n0,{'a' * 65_535},1\n")[0].topic) == 65_535
 
 
 def test_large_recording_is_read_as_it_is_played(tmp_path: Path) -> None:
