@@ -225,6 +225,8 @@ def _reload(config: Config, reload: Callable[[], Config] | None, node: Node | No
         for name, field in Config.model_fields.items()
         if name != "log" and getattr(new, name) != getattr(config, name)
     ]
+    if new.log.format != config.log.format:
+        waiting.insert(0, "log.format")
     if node is not None:
         node.events.tell("config_reloaded", log_level=new.log.level, need_restart=waiting)
     if waiting:
