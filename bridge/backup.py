@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.disk_room import bytes_text, free_bytes
 from bridge.streams.new_life import mark_as_copy
 from bridge.streams.sqlite_schema import APPLICATION_ID, FILE_NAME, FILE_SUFFIXES, LOCK_NAME, PAGE_BYTES
 from bridge.streams.stored_streams import open_stored
@@ -118,13 +119,12 @@ def first_fault(connection: sqlite3.Connection, check: str) -> str | None:
 def check_room(directory: Path, size: int) -> None:
     """Raises: BackupFailed, when `size` bytes do not fit into a directory."""
     try:
-        found = os.statvfs(directory)
+        free = free_bytes(directory)
     except OSError as error:
         raise BackupFailed(f"cannot use {directory}: {(error.strerror or '').lower()}.") from error
-    free = found.f_bavail * found.f_frsize
     if free < size:
         raise BackupFailed(
-            f"{directory} has {free / 1e6:,.0f} MB free, and {size / 1e6:,.0f} MB are needed. Free some, or choose "
+            f"{directory} has {bytes_text(free)} free, and {bytes_text(size)} are needed. Free some, or choose "
             "another place."
         )
 

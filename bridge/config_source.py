@@ -228,6 +228,9 @@ def _problems_of(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
             continue
         key = path[:-1] if isinstance(path[-1], int) else path  # not the member of a list
         where = f"{section_text(key[:-1])} {key[-1]}" if len(key) > 1 else str(key[-1])
+        if found["type"] == "tuple_type" and len(path) == 1:
+            yield path, f"{where}: must be tables, each under [[{where}]]."
+            continue
         yield path, f"{where}: {_reason(found['type'], found['msg'], found.get('ctx', {}))}."
 
 
@@ -243,6 +246,22 @@ def _reason(kind: str, message: str, context: Mapping[str, Any]) -> str:
             return f"must be {context['expected'].replace(chr(39), chr(34))}"
         case "missing":
             return "is missing"
+        case "tuple_type" | "list_type":
+            return 'must be a list, like ["a", "b"]'
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be a table, with keys of its own"
+        case "path_type" | "string_type":
+            return "must be a text, in quotes"
+        case "bool_type" | "bool_parsing":
+            return "must be true or false"
+        case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
+            return "must be a whole number"
+        case "float_type" | "float_parsing" | "finite_number":
+            return "must be a number"
+        case "too_short":
+            return f"must have at least {context['min_length']:,}"
+        case "too_long":
+            return f"must have at most {context['max_length']:,}"
         case _:
             return message.replace("Input should", "must")
 

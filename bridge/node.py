@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bridge import __version__
+from bridge.disk_room import failure_text
 from bridge.egress.mqtt_sink import MqttSink
 from bridge.figures import Figures
 from bridge.history.export import Exports
@@ -339,7 +340,7 @@ class Node:
         log.error(
             "%s Nothing is acknowledged that is not stored: QoS 1 and 2 publishers wait or get 0x97. "
             "Free space, or lower retention; this resumes by itself.",
-            text,
+            failure_text(self.config.data_dir, text),
         )
         self.events.tell("disk_full", state="failing", reason=text)
 

@@ -29,6 +29,7 @@ from bridge.start_checks import (
     CannotStart,
     addresses,
     check_data_directory,
+    check_ports,
     check_sqlite,
     in_use_text,
     listening_text,
@@ -98,6 +99,7 @@ async def open_server(config: Config, command: str = "serve") -> AsyncIterator[R
     """
     check_sqlite()
     check_data_directory(config.data_dir)
+    check_ports(config, command)
     places = addresses(config)
     try:
         http_socket = open_socket(places["http"])

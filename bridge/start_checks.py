@@ -124,6 +124,35 @@ def open_socket(address: Address) -> socket.socket:
     return bound
 
 
+def check_ports(config: Config, command: str) -> None:
+    """See that no two of the server's own addresses are one port.
+
+    Raises: CannotStart
+    """
+    places = list(addresses(config).items())
+    for number, (kind, address) in enumerate(places):
+        for other_kind, other in places[:number]:
+            if address.port == other.port != 0 and _overlap(address.host, other.host):
+                raise CannotStart(
+                    f"port {address.port} on {address.host} is in use by this server itself ({FLAGS[other_kind]}). "
+                    f"Choose another: {_beside(kind, address, command)}"
+                )
+
+
+def _overlap(host: str, other: str) -> bool:
+    """Whether both take connections to some address. Names that nobody knows are told when they are listened on."""
+    try:
+        ours, others = (
+            {(family, place[0]) for family, _, _, _, place in socket.getaddrinfo(each, 0, type=socket.SOCK_STREAM)}
+            for each in (host, other)
+        )
+    except OSError:
+        return False
+    families = {family for family, _ in ours} & {family for family, _ in others}
+    is_any = any(address in ("0.0.0.0", "::") for family, address in ours | others if family in families)
+    return bool(ours & others) or is_any
+
+
 def listening_text(error: OSError, candidates: Sequence[tuple[str, Address]], command: str) -> str:
     """Why one of the addresses cannot be listened on, found by trying each; `kind` of them as in `FLAGS`."""
     for kind, address in candidates:
@@ -136,8 +165,7 @@ def listening_text(error: OSError, candidates: Sequence[tuple[str, Address]], co
 
 
 def _address_text(error: OSError, kind: str, address: Address, command: str) -> str:
-    other = Address(address.host, address.port + 1 if 0 < address.port < 65_535 else 0)
-    choose = f"choose another: headrace {command} {FLAGS[kind]} {other}"
+    choose = f"choose another: {_beside(kind, address, command)}"
     if isinstance(error, socket.gaierror):
         return f"{address.host} is not a known address. Check the name, or {choose}"
     if error.errno == errno.EADDRINUSE:
@@ -153,6 +181,12 @@ def _address_text(error: OSError, kind: str, address: Address, command: str) -> 
             f"Choose one above 1023: headrace {command} {FLAGS[kind]} {free}"
         )
     return f"cannot listen on {address}: {reason(error)}. Or {choose}"
+
+
+def _beside(kind: str, address: Address, command: str) -> str:
+    """The command line that takes the next port."""
+    other = Address(address.host, address.port + 1 if 0 < address.port < 65_535 else 0)
+    return f"headrace {command} {FLAGS[kind]} {other}"
 
 
 def _port_owner(address: Address) -> str | None:

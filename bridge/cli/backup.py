@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bridge.backup import BackupFailed, back_up
 from bridge.cli.errors import UserError
-from bridge.cli.progress import ProgressBar, bytes_text, say_beside
+from bridge.cli.progress import ProgressBar, say_beside
 from bridge.config_source import load_config
+from bridge.disk_room import bytes_text
 from bridge.history.reader_process import NICENESS
 from bridge.replay.interrupts import Interrupts
 from bridge.restore import RestoreFailed, restore

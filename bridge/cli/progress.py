@@ -68,14 +68,6 @@ def percent(done: int, total: int) -> str:
     return f"{100 * done // total if total else 100:>3} %"
 
 
-def bytes_text(size: int) -> str:
-    """`312.4 MB`"""
-    for unit, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= least:
-            return f"{size / least:,.1f} {unit}"
-    return f"{size} B"
-
-
 def say_beside(text: str, *, is_behind_ctrl_c: bool = False) -> None:
     """A line on stderr, beside what a command prints. A terminal has just shown `^C` when it ends by that."""
     begin = "\n" if is_behind_ctrl_c and sys.stderr.isatty() else ""

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from bridge.api_client import ApiClient
 from bridge.cli.errors import UserError
-from bridge.cli.progress import ProgressBar, bytes_text, say_beside
+from bridge.cli.progress import ProgressBar, say_beside
 from bridge.cli.replay_options import FORMS, PARQUET, STDOUT, Plan, ReplayOptions, is_pipe, make_plan, usage_error
 from bridge.cli.stream_places import stored_in
 from bridge.config import Config
 from bridge.config_source import load_config
 from bridge.cursors import Cursor, StreamPosition, distance
+from bridge.disk_room import bytes_text
 from bridge.history.reader_process import NICENESS
 from bridge.replay.bookmark import Bookmark, load_bookmark
 from bridge.replay.directory import DirectorySource

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from bridge.cli.progress import bytes_text
+from bridge.disk_room import bytes_text
 from bridge.quantities import age_text, size_text
 from bridge.start_checks import day_text
 

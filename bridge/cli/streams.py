@@ -19,10 +19,11 @@ import typer
 
 from bridge.api_client import ApiClient, ApiFailed
 from bridge.cli.errors import EXIT_USAGE, UserError
-from bridge.cli.progress import ProgressBar, bytes_text, say_beside
+from bridge.cli.progress import ProgressBar, say_beside
 from bridge.cli.stream_places import Place, all_streams, failed, stream_named
 from bridge.cli.stream_tables import dead_letter_table, stream_lines, stream_table
 from bridge.config import Config
+from bridge.disk_room import bytes_text
 from bridge.encoding import rfc3339
 from bridge.quantities import parse_size, parse_time_ms
 from bridge.start_checks import in_use_text

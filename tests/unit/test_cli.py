@@ -10,10 +10,12 @@ import pytest
 from bridge.cli import main
 from bridge.cli.main import DEBUGGABLE
 from bridge.cli.simulate import progress_text
+from bridge.config_source import load_config
 from bridge.quantities import Address
 from bridge.start_checks import (
     CannotStart,
     check_data_directory,
+    check_ports,
     in_use_text,
     listening_text,
     open_socket,
@@ -146,6 +148,46 @@ def test_port_in_use_names_its_owner() -> None:
         text = listening_text(OSError(), [("mqtt", Address("127.0.0.1", port))], "serve")
     assert text.startswith(f"port {port} on 127.0.0.1 is in use by ")
     assert text.endswith(f"Stop it, or choose another: headrace serve --mqtt 127.0.0.1:{port + 1}")
+
+
+@pytest.mark.parametrize(
+    ("binds", "expected"),
+    [
+        (
+            {"mqtt": "127.0.0.1:5000", "ws": "127.0.0.1:5000"},
+            "port 5000 on 127.0.0.1 is in use by this server itself (--mqtt). "
+            "Choose another: headrace serve --ws 127.0.0.1:5001",
+        ),
+        (
+            {"mqtt": "127.0.0.1:5000", "http": "localhost:5000"},
+            "port 5000 on localhost is in use by this server itself",
+        ),
+        (
+            {"ws": "0.0.0.0:5000", "http": "127.0.0.1:5000"},
+            "(--ws). Choose another: headrace serve --http 127.0.0.1:5001",
+        ),
+    ],
+)
+def test_one_port_for_two_kinds_is_told(binds: dict[str, str], expected: str) -> None:
+    environment = {"HEADRACE_AUTH__ALLOW_ANONYMOUS": "true"}
+    config = load_config(None, environment, {f"--{kind}": bind for kind, bind in binds.items()})
+    with pytest.raises(CannotStart) as caught:
+        check_ports(config, "serve")
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "binds",
+    [
+        {"mqtt": "127.0.0.1:0", "ws": "127.0.0.1:0", "http": "127.0.0.1:0"},
+        {"mqtt": "127.0.0.1:5000", "ws": "127.0.0.2:5000"},
+        {"mqtt": "0.0.0.0:5000", "ws": "[::]:5000"},
+        {"mqtt": "nowhere.invalid:5000", "ws": "nowhere.invalid:5000"},
+    ],
+)
+def test_addresses_that_do_not_meet_are_left_alone(binds: dict[str, str]) -> None:
+    environment = {"HEADRACE_AUTH__ALLOW_ANONYMOUS": "true"}
+    check_ports(load_config(None, environment, {f"--{kind}": bind for kind, bind in binds.items()}), "serve")
 
 
 def test_address_of_another_computer_cannot_be_listened_on() -> None:

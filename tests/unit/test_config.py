@@ -112,6 +112,22 @@ def test_unknown_key_is_named_with_line_and_nearest_key(tmp_path: Path) -> None:
         ('[log]\nlevel = "loud"\n', 'line 2: [log] level: must be "debug", "info", "warn" or "error".'),
         ("[mqtt\n", "headrace.toml line 1: not valid TOML: "),
         ('[[streams]]\ntopics = ["a"]\n', "line 1: [[streams]] name: is missing."),
+        ("data = 5\n", "line 1: data: must be a text, in quotes."),
+        ("default_stream = 5\n", "line 1: default_stream: must be true or false."),
+        ("mqtt = 5\n", "line 1: mqtt: must be a table, with keys of its own."),
+        ("streams = 5\n", "line 1: streams: must be tables, each under [[streams]]."),
+        ("[mqtt]\nreceive_maximum = 1.5\n", "line 2: [mqtt] receive_maximum: must be a whole number."),
+        ('[mqtt]\nreceive_maximum = "many"\n', "line 2: [mqtt] receive_maximum: must be a whole number."),
+        ("[mqtt]\nreceive_maximum = inf\n", "line 2: [mqtt] receive_maximum: must be a"),
+        ("[kafka]\nsasl_plain_username = 5\n", "line 2: [kafka] sasl_plain_username: must be a text, in quotes."),
+        ("[http]\nallowed_origins = [5]\n", "line 2: [http] allowed_origins: must be a text, in quotes."),
+        ('[[streams]]\nname = "a"\ntopics = "a"', 'line 3: [[streams]] topics: must be a list, like ["a", "b"].'),
+        ('[[streams]]\nname = "a"\ntopics = []', "line 3: [[streams]] topics: must have at least 1."),
+        (
+            '[[streams]]\nname = "a"\ntopics = ["a"]\nretention = "1d"',
+            "line 4: [[streams]] retention: must be a table, with keys of its own.",
+        ),
+        ('[[streams]]\nname = "a"\ntopics = ["a"]\nkafka = 1', "line 4: [[streams]] kafka: must be a table, with"),
     ],
 )
 def test_mistake_is_told_with_its_place(tmp_path: Path, text: str, expected: str) -> None:

@@ -210,7 +210,11 @@ async def test_room_is_looked_for_before_anything_is_written(
 ) -> None:
     await open_store().close()
     monkeypatch.setattr(backup, "_bytes_used", lambda connection: 1 << 60)
-    with pytest.raises(BackupFailed, match=r"MB free, and 1,152,921,504,607 MB are needed\. Free some"):
+    with pytest.raises(BackupFailed, match=r"GB free, and 1,152,921,504\.6 GB are needed\. Free some"):
+        back_up(tmp_path, tmp_path / "copy")
+    monkeypatch.setattr(backup, "_bytes_used", lambda connection: 126_976)
+    monkeypatch.setattr(backup, "free_bytes", lambda directory: 4_096)
+    with pytest.raises(BackupFailed, match=r" has 4\.1 kB free, and 127\.0 kB are needed\. Free some"):
         back_up(tmp_path, tmp_path / "copy")
 
 
