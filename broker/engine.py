@@ -521,6 +521,7 @@ class Engine:
             self._end_kept_session(session, CloseReason.SESSION_EXPIRED)
         self.publish_due_wills()
         self.sys_topics.tick()
+        self.kept.tick()
         if self.owed is not None:
             self.owed.tick()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.sessions.rows import decode_will, session_row, subscription_of, subscription_row
-from broker.store import Durable, SessionChange, SessionEnd, SubscriptionChange, SubscriptionEnd
+from broker.store import Durable, ReplayMoved, SessionChange, SessionEnd, SubscriptionChange, SubscriptionEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from broker.engine import Engine
     from broker.protocol.connection import Connection
     from broker.replay import ReplayState
+    from broker.sessions.replays import Replay
     from broker.sessions.session import Session
     from broker.store import Position, SessionRow, Store
 
@@ -49,10 +50,8 @@ class KeptSessions:
         if not session.is_kept:
             return
         self._engine.changes.append(SessionChange(self._row_without_connection(session)))
-        # What is in flight of a replay is owed: then it goes on where it stood before that.
-        if session.replays is not None and (session.inflight is None or not session.inflight.count):
-            for name, replay in session.replays.items():
-                self.subscribed(session, (session.subscriptions or {})[name], replay.state())
+        for replay in (session.replays or {}).values():
+            self._note(replay)
 
     def _row_without_connection(self, session: Session) -> SessionRow:
         engine = self._engine
@@ -73,11 +72,24 @@ class KeptSessions:
             self._engine.changes.append(SessionEnd(session.client_id))
 
     def subscribed(self, session: Session, subscription: Subscription, replay: ReplayState | None) -> None:
-        """A subscription is made, replaced, or its replay stands elsewhere."""
+        """A subscription is made or replaced."""
         if session.is_kept:
             begins = self._store.position() if self._store is not None else {}
             row = subscription_row(session.client_id, subscription, replay, begins)
             self._engine.changes.append(SubscriptionChange(row))
+
+    def tick(self) -> None:
+        """A second has passed: note where replays stand that have moved, for a crash."""
+        replays = self._engine.replays
+        if replays is not None and replays.reading:
+            for replay in replays.take_moved():
+                self._note(replay)
+
+    def _note(self, replay: Replay) -> None:
+        state = replay.acknowledged_state()
+        if replay.session.is_kept and state.position != replay.noted_position:
+            replay.noted_position = state.position
+            self._engine.changes.append(ReplayMoved(replay.session.client_id, state.name, state.position))
 
     def unsubscribed(self, session: Session, topic_filter: str) -> None:
         """A subscription is gone."""

@@ -89,7 +89,7 @@ class PublishRows:
 class ReplayPiece:
     """Some messages of a replay as ready PUBLISH frames. It does not change, and may serve many readers."""
 
-    __slots__ = ("count", "data", "is_v5", "left_out", "position_at", "rows")
+    __slots__ = ("count", "data", "is_v5", "left_out", "position_at", "rows", "way")
 
     def __init__(
         self,
@@ -109,6 +109,8 @@ class ReplayPiece:
         """The position of a reader that was sent so many of the frames."""
         self.left_out = left_out
         """Messages that are not among them because the client does not take packets so large."""
+        self.way: object | None = None
+        """Of the replay that has taken it: what is in flight of that is known by it."""
 
     def stretch(self, row: int) -> tuple[int, int]:
         """End row and QoS of the stretch that `row` is in."""

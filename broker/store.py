@@ -197,6 +197,17 @@ class SubscriptionChange:
         self.row = row
 
 
+class ReplayMoved:
+    """A subscription's replay stands elsewhere."""
+
+    __slots__ = ("client_id", "position", "topic_filter")
+
+    def __init__(self, client_id: str, topic_filter: str, position: str) -> None:
+        self.client_id = client_id
+        self.topic_filter = topic_filter
+        self.position = position
+
+
 class SubscriptionEnd:
     """And one is removed."""
 
@@ -230,6 +241,7 @@ SessionStatement = (
     | SessionEnd
     | SubscriptionChange
     | SubscriptionEnd
+    | ReplayMoved
     | PositionChange
     | MarkChange
     | FlightsSent

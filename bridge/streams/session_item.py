@@ -15,6 +15,7 @@ from broker.store import (
     MarkChange,
     Position,
     PositionChange,
+    ReplayMoved,
     SessionChange,
     SessionEnd,
     SessionStatement,
@@ -71,6 +72,9 @@ def statements_of(change: SessionStatement) -> Iterator[Statement]:
         yield _PUT_SUBSCRIPTION, (*change.row[:-1], encode_position(change.row.begins))
     elif isinstance(change, SubscriptionEnd):
         yield "DELETE FROM subscription WHERE client_id = ? AND filter = ?", (change.client_id, change.topic_filter)
+    elif isinstance(change, ReplayMoved):
+        sql = "UPDATE subscription SET position = ? WHERE client_id = ? AND filter = ?"
+        yield sql, (change.position, change.client_id, change.topic_filter)
     elif isinstance(change, SessionEnd):
         for table in TABLES:
             yield f"DELETE FROM {table} WHERE client_id = ?", (change.client_id,)

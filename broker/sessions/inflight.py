@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from broker.replay import ReplayPiece
+
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
-    from broker.replay import ReplayPiece
 
 PACKET_ID_MAX = 65_535
 
@@ -90,6 +91,21 @@ class Inflight:
         latest_id = self.next_id - 1
         flights = [(1, flight) for flight in self.unacknowledged] + [(2, flight) for flight in self.unreceived]
         return sorted(flights, key=lambda each: (latest_id - each[1].first_id) % PACKET_ID_MAX, reverse=True)
+
+    def replayed_from(self, way: object) -> str | None:
+        """The position of the oldest message of a replay that the client has not taken; None: there is none."""
+        latest_id = self.next_id - 1
+        oldest: str | None = None
+        oldest_age = -1
+        for flights in (self.unacknowledged, self.unreceived):
+            for flight in flights:  # in the order of their ids
+                piece = flight.run
+                if isinstance(piece, ReplayPiece) and piece.way is way:
+                    age = (latest_id - flight.first_id) % PACKET_ID_MAX
+                    if age > oldest_age:
+                        oldest, oldest_age = piece.position_at(flight.row), age
+                    break
+        return oldest
 
     def add(
         self,

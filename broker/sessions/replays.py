@@ -7,6 +7,7 @@ its queue. What the session owes besides goes first. Without a connection it doe
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from broker.replay import ReplayRequest, ReplayState
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from broker.sessions.session import Session
 
 
+IDLE_NOTED_S = 60
+"""Once in so many seconds the place of a replay is noted for which nothing comes."""
+NOTED_MAX = 1_000
+"""Replays that are noted in a second, some milliseconds' work; with more that move, it takes so much longer."""
+
+
 class Replays:
     """What the replays of one broker share."""
 
@@ -31,6 +38,10 @@ class Replays:
         """Replay subscriptions, of kept sessions too."""
         self.refused = 0
         """Those that were one too many."""
+        self.reading: dict[Replay, None] = {}
+        """Those of kept sessions with a connection; who is first has been noted longest ago."""
+        self.moved: dict[Replay, None] = {}
+        """Those of them that have sent something, or had it acknowledged, since they were noted."""
 
     def has_room(self, session: Session) -> bool:
         """Whether the session may have one more."""
@@ -43,13 +54,26 @@ class Replays:
             return False
         return True
 
-    def add(self, session: Session, state: ReplayState) -> Replay:
-        """A replay for the session; `Replay.open` sets it going."""
+    def add(self, session: Session, state: ReplayState, way: object | None = None) -> Replay:
+        """A replay for the session; `Replay.open` sets it going. `way`: of the one that it goes on with."""
         if session.replays is None:
             session.replays = {}
-        replay = session.replays[state.name] = Replay(self, session, state)
+        replay = session.replays[state.name] = Replay(self, session, state, way or object())
         self.count += 1
         return replay
+
+    def take_moved(self) -> list[Replay]:
+        """Those whose place is to be noted now: who has moved, and some of the others, whose stream may have."""
+        reading, moved = self.reading, self.moved
+        for replay in list(islice(reading, len(reading) // IDLE_NOTED_S + 1)):
+            moved[replay] = None
+        taken = list(islice(moved, NOTED_MAX))
+        for replay in taken:
+            del moved[replay]
+            if replay in reading:
+                del reading[replay]
+                reading[replay] = None
+        return taken
 
     def remove(self, session: Session, name: str) -> ReplayState | None:
         """End a replay; what is in flight of it is still delivered. [MQTT-3.10.4-2]"""
@@ -66,14 +90,29 @@ class Replays:
 class Replay:
     """One replay subscription (`broker.replay.ReplayReader`)."""
 
-    __slots__ = ("_asked", "_feed", "_pieces", "_replays", "_row", "_session", "_state", "position")
+    __slots__ = (
+        "_asked",
+        "_feed",
+        "_pieces",
+        "_replays",
+        "_row",
+        "_state",
+        "noted_position",
+        "position",
+        "session",
+        "way",
+    )
 
-    def __init__(self, replays: Replays, session: Session, state: ReplayState) -> None:
+    def __init__(self, replays: Replays, session: Session, state: ReplayState, way: object) -> None:
         self._replays = replays
-        self._session = session
+        self.session = session
         self._state = state
         self.position = state.position
         """While there is no feed."""
+        self.way = way
+        """The same for all that go on with each other: what is in flight of one is in flight of the next."""
+        self.noted_position = ""
+        """As the store has it."""
         self._feed: ReplayFeed | None = None
         self._pieces: deque[ReplayPiece] = deque()
         self._row = 0
@@ -82,13 +121,22 @@ class Replay:
         """Pieces pulled and not yet here."""
 
     def state(self) -> ReplayState:
-        """All that is needed to go on with it later, elsewhere."""
+        """All that is needed to go on with it later; what is in flight is somebody else's."""
+        return self._state_at(self._position())
+
+    def acknowledged_state(self) -> ReplayState:
+        """The same for after a restart, which forgets what is in flight: behind the last of what has been taken."""
+        inflight = self.session.inflight
+        position = inflight.replayed_from(self.way) if inflight is not None and inflight.count else None
+        return self._state_at(position if position is not None else self._position())
+
+    def _state_at(self, position: str) -> ReplayState:
         state = self._state
         return ReplayState(
             state.name,
             state.topic_filter,
             state.since,
-            self._position(),
+            position,
             state.qos,
             state.no_local,
             state.retain_as_published,
@@ -102,7 +150,7 @@ class Replay:
 
     def open(self) -> None:
         """The client is there: read on."""
-        session, state = self._session, self._state
+        session, state = self.session, self._state
         request = ReplayRequest(
             name=state.name,
             topic_filter=state.topic_filter,
@@ -115,6 +163,8 @@ class Replay:
             packet_bytes_max=session.packet_bytes_max,
         )
         self._feed = self._replays.source.open(request, self)
+        if session.is_kept:
+            self._replays.reading[self] = None
         self._pull()
 
     def close(self) -> None:
@@ -124,6 +174,8 @@ class Replay:
             return
         self.position = self._position()
         self._feed = None
+        self._replays.reading.pop(self, None)
+        self._replays.moved.pop(self, None)
         self._pieces.clear()
         self._row = self._asked = 0
         feed.close()
@@ -131,6 +183,7 @@ class Replay:
     def take(self, piece: ReplayPiece) -> None:
         """A piece that was pulled."""
         self._asked -= 1
+        piece.way = self.way
         self._pieces.append(piece)
         if piece.left_out:
             self._replays.metrics.dropped_messages["packet_too_large"] += piece.left_out
@@ -140,6 +193,8 @@ class Replay:
         """Send what outbox and quota allow, and pull what there is room for."""
         if self._feed is None:
             return
+        if self.session.is_kept:
+            self._replays.moved[self] = None
         pieces = self._pieces
         while pieces:
             piece = pieces[0]
@@ -158,18 +213,18 @@ class Replay:
 
     def _can_write(self) -> bool:
         """Whether the connection takes more; if not, the session is called when it does."""
-        outbox = self._session.outbox
+        outbox = self.session.outbox
         if outbox is None:
             return False
         if outbox.is_blocked or outbox.pending_bytes > self._replays.config.replay_waiting_bytes_max:
-            outbox.waiting = self._session
+            outbox.waiting = self.session
             return False
         return True
 
     # hot path: tests/bench/replay.py
     def _send_rows(self, piece: ReplayPiece) -> bool:
         """Send the rest of a piece as far as the quota lets; returns whether all of it has left."""
-        session = self._session
+        session = self.session
         outbox = session.outbox
         assert outbox is not None
         metrics = self._replays.metrics

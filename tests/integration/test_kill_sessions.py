@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,37 @@ def test_an_offline_session_gets_each_message_once_and_in_order(server: ServerPr
         for topic in ("owed/1", "owed/2"):  # in order for each topic and QoS [MQTT-4.6.0-6]
             of_topic = [each for each in sent if each[0] == topic]
             assert [each for each in subscriber.received if each[0] == topic] == of_topic
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_a_replay_goes_on_behind_what_was_acknowledged(server: ServerProcess, how: str) -> None:
+    """Also while something else is in flight; after a kill as it stood at the last tick."""
+    with RawClient(server.mqtt_port) as publisher:
+        publisher.connect()
+        for number in range(12):
+            publisher.publish_acknowledged("t", b"%d" % number)
+        client = kept_client(server, "k")
+        client.subscribe(("$replay/-1h/t", 1), ("other", 1))
+        for packet in [client.expect(wire.PUBLISH) for _ in range(12)][:9]:
+            client.send(wire.acknowledgement(wire.PUBACK, packet.packet_id))
+        publisher.publish_acknowledged("other", b"not acknowledged")
+        assert client.expect(wire.PUBLISH).topic == "other"
+        client.ping()  # what was acknowledged has been taken
+    if how == "kill":
+        eventually(lambda: noted_position(server).endswith(".9"), what="the replay's place is noted")
+    getattr(server, how)()
+    client.close()
+    server.start()
+    with kept_client(server, "k") as again:
+        found = [again.expect(wire.PUBLISH) for _ in range(4)]
+        assert {packet.payload for packet in found} == {b"9", b"10", b"11", b"not acknowledged"}
+        again.expect_nothing()
+
+
+def noted_position(server: ServerProcess) -> str:
+    """Where the one replay stands in the file."""
+    with closing(sqlite3.connect(server.data_directory / "headrace.sqlite")) as file:
+        return str(file.execute("SELECT position FROM subscription WHERE since IS NOT NULL").fetchone()[0])
 
 
 def test_a_message_that_was_on_its_way_comes_again(server: ServerProcess) -> None:

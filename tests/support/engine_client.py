@@ -27,6 +27,7 @@ from broker.store import (
     MarkChange,
     Position,
     PositionChange,
+    ReplayMoved,
     RetainedChange,
     RetainedRow,
     SessionChange,
@@ -239,6 +240,9 @@ class HoldingStore:
             elif isinstance(change, CopiesEnd):
                 for key in [key for key in self.copies if key[0] == change.client_id and key[1] < change.before]:
                     del self.copies[key]
+            elif isinstance(change, ReplayMoved):
+                key = (change.client_id, change.topic_filter)
+                self.subscriptions[key] = self.subscriptions[key]._replace(position=change.position)
             elif isinstance(change, SubscriptionEnd):
                 del self.subscriptions[change.client_id, change.topic_filter]
             elif isinstance(change, SessionEnd):

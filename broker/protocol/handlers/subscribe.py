@@ -220,10 +220,13 @@ def _add_replay(connection: Connection, session: Session, subscription: Subscrip
     is_new = _keep(session, subscription)
     engine = connection.engine
     assert engine.replays is not None
+    known = (session.replays or {}).get(subscription.topic_filter)
+    way = known.way if known is not None and known.state().since == state.since else None
     if not is_new and engine.replays.remove(session, subscription.topic_filter) is None:
         engine.router.unsubscribe(session, subscription.topic_filter)
-    engine.kept.subscribed(session, subscription, state)
-    return engine.replays.add(session, state)
+    replay = engine.replays.add(session, state, way)
+    engine.kept.subscribed(session, subscription, replay.acknowledged_state())
+    return replay
 
 
 def _keep(session: Session, subscription: Subscription) -> bool:

@@ -22,6 +22,7 @@ from broker.store import (
     FlightsSent,
     MarkChange,
     PositionChange,
+    ReplayMoved,
     RetainedChange,
     SessionChange,
     SessionEnd,
@@ -126,12 +127,13 @@ async def test_sessions_and_subscriptions_are_there_after_a_restart(open_store: 
         SubscriptionEnd("kept", "gone"),
         SessionEnd("ended"),
         SubscriptionChange(replay),
+        ReplayMoved("kept", "$replay/-1h/b", "another place"),
         SessionChange(kept_one),
     )
     await file.close()
     store = BrokerStore(open_store(), lambda: None)
     assert same(store.load_sessions(), [kept_one])
-    assert same(sorted(store.load_subscriptions()), sorted([replay, usual]))
+    assert same(sorted(store.load_subscriptions()), sorted([replay._replace(position="another place"), usual]))
 
 
 async def test_what_sessions_are_owed_is_there_after_a_restart(open_store: OpenStore) -> None:
