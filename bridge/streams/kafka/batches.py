@@ -117,7 +117,6 @@ class BatchBuilder:
     __slots__ = (
         "_before",
         "_behind",
-        "_bytes",
         "_bytes_max",
         "_compression",
         "_first_ms",
@@ -125,15 +124,17 @@ class BatchBuilder:
         "_last_ms",
         "_parts",
         "_time_ms",
+        "bytes",
         "count",
     )
 
     def __init__(self, heads: Heads, compression: int, bytes_max: int) -> None:
         self.count = 0
+        self.bytes = HEAD.size
+        """Of the batch, not compressed."""
         self._heads = heads
         self._compression = compression
         self._bytes_max = bytes_max
-        self._bytes = HEAD.size
         self._parts: list[bytes] = []
         self._first_ms = self._last_ms = self._time_ms = -1
         self._before = self._behind = b""
@@ -164,7 +165,7 @@ class BatchBuilder:
         add, join, small = self._parts.append, b"".join, len(VARINTS)
         table: dict[Topic, Head] = {}
         kind = digits = -1
-        size = self._bytes
+        size = self.bytes
         taken = 0
         for row, key in zip(rows, keys, strict=True):
             if count >= count_max:
@@ -194,7 +195,7 @@ class BatchBuilder:
             add(body)
             count += 1
             taken += 1
-        self.count, self._bytes = count, size
+        self.count, self.bytes = count, size
         if taken and self._time_ms > self._last_ms:
             self._last_ms = self._time_ms
         return taken

@@ -15,6 +15,10 @@ from bridge.streams.kafka.batches import BatchBuilder
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
 
+NO_BOUND = 1 << 40
+WIDENED_BY = 32
+"""After each stored batch of a lane whose batches were too large they may be a 32nd larger again."""
+
 
 class Portion:
     """Rows of one run that go to one partition, in order."""
@@ -79,6 +83,11 @@ class Batch:
         """How many records it has."""
         return self._builder.count
 
+    @property
+    def bytes(self) -> int:
+        """Of its records, not compressed."""
+        return self._builder.bytes
+
     def add(self, portion: Portion, records_max: int) -> int:
         """Take as many leading rows as fit; how many that was."""
         taken = self._builder.add(
@@ -107,11 +116,13 @@ class Lane:
     """One partition."""
 
     __slots__ = (
+        "bytes_max",
         "is_sending",
         "next_batch",
         "partition",
         "queue",
         "queued",
+        "records_max",
         "retry_at",
         "sequence",
         "under_way",
@@ -132,6 +143,15 @@ class Lane:
         self.retry_at = 0.0
         self.waits_since = 0.0
         """When the oldest record that is not confirmed was put; 0: there is none."""
+        self.bytes_max = self.records_max = NO_BOUND
+        """Of a batch, below what the settings allow: Kafka has refused larger ones."""
+
+    def widen(self) -> None:
+        """Kafka has stored a batch: the next ones may be larger again."""
+        if self.bytes_max < NO_BOUND:
+            self.bytes_max += self.bytes_max // WIDENED_BY + 1
+        if self.records_max < NO_BOUND:
+            self.records_max *= 2
 
     @property
     def is_empty(self) -> bool:

@@ -3,7 +3,8 @@
 A partition is a lane: a queue and at most one batch under way. All lanes with the same leader share a request, and one
 request is under way to a node; what comes meanwhile makes the next batches. A batch is repeated with its producer id
 and sequence number until Kafka answers for it, so Kafka stores it once (KIP-98). A batch that Kafka refuses does not
-use up its sequence number, so the ones behind it are taken.
+use up its sequence number, so the ones behind it are taken. When it may be for some of its records only, these make
+smaller batches, down to one record: that is what Kafka does not take.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _COMPRESSION = {None: 0, "none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 _REFUSALS = {10, 18, 29, 31, 32, 38, 43, 44, 76, 87}
 """Too large (10, 18), not authorised (29, 31), bad timestamp (32), policy (44), compression (76), invalid (87)."""
 _TOO_LARGE = {10, 18}
+_OF_SOME_RECORD = {32, 87}
+"""One record may be why the whole batch is refused."""
 _LOST_SEQUENCE = {45, 46, 47, 49, 59, 90}
 """Out of order (45), duplicate of long ago (46), producer epoch (47, 90), producer id unknown (49, 59)."""
 
@@ -229,7 +232,7 @@ class Sender:
             if batch is None:
                 batch = lane.next_batch = self._new_batch(lane)
             portion = queue[0]
-            taken = batch.add(portion, settings.batch_records_max)
+            taken = batch.add(portion, min(settings.batch_records_max, lane.records_max))
             lane.queued -= taken
             if taken == len(portion):
                 queue.popleft()
@@ -240,7 +243,8 @@ class Sender:
         return batch is not None
 
     def _new_batch(self, lane: Lane) -> Batch:
-        return Batch(lane, BatchBuilder(self._heads, self._compression, self._settings.batch_bytes_max))
+        bytes_max = min(self._settings.batch_bytes_max, lane.bytes_max)
+        return Batch(lane, BatchBuilder(self._heads, self._compression, bytes_max))
 
     def _send(self, node: int, lanes: list[Lane]) -> None:
         batches = []
@@ -297,7 +301,11 @@ class Sender:
         if error_code == 0 and base_offset >= 0:
             self._confirm(batch, base_offset)
         elif error_code in _TOO_LARGE and batch.count > 1:
-            self._split(batch)
+            batch.lane.bytes_max = batch.bytes // 2
+            self._queue_again(batch)
+        elif error_code in _OF_SOME_RECORD and batch.count > 1:
+            batch.lane.records_max = batch.count // 2
+            self._queue_again(batch)
         elif error_code in _REFUSALS:
             self._refuse(batch, _reason(error_code, rest))
         elif error_code == 0 or error_code in _LOST_SEQUENCE:
@@ -321,6 +329,7 @@ class Sender:
         lane = batch.lane
         if batch.producer_id == self.producer_id:
             lane.sequence = (batch.sequence + batch.count) % SEQUENCE_END
+        lane.widen()
         self._leave(lane, batch)
         self._receiver.confirmed(lane.partition, base_offset, batch)
 
@@ -337,21 +346,16 @@ class Sender:
         self._leave(batch.lane, batch)
         self._receiver.refused(batch.lane.partition, batch, reason)
 
-    def _split(self, batch: Batch) -> None:
-        """Too large as a whole: try it in halves, under the same sequence numbers."""
+    def _queue_again(self, batch: Batch) -> None:
+        """Its records, and those built behind it, make new batches, of the bounds that the lane has by now."""
         lane = batch.lane
         lane.under_way = None
         lane.is_sending = False
         behind = lane.next_batch.portions if lane.next_batch is not None else []
-        lane.next_batch = self._new_batch(lane)
-        half = batch.count // 2
-        rest: list[Portion] = []
-        for portion in batch.portions:
-            taken = lane.next_batch.add(portion, half)
-            if taken < len(portion):
-                rest.append(portion.split(taken)[1] if taken else portion)
-        lane.queue.extendleft(reversed([*rest, *behind]))
-        lane.queued += sum(map(len, [*rest, *behind]))
+        lane.next_batch = None
+        portions = [*batch.portions, *behind]
+        lane.queue.extendleft(reversed(portions))
+        lane.queued += sum(map(len, portions))
         self._ready[lane] = None
 
     # Lost sequences
@@ -382,15 +386,7 @@ class Sender:
             name = for_code(error_code).__name__
             logger.info("Kafka lost the sequence of partition %d (%s)", batch.lane.partition, name)
             self.producer_id = -1  # the next round asks for another; batches under way keep theirs
-        lane = batch.lane
-        lane.under_way = None
-        lane.is_sending = False
-        behind = lane.next_batch.portions if lane.next_batch is not None else []
-        lane.next_batch = None
-        portions = [*batch.portions, *behind]
-        lane.queue.extendleft(reversed(portions))
-        lane.queued += sum(map(len, portions))
-        self._ready[lane] = None
+        self._queue_again(batch)
 
 
 def _reason(error_code: int, rest: Sequence[Any]) -> str:
