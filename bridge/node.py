@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -272,28 +273,35 @@ class Node:
         )
 
     async def _close(self) -> None:
-        """Take nothing new, store what came, then let go."""
+        """Take nothing new, store what came, then let go. A part that fails does not keep the others from ending."""
         self.is_ready = False
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
-        await asyncio.gather(*(each.close() for each in self._remotes))
-        if hasattr(self, "broker") and hasattr(self.broker, "turn"):
-            self.events.tell("stopped", version=__version__, node=self.node_run)
-            await self.broker.stop()
-            self.presences.tell_all()
-            self.broker.turn.run()
-        if hasattr(self, "replays"):
-            await self.replays.close()
-        if self.kafka is not None:
-            await self.kafka.close()
-        if hasattr(self, "hub"):
-            await self.hub.close()
-        if hasattr(self, "latest"):
-            await self.latest.close()
-        if self._store is not None:
-            await self._store.close()
-            self._store = None
+        async with AsyncExitStack() as parts:  # the last one first
+            if self._store is not None:
+                parts.push_async_callback(self._close_store, self._store)
+            if hasattr(self, "latest"):
+                parts.push_async_callback(self.latest.close)
+            if hasattr(self, "hub"):
+                parts.push_async_callback(self.hub.close)
+            if self.kafka is not None:
+                parts.push_async_callback(self.kafka.close)
+            if hasattr(self, "replays"):
+                parts.push_async_callback(self.replays.close)
+            if hasattr(self, "broker") and hasattr(self.broker, "turn"):
+                parts.push_async_callback(self._stop_broker)
+            await asyncio.gather(*(each.close() for each in self._remotes))
+
+    async def _stop_broker(self) -> None:
+        self.events.tell("stopped", version=__version__, node=self.node_run)
+        await self.broker.stop()
+        self.presences.tell_all()
+        self.broker.turn.run()
+
+    async def _close_store(self, store: SqliteStore) -> None:
+        self._store = None
+        await store.close()
 
     # Turns
 

@@ -229,6 +229,10 @@ class ReaderProcess:
                     answer.set_result(result)
         except asyncio.IncompleteReadError:
             logger.debug("the pipe of the history reader has ended")  # who was waiting is told below
+        except asyncio.CancelledError:  # the loop ends without having closed it: the process is not waited for
+            with suppress(ProcessLookupError):
+                process.kill()
+            raise
         finally:
             self._process = None
             code = await process.wait()

@@ -17,7 +17,7 @@ from bridge.history.scan import Scan, ScanResult, StreamQuestion
 from bridge.history.series import SeriesQuestion, merged
 from bridge.history.stored_rows import StreamRows
 from bridge.history.stream_reader import StreamReader
-from bridge.streams.readers import ReadFailed
+from bridge.streams.readers import Readers, ReadFailed
 from bridge.streams.sqlite_schema import FILE_NAME
 from bridge.streams.sqlite_store import SqliteStore
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, numbers, wait_until
@@ -51,6 +51,23 @@ async def test_a_reader_that_died_is_started_again_and_asked_again(store: Sqlite
     os.kill(first, signal.SIGKILL)
     assert await asking == [0, 1, 2]
     assert pid_of(store) != first
+
+
+@pytest.mark.timeout(20)
+def test_a_loop_that_ends_with_an_error_does_not_wait_for_the_process(tmp_path: Path) -> None:
+    async def fails() -> None:
+        store = SqliteStore.open(tmp_path)
+        await store.close()
+        readers = Readers(store.path, 1)
+        await readers.start()
+        pids.extend(readers.pids)
+        raise LookupError
+
+    pids: list[int] = []
+    with pytest.raises(LookupError), asyncio.Runner() as runner:
+        runner.run(fails())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 async def test_a_series_of_many_records_is_made_by_two_processes(tmp_path: Path) -> None:
