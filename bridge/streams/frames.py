@@ -25,7 +25,11 @@ NAMES_RUN = 0x02
 """The run's name is not a number of ours and follows the client id, behind a NUL, which no client id has."""
 IS_NULL = 0x04
 """The record has no value (a tombstone of Kafka); its payload is empty. Only in segments of one record."""
-_OWN_RUN = re.compile(r"n(0|[1-9][0-9]{0,17})")
+_OWN_RUN = re.compile(r"n(0|[1-9][0-9]{0,9})")
+_OWN_RUN_MAX = 2**32 - 1
+_CLIENT_BYTES_MAX = 2**16 - 1
+_TIME_MS_END = 253_402_300_800_000
+"""Where RFC 3339 ends: the year 10000."""
 
 # version, flags, time (epoch ms), node run, first number, count, bytes of frames, bytes of client id
 _HEAD = Struct("<BBQIQIIH")
@@ -69,16 +73,31 @@ def encode_range(run: RecordRun, row: int, end_row: int) -> bytes:
     return encode_frames(frames, end_row - row, flags, run.client_id, run.node_run, run.number(row), run.received_at_ms)
 
 
+def is_storable(client_id: str, node_run: str, time_ms: int) -> bool:
+    """Whether `encode_frames` can hold these; of a record that somebody else has written they may be anything."""
+    if not 0 <= time_ms < _TIME_MS_END or "\0" in client_id:
+        return False
+    behind = 0 if _own_run(node_run) is not None else 1 + len(node_run)
+    return len(client_id.encode()) + behind <= _CLIENT_BYTES_MAX
+
+
+def _own_run(node_run: str) -> int | None:
+    """The number of a run of a node of this program."""
+    match = _OWN_RUN.fullmatch(node_run)
+    number = int(match[1]) if match is not None else -1
+    return number if 0 <= number <= _OWN_RUN_MAX else None
+
+
 def encode_frames(
     frames: bytes, count: int, flags: int, client_id: str, node_run: str, number: int, time_ms: int
 ) -> bytes:
     """A segment of `count` frames, the first of which has `number` in its `mqtt.id`; `flags`: `IS_V5`, `IS_NULL`."""
     client = client_id.encode()
-    run_match = _OWN_RUN.fullmatch(node_run)
-    own_run = int(run_match[1]) if run_match is not None else 0
-    if run_match is None:  # a Kafka record of another producer: the name of its run goes behind the client's
+    own_run = _own_run(node_run)
+    if own_run is None:  # a Kafka record of another producer: the name of its run goes behind the client's
         client += b"\0" + node_run.encode()
         flags |= NAMES_RUN
+        own_run = 0
     return (
         _pack_head(FORMAT_VERSION, flags, time_ms, own_run, number, count, len(frames), len(client)) + client + frames
     )

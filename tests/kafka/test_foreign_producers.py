@@ -12,7 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
+from bridge.streams.kafka.batches import CRC_END
 from tests.kafka.streams import KafkaServer, described, kafka_table, stream_table
 from tests.support.conditions import eventually
 from tests.support.http_client import SseReader, metrics, records
@@ -147,6 +152,8 @@ def test_headers_in_another_order_and_with_copies_are_read(shared_server: Shared
         ("not UTF-8", (("mqtt.topic", b"own/\xff"),)),
         ("too long", (("mqtt.topic", b"x" * 65_536),)),
         ("a QoS that is none", (("mqtt.topic", b"own/x"), ("mqtt.qos", b"3"))),
+        ("a client that is too long", (("mqtt.topic", b"own/x"), ("mqtt.client_id", b"c" * 70_000))),
+        ("a client with a NUL", (("mqtt.topic", b"own/x"), ("mqtt.client_id", b"a\0b"))),
         ("a client that is not UTF-8", (("mqtt.topic", b"own/x"), ("mqtt.client_id", b"\xff"))),
         ("a response topic with a wildcard", (("mqtt.topic", b"own/x"), ("mqtt.response_topic", b"own/+"))),
         ("an expiry that is no number", (("mqtt.topic", b"own/x"), ("mqtt.message_expiry_interval", b"soon"))),
@@ -172,6 +179,33 @@ def test_what_is_no_message_is_left_out_and_counted(
     with SseReader(shared_server.http_url, [("topic", "own/#"), ("cursor", reader.events[-2].event_id)]) as resumed:
         eventually(lambda: len(resumed.messages) == 1, what=resumed)
         assert resumed.messages[0]["topic"] == "own/after"
+
+
+def test_a_header_whose_name_is_no_text_disturbs_nothing(shared_server: SharedServer) -> None:
+    """Kafka takes any bytes for it."""
+    client, topic = shared_server.kafka.client, shared_server.topics["own"]
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    for number in range(3):
+        headers = [("mqtt.topic", b"own/odd"), *([("an odd name", b"x")] if number == 1 else [])]
+        builder.append(number, time.time_ns() // 1_000_000, None, b"%d" % number, headers)
+    batch = bytearray(bytes(builder.build()).replace(b"an odd name", b"an \xf6\xdfd name"))
+    batch[CRC_END - 4 : CRC_END] = calc_crc32c(bytes(batch[CRC_END:])).to_bytes(4, "big")
+
+    async def write() -> None:
+        kafka_client = AIOKafkaClient(bootstrap_servers=client.bootstrap_servers)
+        await kafka_client.bootstrap()
+        try:
+            (node,) = [broker.nodeId for broker in kafka_client.cluster.brokers()]
+            await kafka_client.send(node, ProduceRequest(None, 1, 5_000, [(topic, [(0, bytes(batch))])]))
+        finally:
+            await kafka_client.close()
+
+    with shared_server.reader("own/odd") as reader:
+        blocking(write())
+        shared_server.produce("own", named("own/odd", b"3"))
+        eventually(lambda: len(reader.messages) == 4, what=reader)
+        assert [message["payload"] for message in reader.messages] == [0, 1, 2, 3]
+    assert records(shared_server.http_url, "own", topic="own/odd") == reader.messages
 
 
 def test_template_makes_topics_of_partition_and_key(shared_server: SharedServer) -> None:
@@ -245,6 +279,7 @@ def test_null_values_are_shown_as_such(shared_server: SharedServer) -> None:
     [
         (b"n1-7", "n1-7"),
         (b"plant-a.1_x-0", "plant-a.1_x-0"),
+        (b"n20261127143000-1", "n20261127143000-1"),
         (b"7", None),
         (b"n1-", None),
         (b"-7", None),

@@ -15,6 +15,7 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 
 from bridge.streams.kafka.batches import HEAD, LENGTH_END, MAGIC
+from bridge.streams.kafka.odd_records import odd_records
 
 COMPRESSION_BITS = 0x07
 APPEND_TIME_BIT = 0x08
@@ -84,7 +85,11 @@ class Batch:
 
     def _read(self) -> list[Any]:
         batch = MemoryRecords(self._data[self._start : self._end]).next_batch()
-        return [] if batch is None else list(batch)
+        try:
+            return [] if batch is None else list(batch)
+        except ValueError:  # a header's name that is not UTF-8
+            data, position, _ = self.raw()
+            return list(odd_records(data, position, self.count, self.base_offset, self.times))
 
     def raw(self) -> tuple[bytes, int, int]:
         """The records' bytes, not compressed: `start <= position < end` of some data."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import orjson
 
 from bridge.records import RecordRun, Topic
+from bridge.streams.frames import is_storable
 from bridge.streams.kafka.batches import ID_NAME, KIND_NAMES, PLAIN_HEADERS, TIME_NAME, varint
 from bridge.streams.kafka.fetched import Batch
 from broker.codec.primitives import encode_variable_byte_integer
@@ -200,7 +201,7 @@ class _Rows:
         self._times = batch.times
         self._partition = partition
         self._runs: list[RecordRun] | None = []
-        """None: some number was none."""
+        """None: some number was none, or some record is not one that is kept."""
         self._start = self._time_ms = 0
         self._client_id = self._node_run = ""
 
@@ -212,6 +213,8 @@ class _Rows:
         elif client_id == self._client_id and node_run == self._node_run:
             return
         self.end()
+        if not is_storable(client_id, node_run, time_ms):
+            self._runs = None
         self._start = self._base + index
         self._time_ms, self._client_id, self._node_run = time_ms, client_id, node_run
 

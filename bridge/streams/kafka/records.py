@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bridge.records import RecordRun, Topic
+from bridge.streams.frames import is_storable
 from bridge.streams.kafka.fetched import Batch
 from bridge.streams.kafka.headers import PROPERTY_NAMES, USER_PREFIX
 from bridge.streams.kafka.plain_records import QOS, PlainReader
@@ -38,7 +39,8 @@ class Decoder:
         self, kafka_topic: str, topic_template: str | None, open_topic: Callable[[str], Topic] | None = None
     ) -> None:
         self.left_out = 0
-        """Records of other producers that name no topic, when there is no template either."""
+        """Records of other producers that are no message: they name no topic and there is no template, or what they
+        say cannot be said in MQTT."""
         self._kafka_topic = kafka_topic
         self._template = topic_template
         self._open_topic = open_topic or Topic
@@ -74,12 +76,14 @@ class Decoder:
                 continue
             topic, encoded_topic = known
             node_run, number = _identity(identity, partition, offset)
+            time_ms: int = record.timestamp or 0
+            if not is_storable(client_id, node_run, time_ms):
+                self.left_out += 1
+                continue
             payload = record.value or b""
             head = encoded_topic + (b"\0\0" if qos else b"") + properties
             length = encode_variable_byte_integer(len(head) + len(payload))
-            rows.turn_to(
-                offset, record.timestamp or 0, client_id, node_run, is_v5=bool(properties), is_null=record.value is None
-            )
+            rows.turn_to(offset, time_ms, client_id, node_run, is_v5=bool(properties), is_null=record.value is None)
             rows.add(topic, bytes((0x30 | qos << 1 | is_retained,)) + length + head, payload, number)
         return rows.end()
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bridge.encoding import read_properties
 from bridge.records import RecordRun, Topic
+from bridge.streams.frames import decode_body, encode_record
 from bridge.streams.kafka import plain_records
-from bridge.streams.kafka.batches import HEAD
+from bridge.streams.kafka.batches import COMPRESS, HEAD
 from bridge.streams.kafka.fetched import Batch, OlderBatch, batches_of
 from bridge.streams.kafka.records import Decoder
 from broker.publish_run import PublishRun
@@ -187,9 +188,15 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 # Records of other producers
 
 
-def foreign(headers: list[tuple[str, bytes | None]], value: bytes | None = b"1", key: bytes | None = b"k") -> bytes:
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 100_000)
-    builder.append(0, 1_795_374_000_123, key, value, headers)
+def foreign(
+    headers: list[tuple[str, bytes | None]],
+    value: bytes | None = b"1",
+    key: bytes | None = b"k",
+    time_ms: int = 1_795_374_000_123,
+    compression: int = 0,
+) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 100_000)
+    builder.append(0, time_ms, key, value, headers)
     return bytes(builder.build())
 
 
@@ -219,6 +226,7 @@ def changed(place: int, value: bytes | None) -> list[tuple[str, bytes | None]]:
         (changed(4, b"n7-12x"), "k3-0"),
         (changed(4, b"n7-"), "k3-0"),
         (changed(4, b"n7-" + b"9" * 19), "k3-0"),
+        (changed(4, b"n20261127143000-1"), "n20261127143000-1"),
         (changed(4, None), "k3-0"),
         (changed(5, b""), "n7-12"),
         (changed(5, None), "n7-12"),
@@ -243,12 +251,67 @@ def test_records_that_look_like_ours_or_nearly_are_read(headers: list[tuple[str,
         changed(1, b"3"),
         changed(1, None),
         changed(3, b"\xff"),
+        changed(3, b"a\0b"),
+        changed(3, b"c" * 65_536),
+        [*OURS[:1], ("mqtt.client_id", b"c" * 65_533)],
     ],
 )
 def test_records_that_nobody_can_be_shown_are_left_out_and_counted(headers: list[tuple[str, bytes | None]]) -> None:
     decoder = a_decoder()
     assert decoder.runs(the_batch(foreign(headers)), 3, 0, FAR) == []
     assert decoder.left_out == 1
+
+
+@pytest.mark.parametrize("time_ms", [-1, -(2**62), 253_402_300_800_000, 2**62])
+@pytest.mark.parametrize("headers", [OURS, OURS[:1]], ids=["like ours", "topic alone"])
+def test_records_of_no_time_are_left_out_and_counted(headers: list[tuple[str, bytes | None]], time_ms: int) -> None:
+    decoder = a_decoder()
+    assert decoder.runs(the_batch(foreign(headers, time_ms=time_ms)), 3, 0, FAR) == []
+    assert decoder.left_out == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        OURS[:1],
+        changed(4, b"n20261127143000-1"),
+        changed(4, b"n4294967295-1"),
+        changed(4, b"n4294967296-1"),
+        changed(4, b"x" * 64 + b"-1"),
+        changed(3, b"c" * 65_535),
+        [*OURS[:1], ("mqtt.client_id", b"c" * 65_532)],
+    ],
+    ids=range(7),
+)
+def test_what_is_read_can_be_kept(headers: list[tuple[str, bytes | None]]) -> None:
+    (run,) = a_decoder().runs(the_batch(foreign(headers)), 3, 0, FAR)
+    (kept,) = decode_body(encode_record(run, 0), 0, {})
+    assert rows_of([kept]) == rows_of([run])
+
+
+@pytest.mark.parametrize("compression", range(5))
+def test_a_header_whose_name_is_no_text_disturbs_nothing(compression: int) -> None:
+    data = foreign([*OURS, ("an odd name", b"x" * 200), ("mqtt.user.a", None)], None, None, compression=0)
+    odd = data.replace(b"an odd name", b"an \xf6\xdfd name")
+    if compression:
+        packed = COMPRESS[compression](odd[HEAD.size :])
+        head = bytearray(odd[: HEAD.size])
+        head[8:12] = (HEAD.size - 12 + len(packed)).to_bytes(4, "big")
+        head[22] |= compression
+        odd = bytes(head) + packed
+    decoder = a_decoder()
+    found = rows_of(decoder.runs(the_batch(odd), 3, 0, FAR))
+    assert found == rows_of(decoder.runs(the_batch(data), 3, 0, FAR))
+    assert (len(found), decoder.left_out) == (1, 0)
+
+
+def test_a_damaged_record_with_such_a_name_is_damaged() -> None:
+    data = foreign([("an odd name", b"x")]).replace(b"an odd name", b"an \xf6\xdfd name")
+    for place in (HEAD.size, len(data) - 2):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x10
+        with pytest.raises(CorruptRecordException):
+            a_decoder().runs(the_batch(bytes(damaged)), 3, 0, FAR)
 
 
 @pytest.mark.parametrize("key", [None, b"", b"k" * 100])
