@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridge.live.latest import SLICE_TOPICS
 
@@ -84,10 +84,10 @@ class TopicNodes:
         total[1] += rate
         total[2] += size
 
-    def page(self, limit: int, after: str) -> dict[str, object]:
+    def page(self, limit: int, after: str) -> dict[str, Any]:
         """The first `limit` nodes by prefix behind `after`, and with more of them the last as `next`."""
         found = heapq.nsmallest(limit + 1, [item for item in self._totals.items() if item[0] > after])
-        page: dict[str, object] = {
+        page: dict[str, Any] = {
             "nodes": [
                 {"prefix": prefix, "topics": int(topics), "rate": round(rate, 3), "bytes": int(size)}
                 for prefix, (topics, rate, size) in found[:limit]

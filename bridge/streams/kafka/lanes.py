@@ -84,8 +84,8 @@ class Batch:
         return self._builder.count
 
     @property
-    def bytes(self) -> int:
-        """Of its records, not compressed."""
+    def size(self) -> int:
+        """Bytes of its records, not compressed."""
         return self._builder.bytes
 
     def add(self, portion: Portion, records_max: int) -> int:

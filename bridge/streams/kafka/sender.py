@@ -301,7 +301,7 @@ class Sender:
         if error_code == 0 and base_offset >= 0:
             self._confirm(batch, base_offset)
         elif error_code in _TOO_LARGE and batch.count > 1:
-            batch.lane.bytes_max = batch.bytes // 2
+            batch.lane.bytes_max = batch.size // 2
             self._queue_again(batch)
         elif error_code in _OF_SOME_RECORD and batch.count > 1:
             batch.lane.records_max = batch.count // 2

@@ -149,5 +149,7 @@ async def test_nodes_count_topics_and_rates() -> None:
         side.publish(("a/b/c", b"1"), ("a/d", b"2"), ("e", b"3"))
         tree = TopicNodes(1, 1795374000000)
         tree.add(await chosen(side.latest, "#"))
-        assert [(node["prefix"], node["topics"]) for node in tree.nodes(10)] == [("a", 2), ("e", 1)]
-        assert len(tree.nodes(1)) == 1
+        assert [(node["prefix"], node["topics"]) for node in tree.page(10, "")["nodes"]] == [("a", 2), ("e", 1)]
+        first = tree.page(1, "")
+        assert ([node["prefix"] for node in first["nodes"]], first["next"]) == (["a"], "a")
+        assert [node["prefix"] for node in tree.page(1, "a")["nodes"]] == ["e"]
