@@ -2,7 +2,7 @@
 
 They are called on the event loop's thread in the course of a read, so they must answer at once: nothing else happens
 meanwhile. A hook that is not given costs nothing for a message. One that raises is a fault of the program: it is logged
-with its traceback and the connection ends (MQTT 5: 0x83), so that nothing passes unasked.
+with its traceback and the connection ends (MQTT 5, behind CONNACK: 0x83), so that nothing passes unasked.
 """
 
 from __future__ import annotations
