@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bridge.errors import problem
+from bridge.live.handover import EXTENSION, Http
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +24,9 @@ SECURITY_HEADERS = (
 )
 STREAMED = ("/events", "/poll", "/records")
 """How paths end whose answers take their time or have any length: HEAD is refused there (405)."""
+
+
+RETRY_AFTER_S = "5"
 
 
 class BodyOverLimit(Exception):
@@ -103,6 +108,16 @@ class Guard:
             if is_started:
                 raise
             await refuse_body()
+        except asyncio.CancelledError:
+            http = scope.get("extensions", {}).get(EXTENSION)
+            if not isinstance(http, Http):
+                raise
+            # The server stops and has waited long enough for this one: its body does not come, or nobody reads.
+            if is_started or http.flow.write_paused:
+                await _break_off(http, receive)
+            else:
+                advice = {"Retry-After": RETRY_AFTER_S, "Connection": "close"}
+                await problem(503, "The server is stopping.", path, advice)(scope, receive, send_with_headers)
 
     def is_allowed(self, origin: bytes, host: bytes) -> bool:
         """Whether a page of `origin` may ask a server that it calls `host`."""
@@ -114,3 +129,10 @@ class Guard:
         except ValueError:
             return False
         return own == host.decode("latin-1").lower() != ""
+
+
+async def _break_off(http: Http, receive: Receive) -> None:
+    """End a connection in the middle of an answer, which must not look whole."""
+    http.transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        continue
