@@ -149,6 +149,11 @@ class Owed:
             log_id, offset = self._reference(session, flight, flight.row + place)
             packet_id = flight.first_id + place
             rows.append(FlightRow(session.client_id, packet_id, log_id, offset, False, retain, identifiers))
+        self._put_down(FlightsSent(rows))
+        self.send_when_durable(session, flight, 2, frames)
+
+    def send_when_durable(self, session: Session, flight: Flight, qos: int, frames: bytes) -> None:
+        """Send PUBLISHes when all is durable that has been put down so far."""
         outbox = session.outbox
         flight.is_durable = False
 
@@ -159,11 +164,14 @@ class Owed:
             if session.outbox is outbox:
                 outbox.append(frames)
             else:  # it has connected again meanwhile: behind what it was sent before, as its client has room
-                hold(session, flight, 2, is_again=False)
+                hold(session, flight, qos, is_again=False)
                 session.send_queued(self._clock())
 
-        self._put_down(FlightsSent(rows))
-        self._put_down(Durable(durable))
+        self.when_durable(durable)
+
+    def when_durable(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when all is durable that has been put down so far."""
+        self._put_down(Durable(tell))
 
     def release(self, session: Session, flight: Flight, pubrels: bytes) -> None:
         """PUBREC has come for what is now in `flight`: PUBREL leaves when that is durable. [MQTT-4.3.3-6]"""

@@ -10,6 +10,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from broker.outbox import count_qos0
 from broker.replay import ReplayRequest, ReplayState
 from broker.sessions.inflight import Inflight
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from broker.codec.packets import Subscription
     from broker.config import BrokerConfig
     from broker.metrics import Metrics
+    from broker.outbox import Outbox
+    from broker.owed import Owed
     from broker.replay import ReplayFeed, ReplayPiece, ReplaySource
+    from broker.sessions.inflight import Flight
     from broker.sessions.session import Session
 
 
@@ -97,6 +101,7 @@ class Replay:
         "_replays",
         "_row",
         "_state",
+        "_waiting_bytes",
         "noted_position",
         "position",
         "session",
@@ -119,6 +124,8 @@ class Replay:
         """The first frame of the first piece that has not been sent."""
         self._asked = 0
         """Pieces pulled and not yet here."""
+        self._waiting_bytes = 0
+        """Of what has been sent and waits for the store: QoS 2, and whatever came behind it."""
 
     def state(self) -> ReplayState:
         """All that is needed to go on with it later; what is in flight is somebody else's."""
@@ -219,7 +226,7 @@ class Replay:
         if outbox.is_blocked or outbox.pending_bytes > self._replays.config.replay_waiting_bytes_max:
             outbox.waiting = self.session
             return False
-        return True
+        return self._can_wait()
 
     # hot path: tests/bench/replay.py
     def _send_rows(self, piece: ReplayPiece) -> bool:
@@ -230,7 +237,7 @@ class Replay:
         metrics = self._replays.metrics
         if piece.rows is None:
             if piece.data:
-                outbox.append(piece.data)
+                self._write(outbox, piece.data)
             outbox.messages_out += piece.count
             metrics.messages_delivered += piece.count
             metrics.messages_replayed += piece.count
@@ -242,7 +249,7 @@ class Replay:
         while row < piece.count:
             end_row, qos = piece.stretch(row)
             if qos == 0:
-                outbox.append(piece.frames(row, end_row))
+                self._write(outbox, piece.frames(row, end_row))
                 row = end_row
                 continue
             room = min(session.quota - inflight.count, inflight.room())
@@ -250,16 +257,47 @@ class Replay:
                 break
             flight = inflight.add(piece, row, min(end_row, row + room), qos)
             frames = piece.numbered(row, flight.end_row, flight.first_id)
-            if qos == 2 and session.owed is not None:
-                session.owed.send(session, flight, False, (), frames)
-            else:
-                outbox.append(frames)
+            self._write(outbox, frames, flight, qos)
             row = flight.end_row
         self._row = row
         outbox.messages_out += row - first_row
         metrics.messages_delivered += row - first_row
         metrics.messages_replayed += row - first_row
         return row == piece.count
+
+    def _write(self, outbox: Outbox, frames: bytes, flight: Flight | None = None, qos: int = 0) -> None:
+        """Send frames in the order of the stream: behind a QoS 2 message that waits for the store all others wait."""
+        session = self.session
+        owed = session.owed
+        if owed is None or (qos < 2 and not self._waiting_bytes):
+            outbox.append(frames)
+        elif flight is None:
+            self._wait(owed, frames, outbox)
+        else:
+            if qos == 2:
+                owed.send(session, flight, False, (), frames)
+            else:
+                owed.send_when_durable(session, flight, qos, frames)
+            self._wait(owed, frames, None)
+
+    def _wait(self, owed: Owed, frames: bytes, outbox: Outbox | None) -> None:
+        """Frames wait for the store; `outbox`: who gets them then, for nobody else sends those of QoS 0."""
+
+        def durable() -> None:
+            was_full = not self._can_wait()
+            self._waiting_bytes -= len(frames)
+            if outbox is not None and outbox is self.session.outbox:
+                outbox.append(frames)
+            elif outbox is not None:
+                self._replays.metrics.dropped_messages["connection_lost"] += count_qos0((frames,))
+            if was_full:
+                self.send()
+
+        self._waiting_bytes += len(frames)
+        owed.when_durable(durable)
+
+    def _can_wait(self) -> bool:
+        return self._waiting_bytes <= self._replays.config.replay_waiting_bytes_max
 
 
 def replay_state(subscription: Subscription, topic_filter: str, since: str, position: str) -> ReplayState:

@@ -373,6 +373,20 @@ def test_subscriber_that_reads_slowly_loses_nothing_and_holds_up_nobody(server: 
     assert "Traceback" not in server.stderr_text
 
 
+@pytest.mark.parametrize("version", [wire.V311, wire.V5], ids=["v3.1.1", "v5"])
+def test_a_kept_session_gets_qos_1_and_2_in_the_order_of_the_stream(running: ServerProcess, version: int) -> None:
+    topic = f"kept/{next(COUNTER)}"
+    with RawClient(running.mqtt_port, version) as client:
+        client.connect(f"mixed-{version}", clean=False, properties=KEPT if version == wire.V5 else None)
+        for number in range(12):
+            client.publish_acknowledged(topic, b"%d" % number, 2 - number % 2)
+        client.subscribe((f"$replay/-1h/{topic}", 2))
+        found = [client.expect(wire.PUBLISH) for _ in range(12)]
+        assert [(int(packet.payload), packet.qos) for packet in found] == [
+            (number, 2 - number % 2) for number in range(12)
+        ]
+
+
 def test_receive_maximum_of_one(running: ServerProcess, topic: str) -> None:
     with publishing(running, topic, before=40) as numbers:
         count = numbers.stop()

@@ -234,3 +234,57 @@ class TestNoting:
             server.tick()
             noted = [name for name in names if server.store.subscriptions["k", name].position == "5"]
             assert len(noted) == count
+
+
+class TestOrder:
+    """That of the stream, though QoS 2 waits for the store and the others need not."""
+
+    @pytest.mark.parametrize("level", [4, 5])
+    @pytest.mark.parametrize("levels", [(2, 1), (2, 0), (2, 1, 0, 1), (2, 2, 1, 1, 1)])
+    def test_of_different_qos(self, level: int, levels: tuple[int, ...]) -> None:
+        server = Server(piece_rows=7)
+        server.fill(*[levels[number % len(levels)] for number in range(40)])
+        client = server.subscriber(2, level)
+        assert numbers(client.received()) == list(range(40))
+
+    @pytest.mark.parametrize("waiting_bytes_max", [0, 50])
+    def test_not_more_waits_for_the_store_than_for_a_connection(self, waiting_bytes_max: int) -> None:
+        server = Server(piece_rows=1, replay_waiting_bytes_max=waiting_bytes_max)
+        server.fill(2, *[0] * 99)
+        client = server.client()
+        client.subscribe(EVERYTHING, 2)
+        server.store.commit()  # the subscription
+        while server.source.step():
+            turn(server.engine)
+        assert len(server.source.messages) - server.source.feeds[0].index > 90
+        server.settle()
+        assert numbers(client.received()) == list(range(100))
+
+    def test_what_waited_when_the_connection_was_lost_comes_by_the_next_in_order(self) -> None:
+        server = Server(piece_rows=3)
+        server.fill(*[2, 1] * 4)
+        client = server.client()
+        client.subscribe(EVERYTHING, 2)
+        server.store.commit()
+        server.source.step()
+        server.source.step()
+        turn(server.engine)
+        client.lose()
+        again = EngineClient(server.engine, 5)
+        again.connect("k", clean=False, properties=expiry(3_600))
+        server.settle()
+        packets = of_type(again.received(), Publish)
+        assert numbers(list(packets)) == list(range(8))
+        assert not any(packet.dup for packet in packets), "none of them was sent before"
+
+    def test_qos_0_that_waited_when_the_connection_was_lost_is_counted(self) -> None:
+        server = Server()
+        server.fill(2, 0, 0, 2)
+        client = server.client()
+        client.subscribe(EVERYTHING, 2)
+        server.store.commit()
+        server.source.step()
+        turn(server.engine)
+        client.lose()
+        server.settle()
+        assert server.engine.metrics.dropped_messages["connection_lost"] == 2
