@@ -273,6 +273,8 @@ class Engine:
         session.connection = None
         self.clients_connected -= 1
         session.outbox = None
+        if dropped := self.kept.drop_dams(session):
+            self.metrics.dropped_messages["connection_lost"] += dropped
         self.router.shared.moved(session)
         close_replays(session)
         if session.fan_out is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.sessions.dam import Dam
 from broker.sessions.rows import decode_will, session_row, subscription_of, subscription_row
 from broker.store import Durable, ReplayMoved, SessionChange, SessionEnd, SubscriptionChange, SubscriptionEnd
 
@@ -29,6 +30,7 @@ class KeptSessions:
     def __init__(self, engine: Engine, store: Store | None) -> None:
         self._engine = engine
         self._store = store
+        self._dams: dict[Session, list[Dam]] = {}
 
     def begun(self, connection: Connection) -> None:
         """A connection has its session, and its will."""
@@ -79,7 +81,9 @@ class KeptSessions:
             self._engine.changes.append(SubscriptionChange(row))
 
     def tick(self) -> None:
-        """A second has passed: note where replays stand that have moved, for a crash."""
+        """A second has passed: note where replays stand that have moved; what waits for a failing disk goes on."""
+        if self._dams and self._store is not None and self._store.is_failing():
+            self._open_all()
         replays = self._engine.replays
         if replays is not None and replays.reading:
             for replay in replays.take_moved():
@@ -109,6 +113,42 @@ class KeptSessions:
                 tell()
 
         self._engine.changes.append(Durable(durable))
+
+    # Behind a SUBACK
+
+    def dam(self, connection: Connection) -> Dam | None:
+        """Have what a connection's session is sent wait for `open`; None: it does not.
+
+        Nor does it while nothing becomes durable: other subscriptions go on then, and the SUBACK comes when it can.
+        """
+        session = connection.session
+        assert session is not None
+        if not session.is_kept or self._store is None or self._store.is_failing():
+            return None
+        if connection.outbox.transport is None:
+            return None
+        dam = Dam(session, connection.outbox)
+        self._dams.setdefault(session, []).append(dam)
+        return dam
+
+    def open(self, dam: Dam) -> None:
+        """The SUBACK has left."""
+        dams = self._dams.get(dam.session, [])
+        if dam in dams:
+            dams.remove(dam)
+            dam.open()
+            if not dams:
+                del self._dams[dam.session]
+
+    def _open_all(self) -> None:
+        dams, self._dams = self._dams, {}
+        for of_session in dams.values():
+            for dam in of_session:
+                dam.open()
+
+    def drop_dams(self, session: Session) -> int:
+        """A session's connection is gone; returns how many messages of QoS 0 that waited for a SUBACK are, too."""
+        return sum(dam.drop() for dam in self._dams.pop(session, ()))
 
     # The start
 

@@ -154,15 +154,15 @@ class Owed:
 
     def send_when_durable(self, session: Session, flight: Flight, qos: int, frames: bytes) -> None:
         """Send PUBLISHes when all is durable that has been put down so far."""
-        outbox = session.outbox
+        connection = session.connection
         flight.is_durable = False
 
         def durable() -> None:
             flight.is_durable = True
             if session.outbox is None:
                 return
-            if session.outbox is outbox:
-                outbox.append(frames)
+            if session.connection is connection:
+                session.outbox.append(frames)
             else:  # it has connected again meanwhile: behind what it was sent before, as its client has room
                 hold(session, flight, qos, is_again=False)
                 session.send_queued(self._clock())

@@ -272,23 +272,25 @@ class Replay:
         if owed is None or (qos < 2 and not self._waiting_bytes):
             outbox.append(frames)
         elif flight is None:
-            self._wait(owed, frames, outbox)
+            self._wait(owed, frames, is_sent=False)
         else:
             if qos == 2:
                 owed.send(session, flight, False, (), frames)
             else:
                 owed.send_when_durable(session, flight, qos, frames)
-            self._wait(owed, frames, None)
+            self._wait(owed, frames, is_sent=True)
 
-    def _wait(self, owed: Owed, frames: bytes, outbox: Outbox | None) -> None:
-        """Frames wait for the store; `outbox`: who gets them then, for nobody else sends those of QoS 0."""
+    def _wait(self, owed: Owed, frames: bytes, *, is_sent: bool) -> None:
+        """Frames wait for the store; `is_sent`: somebody else sends them then, as those of QoS 1 and 2."""
+        connection = self.session.connection
 
         def durable() -> None:
             was_full = not self._can_wait()
             self._waiting_bytes -= len(frames)
-            if outbox is not None and outbox is self.session.outbox:
+            outbox = self.session.outbox
+            if outbox is not None and not is_sent and self.session.connection is connection:
                 outbox.append(frames)
-            elif outbox is not None:
+            elif not is_sent:
                 self._replays.metrics.dropped_messages["connection_lost"] += count_qos0((frames,))
             if was_full:
                 self.send()

@@ -65,17 +65,22 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
             retained_for.append(subscription)
     answer = encode_suback(Suback(packet.packet_id, reason_codes), connection.protocol_level)
     engine = connection.engine
+    dam = engine.kept.dam(connection)
 
     def send() -> None:
         engine.metrics.answer_bytes_sent += len(answer)
         connection.outbox.append(answer)
-        for subscription in retained_for:
-            send_retained(engine, session, subscription)
+        if dam is not None:
+            engine.kept.open(dam)
         for replay in replays:
             if replay in (session.replays or {}).values():  # else it has been replaced meanwhile
                 replay.open()
 
     engine.kept.when_durable(connection, send)
+    for subscription in retained_for:
+        send_retained(engine, session, subscription)
+    if dam is not None:
+        dam.close()
 
 
 def _check_filters(topic_filters: list[str]) -> None:
