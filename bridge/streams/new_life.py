@@ -2,7 +2,7 @@
 
 What was written behind the moment of the copy is gone, and its offsets, record ids and packet ids would be given again
 to something else. So every stream gets a new epoch (a cursor from before ends in a `gap` and then gets everything that
-is kept, and never in silence), record ids go on far ahead, and QoS 2 exchanges that were open are forgotten.
+is kept, and never in silence), record ids go on with others, and QoS 2 exchanges that were open are forgotten.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlite3
 import time
 
 from bridge.streams.kafka.spool_tables import SPOOL_PREFIX, begin_spool_anew
+from bridge.streams.sqlite_schema import begin_own_runs
 from bridge.streams.upkeep import transaction
 
 COPIED_MS = "copied_ms"
@@ -49,7 +50,7 @@ def begin_new_life(connection: sqlite3.Connection) -> None:
             "INSERT OR IGNORE INTO ended_flight SELECT client_id, log, offset FROM flight WHERE is_released AND log"
         )
         connection.execute("DELETE FROM flight")
-        # Runs of the node that followed the copy have given ids to records; a node is not started once a second.
-        connection.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'node_run'", (now_s,))
+        # Runs of the node that followed the copy have given ids to records, and may go on to beside this one.
+        begin_own_runs(connection)
         connection.execute("DELETE FROM meta WHERE key = ?", (COPIED_MS,))
     logger.info("the data is a restored copy: each of its %d streams begins a new epoch", len(streams))

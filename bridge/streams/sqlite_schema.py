@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable
@@ -34,6 +35,10 @@ CACHE_KIB = 2 * 1024
 16 MiB neither new names nor changes at random came any faster."""
 READER_CACHE_KIB = 2 * 1024
 """A reader passes over bodies once: with pages that stay in the processor's cache it does so in half the time."""
+NODE_RUNS_LOW, NODE_RUNS_HIGH = 1 << 28, (1 << 32) - (1 << 24)
+"""Where the numbers of a node's runs begin; a record has four bytes for one, and no directory sees 2^24 starts."""
+NODE_RUNS_APART = 1 << 20
+"""How far from all that a directory has had."""
 APPLICATION_ID = 0x48524331  # "HRC1"
 
 _TABLES = """
@@ -277,9 +282,23 @@ UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {
 
 
 def next_node_run(connection: sqlite3.Connection) -> int:
-    """The number of this start of the node, raised by one each time and never given twice."""
+    """The number of this start of the node, raised by one each time and never given twice.
+
+    Nor is it given by another data directory: nodes that share a Kafka topic know their records by it.
+    """
+    if connection.execute("SELECT 1 FROM meta WHERE key = 'node_runs_from'").fetchone() is None:
+        begin_own_runs(connection)  # it is new, or was made when all began with 1
     row = connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'node_run' RETURNING value").fetchone()
     return int(row[0])
+
+
+def begin_own_runs(connection: sqlite3.Connection) -> None:
+    """From here on the node's runs have numbers that are this data directory's own: they begin somewhere at random."""
+    (last,) = connection.execute("SELECT value FROM meta WHERE key = 'node_run'").fetchone()
+    first = last
+    while abs(first - last) < NODE_RUNS_APART:
+        first = NODE_RUNS_LOW + secrets.randbelow(NODE_RUNS_HIGH - NODE_RUNS_LOW)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('node_run', ?), ('node_runs_from', ?)", (first, first))
 
 
 def create_stream_tables(connection: sqlite3.Connection, stream_id: int) -> None:

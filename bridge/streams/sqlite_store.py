@@ -118,7 +118,7 @@ class SqliteStore:
 
     @property
     def node_run(self) -> str:
-        """This start of the node, for `mqtt.id`: `n7`."""
+        """This start of the node, for `mqtt.id`: `n2748810563`."""
         return f"n{self._node_run}"
 
     def open_log(

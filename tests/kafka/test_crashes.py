@@ -86,6 +86,31 @@ def test_killed_behind_a_drain_goes_on_reading(kafka_broker: KafkaBroker, tmp_pa
         assert [message["payload"] for message in reader.messages] == list(range(1, 11))
 
 
+def test_killed_while_another_server_writes_the_same_topic(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    """What the other one has stored is not taken for what was spooled here."""
+
+    def publish(server: KafkaServer, first: int) -> None:
+        with RawClient(server.mqtt_port) as device:
+            device.connect("device")
+            for number in range(first, first + 50):
+                device.publish_acknowledged("sensors/a", b"%d" % number)
+
+    servers = kafka_broker.bootstrap_servers
+    with KafkaServer(tmp_path / "one", servers, partitions=1) as server:
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+        kafka_broker.kill()
+        publish(server, 0)
+        server.kill()
+        kafka_broker.start()
+        with KafkaServer(tmp_path / "two", servers, partitions=1, topic=server.topic) as other:
+            eventually(lambda: other.describe()["kafka"]["state"] == "up", 20, "the topic")
+            publish(other, 50)
+            server.start()
+            eventually(lambda: server.waits_in_spool() == 0, 40, "the spool to be empty")
+            stored = [number for _, number in server.rows_in(kafka_broker)]
+            assert sorted(stored) == list(range(100))
+
+
 def test_topic_deleted_under_load_is_made_anew_and_told(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     with (
         KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server,

@@ -8,13 +8,21 @@ import random
 import shutil
 import sqlite3
 from array import array
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from bridge.records import RecordRun
 from bridge.streams.frames import decode_body, encode_record, encode_segment
-from bridge.streams.sqlite_schema import FILE_NAME, DataDirectoryInUse, StoreNewer, StoreUnusable, open_reader
+from bridge.streams.sqlite_schema import (
+    FILE_NAME,
+    NODE_RUNS_LOW,
+    DataDirectoryInUse,
+    StoreNewer,
+    StoreUnusable,
+    open_reader,
+)
 from bridge.streams.sqlite_store import SqliteStore
 from bridge.streams.topic_index import RowTopics
 from bridge.streams.upkeep import LatestEntry
@@ -39,10 +47,10 @@ async def test_records_offsets_epoch_and_time_go_on_after_a_restart(open_store: 
     store = open_store()
     first = opened_log(store)
     await first.store(first.maker.run(numbers(5), time_ms=5_000))
-    assert store.node_run == "n1"
+    first_run = int(store.node_run[1:])
     await store.close()
     store = open_store()
-    assert store.node_run == "n2"
+    assert store.node_run == f"n{first_run + 1}"
     second = opened_log(store)
     assert second.log.epoch == first.log.epoch
     assert (second.log.first_offset, second.log.next_offset, second.log.newest_ms) == (0, 5, 5_000)
@@ -51,7 +59,36 @@ async def test_records_offsets_epoch_and_time_go_on_after_a_restart(open_store: 
     await second.store(run)
     assert (run.base_offset, run.received_at_ms) == (5, 5_000)
     ids = [row["id"] for row in rows_of(await second.log.scan(second.request()))]
-    assert ids == ["n1-1", "n1-2", "n1-3", "n1-4", "n1-5", "n2-1", "n2-2"]
+    assert ids == [*(f"n{first_run}-{number}" for number in range(1, 6)), f"n{first_run + 1}-1", f"n{first_run + 1}-2"]
+
+
+async def test_runs_of_the_node_are_not_those_of_another_directory(tmp_path: Path) -> None:
+    runs: list[int] = []
+    for name in ("one", "two", "one"):
+        store = SqliteStore.open(tmp_path / name, reader_processes=0)
+        runs.append(int(store.node_run[1:]))
+        await store.close()
+    assert abs(runs[0] - runs[1]) > 1
+    assert runs[2] == runs[0] + 1
+    assert all(run < 2**32 for run in runs)
+
+
+async def test_a_directory_from_when_all_runs_began_with_1_gets_runs_of_its_own(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    store = open_store()
+    await opened_log(store).store(RunMaker().run(numbers(1)))
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute("UPDATE meta SET value = 7 WHERE key = 'node_run'")
+        connection.execute("DELETE FROM meta WHERE key = 'node_runs_from'")
+        connection.commit()
+    store = open_store()
+    run = int(store.node_run[1:])
+    assert run >= NODE_RUNS_LOW
+    assert opened_log(store).log.next_offset == 1
+    await store.close()
+    assert open_store().node_run == f"n{run + 1}"
 
 
 async def test_what_is_made_is_for_its_owner_alone_and_what_is_there_keeps_its_mode(
@@ -109,14 +146,15 @@ async def test_a_second_server_is_told_who_has_the_directory(open_store: OpenSto
 
 
 async def test_a_newer_format_is_refused_and_left_alone(open_store: OpenStore, tmp_path: Path) -> None:
-    await open_store().close()
+    store = open_store()
+    await store.close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.execute("UPDATE meta SET value = 99 WHERE key = 'format_version'")
     connection.commit()
     connection.close()
     with pytest.raises(StoreNewer, match="newer Headrace"):
         SqliteStore.open(tmp_path)
-    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'node_run'") == [(1,)]
+    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'node_run'") == [(int(store.node_run[1:]),)]
 
 
 async def test_a_file_of_format_1_is_read_on_and_upgraded(
