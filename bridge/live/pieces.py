@@ -25,7 +25,8 @@ def is_between(start: Offsets, offsets: Offsets, end: Offsets) -> bool:
     return offsets != start and all(offset <= end.get(partition, -1) for partition, offset in offsets.items())
 
 
-_Key = tuple[str, str, tuple[str, ...], tuple[tuple[int, int], ...], str, str, "PublishForm | None"]
+_Times = tuple[int | None, int | None]
+_Key = tuple[str, str, tuple[str, ...], _Times, tuple[tuple[int, int], ...], str, str, "PublishForm | None"]
 
 
 class Pieces:
@@ -45,7 +46,8 @@ class Pieces:
         now = asyncio.get_running_loop().time()
         what = request.what
         start = tuple(sorted(request.start.items()))
-        key = (what.stream, what.epoch, what.filters, start, request.before, request.after, what.form)
+        times = (what.from_ms, what.until_ms)
+        key = (what.stream, what.epoch, what.filters, times, start, request.before, request.after, what.form)
         known = self._piece_by_key.get(key)
         if known is not None and now - known[1] < LIFE_S:
             await asyncio.wait([known[0]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from bridge.history.scan import Scan, StreamScan
 from bridge.live.pieces import Pieces
 from bridge.live.reader import Place
@@ -42,3 +44,21 @@ async def test_a_piece_that_goes_beyond_the_bound_is_not_shared() -> None:
         assert (long.next_offsets, short.next_offsets) == ({0: 10}, {0: 5})
         assert again.next_offsets[0] <= 10
         assert again.data.startswith(short.data)
+
+
+@pytest.mark.parametrize("bound", ["from_ms", "until_ms"])
+async def test_readers_of_other_times_do_not_share_a_piece(bound: str) -> None:
+    """Where times do not only rise, what is between two offsets is not the same for both."""
+    async with Side() as side:
+        log = side.logs["default"]
+        for number in range(10):
+            side.publish(("a", b"%d" % number))
+        pieces = Pieces()
+
+        def scan(from_ms: int | None = None, until_ms: int | None = None) -> StreamScan:
+            what = Scan("default", log.epoch, ("#",), 0, 0, "event", from_ms=from_ms, until_ms=until_ms)
+            return StreamScan(what, {0: 0}, {0: 10})
+
+        for time_ms in (5, 6, 6):
+            await pieces.read(log, scan(**{bound: time_ms}))
+        assert pieces.shared == 1
