@@ -31,6 +31,7 @@ from bridge.routes.parameters import (
 )
 from bridge.routes.streams import stream_named
 from bridge.streams.frames import decode_body
+from bridge.streams.kafka.log import KafkaLog
 from bridge.streams.log import StreamLog
 
 router = APIRouter(prefix="/api/v1", tags=["history"])
@@ -220,7 +221,12 @@ async def _record_at(log: StreamLog, partition: int, offset: int, encoding: Enco
     next_offset = log.offsets[partition]
     if offset >= next_offset:
         raise NotFound(f"Stream {log.name!r} has no record {offset} yet; the next is {next_offset}.")
-    what = Scan(log.name, log.epoch_of(partition), (), 0, 0, encoding, records_max=1)
+    if partition == SPOOL and isinstance(log, KafkaLog):
+        place = await log.copy_of_spooled(offset)
+        if place is not None:
+            partition, offset = place
+    # A scan names Kafka's epoch for the spool too.
+    what = Scan(log.name, log.epoch, (), 0, 0, encoding, records_max=1)
     result = await log.scan_stream(StreamScan(what, {partition: offset}, {partition: offset + 1}))
     if result.count == 0:
         first = log.first_offsets[partition]

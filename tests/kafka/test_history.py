@@ -84,3 +84,32 @@ def test_replay_keeps_the_order_of_time_over_partitions_and_ends(kafka: KafkaBro
                 eventually(lambda: 204 in reader.statuses, 20, "the end, and nothing after it")
             assert [event.json["payload"] for event in reader.events if event.name == "message"] == list(range(20))
             assert reader.events[-1].name == "end"
+
+
+def test_one_spooled_record_by_its_place_while_it_waits_and_when_it_has_moved(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server:
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+        kafka_broker.kill()
+        with RawClient(server.mqtt_port) as device:
+            device.connect("p1")
+            for number in range(20):
+                device.publish_acknowledged(f"sensors/{number}", b"%d" % number)
+        spooled = server.history()
+        assert [record["payload"] for record in spooled] == list(range(20))
+
+        def by_place(record: dict[str, Any], **query: object) -> httpx.Response:
+            place = f"streams/telemetry/records/{record['partition']}/{record['offset']}"
+            return ask(server, place, epoch=record["epoch"], **query)
+
+        for record in spooled:
+            assert by_place(record).json() == record
+            assert by_place(record, raw=1).content == b"%d" % record["payload"]
+        kafka_broker.start()
+        eventually(lambda: "directly again" in server.stderr_text, 40, "the spool to be empty")
+        moved = {record["id"]: record for record in server.history()}
+        for record in spooled:
+            assert by_place(record).json() == moved[record["id"]]
+            assert by_place(record, raw=1).content == b"%d" % record["payload"]
+            assert moved[record["id"]]["epoch"] != record["epoch"]

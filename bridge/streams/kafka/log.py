@@ -401,5 +401,9 @@ class KafkaLog:
             request = replace(request, start=start)
         return [await self.readers.ask(self, request)]
 
+    async def copy_of_spooled(self, offset: int) -> tuple[int, int] | None:
+        """Partition and offset in Kafka of a record that has moved there from the spool. Raises: sqlite3.Error"""
+        return await self.spool.copy_of(offset) if self.spool.is_moved(offset) else None
+
     async def scan_stream(self, request: StreamScan) -> StreamScanResult:
         return await self.readers.scan(self, request)

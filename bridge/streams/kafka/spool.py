@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bridge.cursors import UNKNOWN
 from bridge.records import RecordRun, Topic
 from bridge.streams.frames import decode_body
-from bridge.streams.kafka.spool_tables import SPOOL_PREFIX, TABLES, Copies, decode_offsets, encode_offsets, read_bodies
+from bridge.streams.kafka.spool_tables import (
+    SPOOL_PREFIX,
+    TABLES,
+    Copies,
+    copies_of_spooled,
+    decode_offsets,
+    encode_offsets,
+    read_bodies,
+)
 from bridge.streams.sqlite_schema import open_reader
 
 if TYPE_CHECKING:
@@ -169,11 +177,7 @@ class Spool:
 
         Raises: sqlite3.Error
         """
-        if self._reading is None:
-            executor = ThreadPoolExecutor(1, thread_name_prefix="headrace-spool")
-            connection = await asyncio.get_running_loop().run_in_executor(executor, open_reader, self._store.path)
-            self._reading = (executor, connection)
-        executor, connection = self._reading
+        executor, connection = await self._reader()
         bodies = await asyncio.get_running_loop().run_in_executor(
             executor, read_bodies, connection, self.table_id, start, end
         )
@@ -183,6 +187,26 @@ class Spool:
         for base, body in bodies:
             runs += decode_body(body, base, self._topics)
         return [run for run in runs if run.base_offset + len(run) > start and run.base_offset < end]
+
+    async def copy_of(self, offset: int) -> tuple[int, int] | None:
+        """Partition and offset in Kafka of a spooled record; None when that is not known, or not any more.
+
+        Raises: sqlite3.Error
+        """
+        executor, connection = await self._reader()
+        copies = await asyncio.get_running_loop().run_in_executor(
+            executor, copies_of_spooled, connection, self.table_id, offset, offset + 1
+        )
+        places = [(each.partition, each.base + each.offsets.index(offset)) for each in copies if offset in each.offsets]
+        return places[0] if places else None
+
+    async def _reader(self) -> tuple[ThreadPoolExecutor, sqlite3.Connection]:
+        """What reads beside the writer, and its thread."""
+        if self._reading is None:
+            executor = ThreadPoolExecutor(1, thread_name_prefix="headrace-spool")
+            connection = await asyncio.get_running_loop().run_in_executor(executor, open_reader, self._store.path)
+            self._reading = (executor, connection)
+        return self._reading
 
     # What becomes of it
 
