@@ -77,8 +77,13 @@ class KafkaStreamScan:
             raise AnotherEpoch
         if not self.is_ascending:
             self._spool_down()
-            if not self.collector.is_bound_reached:
-                await self._descend()
+            try:
+                if not self.collector.is_bound_reached:
+                    await self._descend()
+            except KafkaFailure:
+                await self.reader.forget_client()
+                if self._is_records or not self._has_spool():
+                    raise
             return
         try:
             if self.partitions:

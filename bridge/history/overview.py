@@ -17,6 +17,7 @@ from bridge.history.series import SeriesQuestion
 from bridge.history.series import merged as merged_series
 from bridge.history.state import PastRecord, StateQuestion
 from bridge.history.state import merged as merged_state
+from bridge.streams.kafka.cluster import KafkaUnreachable
 
 if TYPE_CHECKING:
     from bridge.streams.log import StreamLog
@@ -114,11 +115,13 @@ async def state(
     topics_max: int,
     limit: int,
     from_ms: int | None = None,
+    until_ms: int | None = None,
     after: str = "",
     name_part: str = "",
     last_client_id: str | None = None,
 ) -> tuple[Iterator[PastRecord], bool, Reach]:
-    """The last record of each topic before a place in each stream, in order of the topics, at most `limit`.
+    """The last record of each topic before a place in each stream, and a time if given, in order of the topics, at
+    most `limit`.
 
     The second value is whether that is all of them. Not complete: topics that were silent for long may be missing,
     for the search got back to `scanned_to_ms` only. Raises: StreamLogError.
@@ -131,6 +134,7 @@ async def state(
             0,
             0,
             from_ms=from_ms,
+            until_ms=until_ms,
             work_max=UNBOUNDED,
             seconds_max=seconds_max,
             after=after,
@@ -153,6 +157,22 @@ async def state(
         is_all,
         Reach(not unfinished, max(unfinished) if unfinished else from_ms),
     )
+
+
+async def ends_about(logs: Sequence[StreamLog], time_ms: int) -> dict[str, Offsets]:
+    """By stream the first offsets at or after a time; where that cannot be asked for at the moment all that it has.
+
+    Raises: StreamLogError.
+    """
+
+    async def of_one(log: StreamLog) -> Offsets:
+        try:
+            return await log.offsets_at(time_ms)
+        except KafkaUnreachable:
+            return log.offsets
+
+    ends = await asyncio.gather(*[of_one(log) for log in logs])
+    return {log.name: end for log, end in zip(logs, ends, strict=True)}
 
 
 async def _ask_all(logs: Sequence[StreamLog], questions: Sequence[Question[AnswerT]]) -> list[AnswerT]:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from bridge.encoding import rfc3339, rfc3339_or_none
 from bridge.errors import ParameterInvalid
-from bridge.history.overview import Reach, state
+from bridge.history.overview import Reach, ends_about, state
 from bridge.history.state import PastRecord
 from bridge.live.entries import Entry
 from bridge.live.snapshots import TopicNodes, topic_object
@@ -130,16 +130,16 @@ async def _topics_at(
     node: Node, wanted: _Wanted, at_ms: int, lookback_ms: int | None, levels: int | None, behind: str
 ) -> Response:
     logs = node.streams_for(wanted.filters)
-    ends = await asyncio.gather(*[log.offsets_at(at_ms + 1) for log in logs])
     topics_max = node.hub.limits.latest_topics_max
     records, is_all, reach = await state(
         logs,
         wanted.filters,
-        {log.name: end for log, end in zip(logs, ends, strict=True)},
+        await ends_about(logs, at_ms + 1),
         node.config.history.search_s,
         topics_max=topics_max,
         limit=wanted.limit if levels is None else topics_max,
         from_ms=max(0, at_ms - lookback_ms) if lookback_ms is not None else None,
+        until_ms=at_ms + 1,
         after=wanted.after,
         name_part=wanted.name_part,
         last_client_id=wanted.client_id,

@@ -113,3 +113,32 @@ def test_one_spooled_record_by_its_place_while_it_waits_and_when_it_has_moved(
             assert by_place(record).json() == moved[record["id"]]
             assert by_place(record, raw=1).content == b"%d" % record["payload"]
             assert moved[record["id"]]["epoch"] != record["epoch"]
+
+
+def test_counts_and_states_have_what_is_spooled_while_kafka_is_away(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    with (
+        KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers) as server,
+        RawClient(server.mqtt_port) as device,
+    ):
+        device.connect("p1")
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+        for number in range(5):
+            device.publish_acknowledged(f"sensors/{number}", b"%d" % number)
+        eventually(lambda: len(server.history()) == 5, 20, "what is in Kafka")
+        kafka_broker.kill()
+        for number in range(10, 20):
+            device.publish_acknowledged(f"sensors/{number}", b"%d" % number)
+        eventually(lambda: server.waits_in_spool() == 10, 20, "the spool")
+
+        def answers(is_complete: bool) -> tuple[int, list[int], list[int]]:
+            histogram = ask(server, "histogram", topic="sensors/#", buckets=1, **{"from": "-1h"}).json()
+            series = ask(server, "series", topic="sensors/#", points=1, **{"from": "-1h"}).json()
+            state = ask(server, "topics", topic="sensors/#", at="now").json()
+            assert [each["complete"] for each in (histogram, series, state)] == [is_complete] * 3
+            return histogram["buckets"][0]["count"], series["count"], [each["payload"] for each in state["topics"]]
+
+        assert answers(is_complete=False) == (10, [10], list(range(10, 20)))
+        kafka_broker.start()
+        eventually(lambda: "directly again" in server.stderr_text, 40, "the spool to be empty")
+        count, counts, last = answers(is_complete=True)
+        assert (count, counts, sorted(last)) == (15, [15], [*range(5), *range(10, 20)])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.cursors import SPOOL, UNKNOWN, Offsets, StreamPosition
 from bridge.records import RecordRun, Topic
-from bridge.streams.kafka.cluster import KafkaCluster, TopicState
+from bridge.streams.kafka.cluster import KafkaCluster, KafkaUnreachable, TopicState
 from bridge.streams.kafka.drain import Drain
 from bridge.streams.kafka.gate import Gate
 from bridge.streams.kafka.intake import Intake
@@ -381,13 +381,15 @@ class KafkaLog:
         found = dict(self.topic.offsets)
         if self.topic.epoch != UNKNOWN:
             found |= await self.readers.offsets_at(self.kafka.topic, self.epoch, dict(self.topic.offsets), time_ms)
+        found[SPOOL] = await self._spool_offset_at(time_ms)
+        return found
+
+    async def _spool_offset_at(self, time_ms: int) -> int:
         spool = self.spool
         start = spool.log.first_offset if self.spool.log.oldest_ms is not None else spool.next_offset
         if spool.records > 0 or start < spool.next_offset:
-            found[SPOOL] = await spool.log.offset_at(time_ms)
-        else:
-            found[SPOOL] = self.shown_spool
-        return found
+            return await spool.log.offset_at(time_ms)
+        return self.shown_spool
 
     @property
     def begun_ms(self) -> int | None:
@@ -396,7 +398,10 @@ class KafkaLog:
     async def ask_stream(self, request: StreamQuestion[AnswerT]) -> Sequence[AnswerT]:
         what = request.what
         if what.from_ms is not None:
-            first = await self.offsets_at(what.from_ms)
+            try:
+                first = await self.offsets_at(what.from_ms)
+            except KafkaUnreachable:  # what has no order is answered from the spool alone meanwhile
+                first = {SPOOL: await self._spool_offset_at(what.from_ms)}
             start = {partition: max(offset, first.get(partition, 0)) for partition, offset in request.start.items()}
             request = replace(request, start=start)
         return [await self.readers.ask(self, request)]
