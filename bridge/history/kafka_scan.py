@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from bridge.cursors import SPOOL, MovingPosition
 from bridge.history.answers import collector_for
+from bridge.history.moved_rows import MovedRows
 from bridge.history.scan import Question, StreamQuestion, StreamScan, StreamScanResult
 from bridge.history.stretches import Stretch
 from bridge.records import RecordRun
@@ -76,8 +77,8 @@ class KafkaStreamScan:
         if self.what.epoch != self.source.epoch:
             raise AnotherEpoch
         if not self.is_ascending:
-            self._spool_down()
             try:
+                await self._spool_down()
                 if not self.collector.is_bound_reached:
                     await self._descend()
             except KafkaFailure:
@@ -354,9 +355,12 @@ class KafkaStreamScan:
             if low <= offset < high
         )
 
-    def _spool_down(self) -> None:
+    async def _spool_down(self) -> None:
         """Newest first: what will be shown from Kafka is left out here."""
         position, start = self.position, self.start.get(SPOOL, 0)
+        if position.get(SPOOL, 0) <= start:
+            return
+        moved = MovedRows(self.reader, self.source, self.end)
         while position.get(SPOOL, 0) > start and not self.collector.is_bound_reached:
             at = position[SPOOL]
             low = max(start, at - DESCEND_RECORDS)
@@ -365,6 +369,9 @@ class KafkaStreamScan:
                 for base, body in read_bodies(self.reader.store, self.source.spool_table, low, at)
                 for run in decode_body(body, base, self.reader.spool_topics())
             ]
+            places = moved.places(low, at, runs)
+            if places:
+                runs = sorted([*runs, *await moved.runs(await self._prepare(), places)], key=_base)
             for run in reversed(runs):
                 high = min(position[SPOOL], run.base_offset + len(run))
                 bottom = max(low, run.base_offset)
@@ -384,6 +391,10 @@ class KafkaStreamScan:
 
 def _place(entry: tuple[int, int, int, RecordRun]) -> tuple[int, int, int]:
     return entry[:3]
+
+
+def _base(run: RecordRun) -> int:
+    return run.base_offset
 
 
 def _without(low: int, high: int, hidden: Sequence[int]) -> Sequence[tuple[int, int]]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import socket
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from bridge.streams.sqlite_schema import FILE_NAME
 from tests.kafka.streams import KafkaServer
 from tests.support.conditions import eventually, throughout
 from tests.support.http_client import Event, SseReader, parse_events
@@ -332,3 +335,52 @@ def test_reader_that_is_behind_when_partitions_are_added_gets_all_of_them_once(
             if len(numbers) >= 6_201:
                 break
         assert sorted(numbers) == list(range(6_201))
+
+
+def let_go_of_moved_rows(data_dir: Path) -> None:
+    """As the server does half a minute after the drain."""
+    with closing(sqlite3.connect(data_dir / FILE_NAME)) as connection, connection:
+        ((stream_id,),) = connection.execute("SELECT id FROM stream WHERE name = 'spool:telemetry'").fetchall()
+        connection.execute(
+            f"UPDATE stream SET next_offset = (SELECT max(base + count) FROM batch_{stream_id}) WHERE id = {stream_id}"
+        )
+        for table in ("batch", "chunk"):
+            connection.execute(f"DELETE FROM {table}_{stream_id}")
+
+
+def test_descending_pages_lose_nothing_across_a_drain(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
+    """What a page had still before it in the spool stands in Kafka by then, beyond the page's place there."""
+    with KafkaServer(tmp_path / "data", kafka_broker.bootstrap_servers, partitions=2) as server:
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+
+        def send(first: int, last: int) -> None:
+            with RawClient(server.mqtt_port) as device:
+                device.connect()
+                for number in range(first, last):
+                    device.publish_acknowledged(f"sensors/{number % 5}", b"%d" % number)
+
+        def page(**query: object) -> dict[str, Any]:
+            given = {"order": "desc", "limit": 5, **query}
+            url = f"{server.http_url}/api/v1/streams/telemetry/records"
+            answer = httpx.get(url, params=given, timeout=20)  # type: ignore[arg-type]
+            assert answer.status_code == 200, answer.text
+            found: dict[str, Any] = answer.json()
+            return found
+
+        send(0, 20)
+        eventually(lambda: len(server.history()) == 20, 20, "what is in Kafka")
+        kafka_broker.kill()
+        send(20, 40)
+        pages = [page()]
+        kafka_broker.start()
+        eventually(lambda: "directly again" in server.stderr_text, 40, "the spool to be empty")
+        send(40, 50)
+        server.terminate()
+        let_go_of_moved_rows(tmp_path / "data")
+        server.start()
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+        while not pages[-1]["complete"]:
+            pages.append(page(cursor=pages[-1]["cursor"]))
+        found = [record["payload"] for each in pages for record in each["records"]]
+        assert found[:20] == list(range(39, 19, -1))
+        assert sorted(found) == list(range(40))

@@ -89,6 +89,26 @@ def copies_in_kafka(connection: sqlite3.Connection, table_id: int, partition: in
     return [Copies(partition, base, decode_offsets(first, data)) for partition, base, first, data in rows]
 
 
+def copies_from(
+    connection: sqlite3.Connection,
+    table_id: int,
+    partition: int,
+    base: int,
+    spool_low: int | None = None,
+    spool_high: int = 0,
+) -> list[Copies]:
+    """The batches of copies that end behind an offset of a partition, of these those that hold some spool offset
+    `spool_low <= offset < spool_high`. Without them: the last one, if there is any."""
+    table = f"drained_{table_id}"
+    rows = connection.execute(
+        f"SELECT partition, base, spool_first, offsets FROM {table} WHERE partition = ? AND base >= ifnull("
+        f"(SELECT max(base) FROM {table} WHERE partition = ? AND base <= ?), 0) AND base + count > ?"
+        + (" ORDER BY base DESC LIMIT 1" if spool_low is None else " AND spool_last >= ? AND spool_first < ?"),
+        (partition, partition, base, base) + (() if spool_low is None else (spool_low, spool_high)),
+    )
+    return [Copies(found, base, decode_offsets(first, data)) for found, base, first, data in rows]
+
+
 def copies_of_spooled(connection: sqlite3.Connection, table_id: int, low: int, high: int) -> list[Copies]:
     """The copies of records with `low <= spool offset < high`; batches may hold others too."""
     rows = connection.execute(
