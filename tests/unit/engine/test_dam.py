@@ -41,7 +41,7 @@ class Server:
             turn(self.engine)
 
     def retain(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        self.publisher.send(publish(topic, payload, qos, 1 if qos else None, retain=True))
+        self.publisher.send(publish(topic, payload, qos, 1 if qos else 0, retain=True))
         self.commit()
 
     def send(self, *packets: object) -> None:
@@ -67,7 +67,7 @@ def subscribe(*filters: str, qos: int = 1, packet_id: int = 1) -> Subscribe:
 
 
 def live(topic: str, payload: bytes, qos: int = 1, packet_id: int = 9, *, retain: bool = False) -> Publish:
-    return Publish(topic, payload, qos, retain, False, packet_id if qos else None, Properties())
+    return Publish(topic, payload, qos, retain, False, packet_id if qos else 0, Properties())
 
 
 def told(packets: list[object]) -> list[bytes | int]:
@@ -90,7 +90,7 @@ def test_suback_then_what_was_retained_then_what_came_after(qos: int, is_retaine
     server.send(subscribe("t", qos=qos), live("t", b"v2", qos, retain=is_retained))
     assert of_type(server.client.received(), Publish) == []
     server.commit()
-    server.publisher.send(publish("t", b"v3", qos, 7 if qos else None))
+    server.publisher.send(publish("t", b"v3", qos, 7 if qos else 0))
     server.commit()
     assert server.everything() == [1, b"v1", b"v2", b"v3"]
 
