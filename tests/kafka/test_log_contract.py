@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -43,3 +44,26 @@ class TestKafkaLog(LogContract):
         await wait_until(lambda: log.mode is Mode.DIRECT and log.topic.is_end_known)
         yield Opened(log, RunMaker(log), Committed(log), FakeClock())
         await log.close()
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_times_go_on_behind_those_of_the_run_before(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """With a clock that was set back meanwhile; what was stored in Kafka alone counts too."""
+    topic = KafkaTopicSettings(f"times-{secrets.token_hex(4)}", partitions=1, retention_age_ms=-1)
+    times: list[int] = []
+    newest: list[int | None] = []
+    for time_ms in (2_000_000, 1_000_000, 3_000_000):
+        store = SqliteStore.open(tmp_path)
+        side = KafkaSide(KafkaSettings(tuple(kafka.bootstrap_servers), check_s=1.0), store)
+        log = side.open_log("times", topic, acknowledges_on_receipt=False)
+        newest.append(log.newest_ms)
+        await side.open(NobodyLives(), NobodyLives())  # type: ignore[arg-type]
+        await wait_until(lambda log=log: log.mode is Mode.DIRECT and log.topic.is_end_known)
+        opened = Opened(log, RunMaker(log), Committed(log), FakeClock())
+        run = opened.maker.run([b"1"], time_ms=time_ms)
+        await opened.store(run)
+        times.append(run.received_at_ms)
+        await side.close()
+        await store.close()
+    assert times == [2_000_000, 2_000_000, 3_000_000]
+    assert newest == [None, 2_000_000, 2_000_000]

@@ -53,7 +53,8 @@ class Intake:
         """Rows of each run that are neither in Kafka nor on disk."""
         self._parents: dict[PublishRun, PublishRun] = {}
         """Pieces of runs in the spool, and what they are of."""
-        self._last_ms = log.newest_ms or 0
+        self.written_ms = max(log.spool.times[0], log.spool.log.newest_ms or 0)
+        """The newest time of a record that was taken; of a run before this one too."""
 
     @property
     def is_empty(self) -> bool:
@@ -63,10 +64,10 @@ class Intake:
     # See `StreamLog`
 
     def append(self, run: PublishRun) -> None:
-        if run.received_at_ms < self._last_ms:
-            run.received_at_ms = self._last_ms
+        if run.received_at_ms < self.written_ms:
+            run.received_at_ms = self.written_ms
         else:
-            self._last_ms = run.received_at_ms
+            self.written_ms = run.received_at_ms
         self.pending_bytes += run.ends[-1] - run.start
         self._turn.append(run)
 

@@ -92,7 +92,8 @@ class KafkaLog:
         """The partitions that the tail follows, or will."""
         self.topic = StreamTopic(self, self.spool.standing)
         self.drain = Drain(self)
-        self.newest_ms: int | None = self.spool.log.newest_ms
+        newest = [each for each in (self.spool.log.newest_ms, self.spool.times[1]) if each is not None]
+        self.newest_ms: int | None = max(newest, default=None)
         """See `StreamLog`."""
         self.intake = Intake(self, store)
         self.upkeep = SpoolUpkeep(self)
@@ -135,6 +136,7 @@ class KafkaLog:
         await sender.close()
         if self.topic.epoch != UNKNOWN:
             self.spool.stand(self.topic.standing())
+        self.spool.keep_times(self.intake.written_ms, self.newest_ms)
         self.spool.close()
 
     # StreamLog: where it stands
@@ -347,6 +349,7 @@ class KafkaLog:
             standing = self.spool.standing
             if self.topic.is_end_known and dict(standing.offsets) != self.topic.offsets:
                 self.spool.stand(self.topic.standing())
+            self.spool.keep_times(self.intake.written_ms, self.newest_ms)
             self.upkeep.look(now)
         self.upkeep.judge()
         self.gate.look()

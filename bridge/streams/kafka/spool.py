@@ -94,6 +94,8 @@ class Spool:
             _offsets(values.get("latest_offsets")),
         )
         """Epoch and place up to which saved latest values know all records."""
+        self.times: tuple[int, int | None] = (values.get("written_ms", 0), values.get("newest_ms"))
+        """The newest time that this node has given a record of the stream, and the newest that was seen in it."""
         self.dead_letters: int = values["dead_letters"]
         self.newest_dead_letter_ms: int | None = values["newest_dead_letter_ms"]
         self._beyond: set[int] = set(values["beyond"])
@@ -231,6 +233,12 @@ class Spool:
         """Latest values have been handed over to be saved, as they were at this place."""
         self.checkpoint = (epoch, dict(offsets))
         self._submit([self._set("latest_epoch", epoch), self._set("latest_offsets", offsets)], None)
+
+    def keep_times(self, written_ms: int, newest_ms: int | None) -> None:
+        """Keep the newest times over a restart: no record of this node may be older than the one before."""
+        if self.times != (written_ms, newest_ms):
+            self.times = (written_ms, newest_ms)
+            self._submit([self._set("written_ms", written_ms), self._set("newest_ms", newest_ms)], None)
 
     def begin_sending(self, sent_until: int, search_from: Mapping[int, int], then: Callable[[], None]) -> None:
         """Records before `sent_until` may be sent once this is on disk."""
