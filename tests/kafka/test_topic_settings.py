@@ -45,13 +45,17 @@ def test_topic_is_made_as_configured(kafka: KafkaBroker, tmp_path: Path) -> None
 def test_what_differs_is_said_and_left_alone(kafka: KafkaBroker, tmp_path: Path) -> None:
     stream = WEEK.replace("replication = 1", "replication = 3")
     server = KafkaServer(tmp_path / "data", kafka.bootstrap_servers, partitions=3, stream=stream)
-    blocking(kafka.client.create_topic(server.topic, partitions=2, config={"retention.ms": str(DAY_MS)}))
+    config = {"retention.ms": str(DAY_MS), "message.timestamp.type": "LogAppendTime", "cleanup.policy": "compact"}
+    blocking(kafka.client.create_topic(server.topic, partitions=2, config=config))
     with server:
-        eventually(lambda: len(server.describe()["kafka"]["mismatch"]) == 4, 20, "the differences")
+        eventually(lambda: len(server.describe()["kafka"]["mismatch"]) == 7, 20, "the differences")
         assert server.describe()["kafka"]["mismatch"] == [
             "it has 2 partitions, the configuration says 3",
             "its replication is 1, the configuration says 3",
+            "its message.timestamp.type is LogAppendTime, the configuration says CreateTime",
+            "its cleanup.policy is compact, the configuration says delete",
             f"its retention.ms is {DAY_MS}, the configuration says {7 * DAY_MS}",
+            f"its retention.bytes is -1, the configuration says {2 * 1024 * 1024}",
             f"its retention.ms {DAY_MS} is not above the spool's age limit of {6 * DAY_MS} ms",
         ]
         for text in server.describe()["kafka"]["mismatch"]:
@@ -60,6 +64,22 @@ def test_what_differs_is_said_and_left_alone(kafka: KafkaBroker, tmp_path: Path)
         assert server.rows_in(kafka) == [("sensors/a", 1), ("sensors/a", 2)]
         assert kafka.partition_count(server.topic) == 2
         assert blocking(kafka.client.topic_configs(server.topic))["retention.ms"] == str(DAY_MS)
+
+
+def test_a_limit_that_is_not_given_is_none(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """Not Kafka's own week. And what was said of the partitions is no longer said when there are as many."""
+    stream = ', replication = 1 }\nretention = { bytes = "6MiB"'
+    server = KafkaServer(tmp_path / "data", kafka.bootstrap_servers, partitions=3, stream=stream)
+    config = {"retention.ms": "-1", "retention.bytes": str(2 * 1024 * 1024)}
+    blocking(kafka.client.create_topic(server.topic, partitions=2, config=config))
+    with server:
+        eventually(lambda: len(server.describe()["kafka"]["mismatch"]) == 1, 20, "the partitions")
+        blocking(kafka.client.add_partitions(server.topic, 3))
+        eventually(lambda: server.describe()["kafka"]["mismatch"] == [], 20, "no difference")
+    with KafkaServer(tmp_path / "more", kafka.bootstrap_servers, partitions=3, stream=stream) as server:
+        eventually(lambda: server.describe()["kafka"]["state"] == "up", 20, "the topic")
+        configs = blocking(kafka.client.topic_configs(server.topic))
+        assert (configs["retention.ms"], configs["retention.bytes"]) == ("-1", str(2 * 1024 * 1024))
 
 
 def test_topic_that_may_not_be_made_is_waited_for(kafka: KafkaBroker, tmp_path: Path) -> None:

@@ -304,15 +304,10 @@ class KafkaCluster:
 
         Raises: KafkaError, OSError, TimeoutError.
         """
-        configs = {"message.timestamp.type": "CreateTime"}
-        if kafka.retention_age_ms is not None:
-            configs["retention.ms"] = str(kafka.retention_age_ms)
-        if kafka.retention_bytes is not None:
-            configs["retention.bytes"] = str(max(1, kafka.retention_bytes // kafka.partitions))
         replication = kafka.replication or max(1, min(3, self.brokers))
         async with self._admin() as admin:
             answer = await admin.create_topics(
-                [NewTopic(kafka.topic, kafka.partitions, replication, topic_configs=configs)]
+                [NewTopic(kafka.topic, kafka.partitions, replication, topic_configs=kafka.configs())]
             )
         _, code, *message = answer.topic_errors[0]
         if code in (0, TOPIC_EXISTS):

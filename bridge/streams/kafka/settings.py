@@ -57,6 +57,10 @@ class KafkaSettings:
         }
 
 
+NO_LIMIT = "-1"
+"""Of retention, as Kafka says it."""
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaTopicSettings:
     """One stream's topic."""
@@ -71,3 +75,12 @@ class KafkaTopicSettings:
     create: bool = True
     retention_age_ms: int | None = None
     retention_bytes: int | None = None
+
+    def configs(self) -> dict[str, str]:
+        """What Kafka calls the settings of the topic. Of two limits of retention the one that is not given is none."""
+        configs = {"message.timestamp.type": "CreateTime", "cleanup.policy": "delete"}
+        if self.retention_age_ms is not None or self.retention_bytes is not None:
+            age_ms, size = self.retention_age_ms, self.retention_bytes
+            configs["retention.ms"] = NO_LIMIT if age_ms is None else str(age_ms)
+            configs["retention.bytes"] = NO_LIMIT if size is None else str(max(1, size // self.partitions))
+        return configs

@@ -115,7 +115,6 @@ class StreamTopic:
             self._log.cluster.check_now()
             return
         is_another = self.epoch not in (UNKNOWN, epoch)
-        is_growth = epoch == self.epoch and self.is_end_known
         self.first = {partition: offset for partition, (offset, _) in first.items()}
         if is_another:
             logger.warning("topic %s was created anew; its old records are gone", topic)
@@ -168,8 +167,7 @@ class StreamTopic:
             self._log.on_lost(lost)
         else:
             self._log.on_moved()
-        if not is_growth:
-            await self._look_at_configs(state)
+        await self._look_at_configs(state)
         self._log.go_on()
 
     async def _look_at_configs(self, state: TopicState) -> None:
@@ -185,9 +183,10 @@ class StreamTopic:
         except KafkaFailure as error:
             logger.debug("the configuration of %s could not be read: %r", wanted.topic, error)
             configs = {}
+        for name, value in wanted.configs().items():
+            if configs.get(name, value) != value:
+                mismatch.append(f"its {name} is {configs[name]}, the configuration says {value}")
         retention = configs.get("retention.ms")
-        if wanted.retention_age_ms is not None and retention not in (None, str(wanted.retention_age_ms)):
-            mismatch.append(f"its retention.ms is {retention}, the configuration says {wanted.retention_age_ms}")
         age_ms = self._log.cluster.settings.spool_age_s_max * 1000
         if retention is not None and 0 <= int(retention) <= age_ms:
             mismatch.append(f"its retention.ms {retention} is not above the spool's age limit of {age_ms} ms")
