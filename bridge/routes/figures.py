@@ -67,7 +67,7 @@ def spool_figures(node: Node, log: KafkaLog) -> dict[str, Any]:
         "bytes_max": most,
         "oldest": rfc3339(oldest_ms) if oldest_ms is not None else None,
         "rate": round(node.figures.of(log.name).rate, 3) if log.spool_state == "spooling" else 0.0,
-        "full_in_s": round((most - size) / bytes_rate) if is_filling else None,
+        "full_in_s": round(max(0, most - size) / bytes_rate) if is_filling else None,
     }
 
 

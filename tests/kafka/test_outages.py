@@ -168,3 +168,15 @@ def test_what_is_spooled_is_shown_behind_what_kafka_had(
             own = [message["payload"] for message in late.messages if message["topic"] == "sensors/a"]
             assert own == list(range(25))
         assert "Traceback" not in server.stderr_text
+
+
+def test_a_spool_that_is_too_old_names_its_limit(tmp_path: Path) -> None:
+    with (
+        KafkaServer(tmp_path / "data", ["127.0.0.1:1"], kafka="spool_age_s_max = 1") as server,
+        SseReader(server.http_url, [("topic", "$server/limit_hit")]) as reader,
+        RawClient(server.mqtt_port) as device,
+    ):
+        device.connect("device")
+        device.publish_acknowledged("sensors/a", b"1")
+        eventually(lambda: len(reader.messages) > 0, 20, reader)
+        assert reader.messages[0]["payload"]["limit"] == "kafka.spool_age_s_max"

@@ -62,14 +62,17 @@ class SpoolUpkeep:
         log = self._log
         settings = log.cluster.settings
         was, self.limit = self.limit, None
+        key = ""
         if self._spool.records > 0:
             if self._spool.log.stored_bytes > settings.spool_bytes_max:
-                self.limit = f"the spool of stream {log.name} is full ([kafka] spool_bytes_max)"
+                key = "spool_bytes_max"
+                self.limit = f"the spool of stream {log.name} is full ([kafka] {key})"
             elif self.oldest_ms is not None and time.time() * 1000 - self.oldest_ms > settings.spool_age_s_max * 1000:
-                self.limit = f"the spool of stream {log.name} is too old ([kafka] spool_age_s_max)"
+                key = "spool_age_s_max"
+                self.limit = f"the spool of stream {log.name} is too old ([kafka] {key})"
         if was != self.limit:
             if self.limit is not None:
                 logger.error("%s; nothing is acknowledged that is not stored", self.limit)
-                log.on_change("limit_hit", {"limit": "kafka.spool_bytes_max", "stream": log.name})
+                log.on_change("limit_hit", {"limit": f"kafka.{key}", "stream": log.name})
             elif log.mode in (Mode.SPOOLING, Mode.DRAINING):
                 log.intake.release_held()
