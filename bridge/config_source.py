@@ -27,6 +27,7 @@ from broker.codec.errors import MqttError
 from broker.topics.names import validate_topic_filter
 
 KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+NOT_IN_TOPIC_TEMPLATE = re.compile(r"[+#\0]|\{(?!(?:topic|key|partition)\})[^}]*\}?")
 STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CURSOR_NAMES_BYTES_MAX = 1_900
 """A cursor names every stream in at most 2 KiB; so much of it is left for them."""
@@ -336,7 +337,17 @@ def _wrong_kafka(config: Config, stream: StreamTable, path: KeyPath) -> Iterator
         yield (*path, "kafka"), f'[[streams]] kafka: topic "{topic}" is used by two streams.'
     if KAFKA_TOPIC.fullmatch(topic) is None or topic in (".", ".."):
         yield (*path, "kafka"), f'[[streams]] kafka: "{topic}" is no topic name of Kafka: letters, digits and . _ -'
+    if topic.startswith("__"):
+        yield (*path, "kafka"), f'[[streams]] kafka: "{topic}": topics that begin so are Kafka\'s own.'
     if stream.kafka is not None:
+        template = stream.kafka.topic_template
+        if template is not None and (not template or (wrong := NOT_IN_TOPIC_TEMPLATE.search(template))):
+            what = f'"{wrong[0]}" in "{template}"' if template and wrong else "it"
+            yield (
+                (*path, "kafka"),
+                f"[[streams]] kafka: topic_template: {what} makes no topic name; {{topic}}, {{key}} and {{partition}} "
+                "stand for something, and there are no wildcards.",
+            )
         try:
             KeyTemplate(stream.kafka.key)
         except KeyTemplateInvalid as error:

@@ -143,6 +143,16 @@ def test_mistake_is_told_with_its_place(tmp_path: Path, text: str, expected: str
         ('topics = ["$SYS/#"]', "topics below $SYS are not stored"),
         ('topics = ["a"]\nkafka = {}', 'kafka: stream "a" has storage = "sqlite".'),
         ('topics = ["a"]\nstorage = "kafka"\nkafka = {topic = "a b"}', '"a b" is no topic name of Kafka'),
+        (
+            'topics = ["a"]\nstorage = "kafka"\nkafka = {topic = "__consumer_offsets"}',
+            "topics that begin so are Kafka's own",
+        ),
+        (
+            'topics = ["a"]\nstorage = "kafka"\nkafka = {topic_template = "x/{foo}"}',
+            '"{foo}" in "x/{foo}" makes no topic',
+        ),
+        ('topics = ["a"]\nstorage = "kafka"\nkafka = {topic_template = "x/#"}', '"#" in "x/#" makes no topic name'),
+        ('topics = ["a"]\nstorage = "kafka"\nkafka = {topic_template = ""}', "it makes no topic name"),
         ('topics = ["a"]\nstorage = "kafka"\nkafka = {key = "{client}"}', "key: {client} is none of {topic}"),
         (
             'topics = ["a"]\nstorage = "kafka"\nretention = {age = "1h"}\n[kafka]\nspool_age_s_max = "1h"',
