@@ -149,9 +149,11 @@ class Chaos:
         report.say(f"seed {report.seed}, {len(self.kafka.brokers)} brokers")
         end = report.started + duration_s
         try:
-            while time.monotonic() < end and not report.wrong:
+            is_last = False
+            while not is_last and not report.wrong:
                 self._bout(min(end, time.monotonic() + BOUT_S))
-                self._look(is_last=time.monotonic() >= end)
+                is_last = time.monotonic() >= end  # a look takes its time, and messages go on behind one that is not
+                self._look(is_last=is_last)
             if not report.wrong:
                 self._look_at_history()
         except Exception as error:  # told with the seed and all that led to it
