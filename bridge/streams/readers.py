@@ -180,7 +180,7 @@ class ReaderProcess:
     async def start(self) -> Process:
         async with self._starting:
             if self._is_closed:
-                raise ReadFailed("the store is closed")
+                raise ReaderGone("the store is closed")  # a live reader may still ask; it is closed in a moment
             if self._process is None:
                 # The child imports what this process would, wherever it was started.
                 environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
