@@ -207,9 +207,9 @@ def replay(
     """Export history, or send it again with its original spacing.
 
     Reads the data directory, also beside a running server, Kafka where the configuration has the stream on it, or a
-    server over HTTP (--url). Times are RFC 3339, epoch
-    milliseconds, or relative (-15m, -24h, now). Ctrl-C ends it cleanly; --resume then goes on, with nothing twice and
-    nothing left out of an export, and with QoS 1 and 2 nothing left out of what is sent.
+    server over HTTP (--url). Times are RFC 3339, epoch milliseconds, or relative (-15m, -24h, now). Ctrl-C ends it
+    cleanly; --resume then goes on, with nothing twice and nothing left out of an export, and with QoS 1 and 2 nothing
+    left out of what is sent.
     """
     from bridge.cli.replay import run_replay
     from bridge.cli.replay_options import ReplayOptions

@@ -11,42 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.cursors import Offsets, StreamPosition
-from bridge.encoding import decode_stored
-from bridge.history.columns import Columns
-from bridge.history.parquet import ParquetFile
 from bridge.history.scan import Encoding, Scan, ScanResult
 from bridge.history.stream_reader import StreamReader
-from bridge.records import Topic
-from bridge.replay.source import (
-    PIECE_BYTES,
-    PIECE_RECORDS,
-    TOPICS_MAX,
-    Message,
-    Piece,
-    ReplayFailed,
-    Wanted,
-    check_epoch,
-    message_of,
-)
-from bridge.replay.text_records import Place, RecordText
+from bridge.replay.scanned import PIECE_BYTES, PIECE_RECORDS, ScannedSource
+from bridge.replay.source import ReplayFailed, Wanted, check_epoch
 from bridge.streams.kafka.spool_tables import SPOOL_PREFIX
 from bridge.streams.log import StreamLogError
 from bridge.streams.sqlite_schema import FILE_NAME
 from bridge.streams.stored_streams import StoredStream, open_stored, stored_streams
 
 
-class DirectorySource:
+class DirectorySource(ScannedSource):
     """See `bridge.replay.source.Source`."""
 
     def __init__(self, data_dir: Path) -> None:
         """Raises: ReplayFailed"""
+        super().__init__()
         self.position: StreamPosition
         self.end: Offsets = {0: 0}
         self.lost = 0
         self._data_dir = data_dir
         self._wanted: Wanted
         self._stream: StoredStream
-        self._topics: dict[bytes, Topic] = {}
         try:
             self._connection = open_stored(data_dir)
         except StreamLogError as error:
@@ -87,25 +73,7 @@ class DirectorySource:
             "Memory streams are in the server alone: --url http://HOST:8000"
         )
 
-    def text(self, form: RecordText) -> Iterator[Piece]:
-        for result in self._scan(form.encoding):
-            yield Piece(result.data, result.count, self.position)
-
-    def parquet(self) -> Iterator[Piece]:
-        file = ParquetFile()
-        for result in self._scan("columns"):
-            yield Piece(file.add(Columns.from_bytes(result.data)), result.count, self.position)
-        yield Piece(file.finish(), 0, self.position)
-
-    def messages(self) -> Iterator[Message]:
-        for result in self._scan("stored"):
-            if len(self._topics) > TOPICS_MAX:
-                self._topics.clear()
-            for _, offset, segment in decode_stored(result.data):
-                yield message_of(segment, Place(self._stream.epoch, 0, offset), self._topics)
-
     def _scan(self, encoding: Encoding) -> Iterator[ScanResult]:
-        """Bounded pieces of the range; the position is behind a piece when it is given out."""
         wanted, stream = self._wanted, self._stream
         end = self.end[0]
         offset = self.position.offset_by_partition[0]

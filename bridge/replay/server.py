@@ -16,13 +16,10 @@ from typing import Any
 
 from bridge.api_client import ApiClient, ApiFailed, reason
 from bridge.cursors import Cursor, Offsets, StreamPosition
-from bridge.replay.source import Message, Piece, ReplayFailed, Wanted, behind, check_epoch
+from bridge.replay.source import RETRY_PAUSE_S, RETRY_S, Message, Piece, ReplayFailed, Wanted, behind, check_epoch
 from bridge.replay.text_records import CSV, Place, RecordText, csv_fields, epoch_ms
 
 READ_BYTES = 256 * 1024
-RETRY_S = 60.0
-"""So long a server may be away in the middle of an answer."""
-RETRY_PAUSE_S = 0.5
 AWAY = (0, 503)
 """No answer, or one that says: not now."""
 

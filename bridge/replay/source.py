@@ -11,15 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from bridge.cursors import SPOOL, Offsets, StreamPosition
-from bridge.encoding import read_properties
-from bridge.records import Topic
 from bridge.replay.text_records import Place, RecordText
-from bridge.streams.frames import decode_body
 
-PIECE_BYTES = 1024 * 1024
-PIECE_RECORDS = 20_000
-TOPICS_MAX = 200_000
-"""`Topic` objects kept for decoding; beyond it they are made anew."""
+RETRY_S = 60.0
+"""So long what is read from may be away in the middle of a range."""
+RETRY_PAUSE_S = 0.5
 
 
 class ReplayFailed(Exception):
@@ -97,21 +93,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of what it reads from."""
-
-
-def message_of(segment: bytes, place: Place, topics: dict[bytes, Topic]) -> Message:
-    """A record of its own, as a scan encodes it with `stored`; `topics` is what is known of topics so far."""
-    (run,) = decode_body(segment, place.offset, topics)
-    first_byte = run.data[run.start]
-    return Message(
-        run.topics[0].name,
-        run.data[run.payload_starts[0] : run.ends[0]],
-        first_byte >> 1 & 3,
-        bool(first_byte & 1),
-        run.received_at_ms,
-        place,
-        read_properties(run.data, run.start) if run.is_v5 else {},
-    )
 
 
 def behind(position: StreamPosition, place: Place) -> StreamPosition:

@@ -13,42 +13,26 @@ from collections.abc import Coroutine, Iterator
 from typing import TypeVar
 
 from bridge.cursors import Offsets, StreamPosition, distance
-from bridge.encoding import decode_stored
-from bridge.history.columns import Columns
 from bridge.history.kafka_reader import KafkaReader
-from bridge.history.parquet import ParquetFile
 from bridge.history.scan import Encoding, Scan, StreamScan, StreamScanResult
-from bridge.records import Topic
-from bridge.replay.source import (
-    PIECE_BYTES,
-    PIECE_RECORDS,
-    TOPICS_MAX,
-    Message,
-    Piece,
-    ReplayFailed,
-    Wanted,
-    check_epoch,
-    message_of,
-)
-from bridge.replay.text_records import Place, RecordText
+from bridge.replay.scanned import PIECE_BYTES, PIECE_RECORDS, ScannedSource
+from bridge.replay.source import RETRY_PAUSE_S, RETRY_S, ReplayFailed, Wanted, check_epoch
 from bridge.streams.kafka.cluster import LATEST, KafkaFailure, list_offsets, topic_states
 from bridge.streams.kafka.readers import KafkaSource
 from bridge.streams.kafka.settings import KafkaSettings, KafkaTopicSettings
 
 T = TypeVar("T")
 
-RETRY_S = 60.0
-"""So long Kafka may be away once the range is known."""
-RETRY_PAUSE_S = 0.5
 IDLE_S = 0.05
 IDLE_S_MAX = 10.0
 """A leader that gives nothing below the end of its partition is asked again, and so long believed to come round."""
 
 
-class TopicSource:
+class TopicSource(ScannedSource):
     """See `bridge.replay.source.Source`."""
 
     def __init__(self, settings: KafkaSettings, topic: KafkaTopicSettings) -> None:
+        super().__init__()
         self.position: StreamPosition
         self.end: Offsets = {}
         self.lost = 0
@@ -58,7 +42,6 @@ class TopicSource:
         self._source: KafkaSource
         self._first: Offsets = {}
         """The oldest records that Kafka kept when the range was looked up."""
-        self._topics: dict[bytes, Topic] = {}
         self._runner = asyncio.Runner()
         self._reader = KafkaReader(settings, None)
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said once, and by us
@@ -104,25 +87,7 @@ class TopicSource:
             offsets[partition] = min(max(at, first), self.end[partition])
         self.position = StreamPosition(position.epoch, offsets)
 
-    def text(self, form: RecordText) -> Iterator[Piece]:
-        for result in self._scan(form.encoding):
-            yield Piece(result.data, result.count, self.position)
-
-    def parquet(self) -> Iterator[Piece]:
-        file = ParquetFile()
-        for result in self._scan("columns"):
-            yield Piece(file.add(Columns.from_bytes(result.data)), result.count, self.position)
-        yield Piece(file.finish(), 0, self.position)
-
-    def messages(self) -> Iterator[Message]:
-        for result in self._scan("stored"):
-            if len(self._topics) > TOPICS_MAX:
-                self._topics.clear()
-            for partition, offset, segment in decode_stored(result.data):
-                yield message_of(segment, Place(self._source.epoch, partition, offset), self._topics)
-
     def _scan(self, encoding: Encoding) -> Iterator[StreamScanResult]:
-        """Bounded pieces of the range; the position is behind a piece when it is given out."""
         wanted, epoch = self._wanted, self._source.epoch
         what = Scan(
             wanted.stream,
