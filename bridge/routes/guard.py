@@ -11,6 +11,7 @@ from bridge.errors import problem
 from bridge.live.handover import EXTENSION, Http
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_SECURITY_POLICY = (
@@ -24,8 +25,6 @@ SECURITY_HEADERS = (
 )
 STREAMED = ("/events", "/poll", "/records")
 """How paths end whose answers take their time or have any length: HEAD is refused there (405)."""
-
-
 RETRY_AFTER_S = "5"
 
 
@@ -50,74 +49,52 @@ class Guard:
             return
         if self._root_path:
             scope["root_path"] = self._root_path
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        is_started = False
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal is_started
-            if message["type"] == "http.response.start":
-                is_started = True
-                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
-            await send(message)
-
-        path = scope["path"]
-        if scope.get("http_version") == "1.1" and sum(name == b"host" for name, _ in scope["headers"]) != 1:
-            refusal = problem(400, "A request of HTTP/1.1 has one Host (RFC 9112 §3.2).", path)
-            await refusal(scope, receive, send_with_headers)
+        answer = _Answer(send)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, answer.send)
             return
-        if b"origin" in headers and not self.is_allowed(headers[b"origin"], headers.get(b"host", b"")):
-            refusal = problem(
-                403, "Pages of other origins are refused; [http] allowed_origins in the configuration names them.", path
-            )
-            await refusal(scope, receive, send_with_headers)
+        body = _Body(receive, self._body_bytes_max)
+        if _content_length(scope) > self._body_bytes_max:
+            await self._refuse_body(scope, body, answer)
             return
-        if scope["method"] == "HEAD" and not path.endswith(STREAMED):
+        if scope["method"] == "HEAD" and not scope["path"].endswith(STREAMED):
             scope = {**scope, "method": "GET"}  # the server leaves the body of the answer out
-        too_large = problem(413, f"A request body may have {self._body_bytes_max} bytes.", path)
-        length = headers.get(b"content-length", b"0")
-        received = 0
-
-        async def refuse_body() -> None:
-            """Answer behind the body, of which a little more is read: a client that still sends hears nothing."""
-            nonlocal received
-            scope["app"].state.node.limits.hits.hit("http.body_bytes_max")
-            while received <= 4 * self._body_bytes_max:
-                message = await receive()
-                received += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-            too_large.headers["connection"] = "close"
-            await too_large(scope, receive, send_with_headers)
-
-        if length.isdigit() and int(length) > self._body_bytes_max:
-            await refuse_body()
-            return
-
-        async def receive_bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self._body_bytes_max:
-                    raise BodyOverLimit
-            return message
-
         try:
-            await self._app(scope, receive_bounded, send_with_headers)
+            await self._app(scope, body.receive, answer.send)
         except BodyOverLimit:
-            if is_started:
+            if answer.is_started:
                 raise
-            await refuse_body()
+            await self._refuse_body(scope, body, answer)
         except asyncio.CancelledError:
             http = scope.get("extensions", {}).get(EXTENSION)
             if not isinstance(http, Http):
                 raise
             # The server stops and has waited long enough for this one: its body does not come, or nobody reads.
-            if is_started or http.flow.write_paused:
+            if answer.is_started or http.flow.write_paused:
                 await _break_off(http, receive)
             else:
                 advice = {"Retry-After": RETRY_AFTER_S, "Connection": "close"}
-                await problem(503, "The server is stopping.", path, advice)(scope, receive, send_with_headers)
+                stopping = problem(503, "The server is stopping.", scope["path"], advice)
+                await stopping(scope, receive, answer.send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """What is wrong with a request's head."""
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if scope.get("http_version") == "1.1" and len(hosts) != 1:
+            return problem(400, "A request of HTTP/1.1 has one Host (RFC 9112 §3.2).", scope["path"])
+        origin = dict(scope["headers"]).get(b"origin")
+        if origin is not None and not self.is_allowed(origin, hosts[-1] if hosts else b""):
+            detail = "Pages of other origins are refused; [http] allowed_origins in the configuration names them."
+            return problem(403, detail, scope["path"])
+        return None
+
+    async def _refuse_body(self, scope: Scope, body: _Body, answer: _Answer) -> None:
+        scope["app"].state.node.limits.hits.hit("http.body_bytes_max")
+        await body.pass_over()
+        detail = f"A request body may have {self._body_bytes_max} bytes."
+        refusal = problem(413, detail, scope["path"], {"Connection": "close"})
+        await refusal(scope, body.receive, answer.send)
 
     def is_allowed(self, origin: bytes, host: bytes) -> bool:
         """Whether a page of `origin` may ask a server that it calls `host`."""
@@ -129,6 +106,53 @@ class Guard:
         except ValueError:
             return False
         return own == host.decode("latin-1").lower() != ""
+
+
+class _Answer:
+    """The answer to one request, with the headers that all have."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_started = False
+
+    async def send(self, message: Message) -> None:
+        """As ASGI's."""
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+        await self._send(message)
+
+
+class _Body:
+    """The body of one request, up to its limit."""
+
+    def __init__(self, receive: Receive, bytes_max: int) -> None:
+        self._receive = receive
+        self._bytes_max = bytes_max
+        self._received = 0
+
+    async def receive(self) -> Message:
+        """As ASGI's. Raises: BodyOverLimit"""
+        message = await self._next()
+        if message["type"] == "http.request" and self._received > self._bytes_max:
+            raise BodyOverLimit
+        return message
+
+    async def pass_over(self) -> None:
+        """Read a little more of it: a client that still sends hears nothing."""
+        while self._received <= 4 * self._bytes_max and (await self._next()).get("more_body", False):
+            continue
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        return message
+
+
+def _content_length(scope: Scope) -> int:
+    """What a request says of its body's length; 0 when that is no number."""
+    length: bytes = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
 
 
 async def _break_off(http: Http, receive: Receive) -> None:
