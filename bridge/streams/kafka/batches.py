@@ -60,6 +60,18 @@ def varint(value: int) -> bytes:
     return VARINTS[value] if 0 <= value < len(VARINTS) else encode_varint(value)
 
 
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """As it stands: twice the number or, for one below zero, odd; and where it ends. Raises: IndexError"""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
 def encode_bytes(value: bytes | None) -> bytes:
     """Length and bytes."""
     return b"\x01" if value is None else varint(len(value)) + value

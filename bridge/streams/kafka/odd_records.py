@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from aiokafka.errors import CorruptRecordException
 
+from bridge.streams.kafka.batches import read_varint
+
 
 class OddRecord(NamedTuple):
     """As aiokafka's, without the headers whose names are no text."""
@@ -55,14 +57,8 @@ def odd_records(data: bytes, position: int, count: int, base_offset: int, times:
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     """A signed number, and where it ends. Raises: IndexError"""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value >> 1 ^ -(value & 1), position
-        shift += 7
+    value, position = read_varint(data, position)
+    return value >> 1 ^ -(value & 1), position
 
 
 def _bytes(data: bytes, position: int) -> tuple[bytes | None, int]:

@@ -15,7 +15,7 @@ import orjson
 
 from bridge.records import RecordRun, Topic
 from bridge.streams.frames import is_storable
-from bridge.streams.kafka.batches import ID_NAME, KIND_NAMES, PLAIN_HEADERS, TIME_NAME, varint
+from bridge.streams.kafka.batches import ID_NAME, KIND_NAMES, PLAIN_HEADERS, TIME_NAME, read_varint, varint
 from bridge.streams.kafka.fetched import Batch
 from broker.codec.primitives import encode_variable_byte_integer
 
@@ -79,7 +79,7 @@ class PlainReader:
                 attributes, delta = data[position], data[position + 1]
                 position += 2
                 if delta >= 0x80:
-                    delta, position = _read_varint(data, position - 1)
+                    delta, position = read_varint(data, position - 1)
                 place = data[position]
                 position += 1
                 if place >= 0x80:
@@ -250,18 +250,6 @@ class _Rows:
             )
             self.topics, self.pieces, self.digits = [], [], []
         return self._runs
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """As it stands: twice the number or, for one below zero, odd; and where it ends. Raises: IndexError"""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
 
 
 def _values(headers: bytes) -> list[bytes] | None:
