@@ -341,8 +341,7 @@ def _wrong_kafka(config: Config, stream: StreamTable, path: KeyPath) -> Iterator
         yield (*path, "kafka"), f'[[streams]] kafka: "{topic}": topics that begin so are Kafka\'s own.'
     if stream.kafka is not None:
         template = stream.kafka.topic_template
-        if template is not None and (not template or (wrong := NOT_IN_TOPIC_TEMPLATE.search(template))):
-            what = f'"{wrong[0]}" in "{template}"' if template and wrong else "it"
+        if template is not None and (what := _not_in_topic(template)):
             yield (
                 (*path, "kafka"),
                 f"[[streams]] kafka: topic_template: {what} makes no topic name; {{topic}}, {{key}} and {{partition}} "
@@ -360,6 +359,14 @@ def _wrong_kafka(config: Config, stream: StreamTable, path: KeyPath) -> Iterator
             f'[[streams]] retention: stream "{stream.name}" is kept no longer than [kafka] spool_age_s_max '
             f"({age_text(spool_age_s * 1000)}), so Kafka would drop what was spooled for so long.",
         )
+
+
+def _not_in_topic(template: str) -> str | None:
+    """What of a template makes no topic name; None: nothing."""
+    if not template:
+        return "it"
+    wrong = NOT_IN_TOPIC_TEMPLATE.search(template)
+    return f'"{wrong[0]}" in "{template}"' if wrong else None
 
 
 def _wrong_addresses(config: Config) -> Iterator[tuple[KeyPath, str]]:

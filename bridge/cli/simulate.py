@@ -73,40 +73,26 @@ def run_simulate(
         target = Target.parse(broker, transport)
     except ValueError as error:
         raise UserError(f"{error}.", EXIT_USAGE) from error
-    with Interrupts() as interrupts:
-        _run(target, recorded, interrupts, devices=devices, rate=rate, qos=qos, seed=seed, duration_s=duration_s)
-
-
-def _run(
-    target: Target,
-    recorded: Path | None,
-    interrupts: Interrupts,
-    *,
-    devices: int,
-    rate: float,
-    qos: int,
-    seed: int,
-    duration_s: float | None,
-) -> None:
     line = ProgressLine()
-    try:
-        if recorded is not None:
-            fleet = _recording(target, recorded, qos, seed, line)
-        else:
-            fleet = _building(target, devices, rate, qos, seed, line)
-        with interrupts.held():
-            final = fleet.run(duration_s, lambda: interrupts.is_pending)
+    with Interrupts() as interrupts:
+        try:
+            if recorded is not None:
+                fleet = _recording(target, recorded, qos, seed, line)
+            else:
+                fleet = _building(target, devices, rate, qos, seed, line)
+            with interrupts.held():
+                final = fleet.run(duration_s, lambda: interrupts.is_pending)
+                line.end()
+                say(
+                    f"sent {final.sent:,} messages, {final.acknowledged:,} acknowledged"
+                    + (f", {final.left_out:,} left out by devices that were away" if final.left_out else "")
+                )
+        except BrokerUnreachable as error:
             line.end()
-            say(
-                f"sent {final.sent:,} messages, {final.acknowledged:,} acknowledged"
-                + (f", {final.left_out:,} left out by devices that were away" if final.left_out else "")
-            )
-    except BrokerUnreachable as error:
-        line.end()
-        raise UserError(f"{error} Is it running (headrace serve)? Another address: --broker URL") from error
-    except RecordingInvalid as error:
-        line.end()
-        raise UserError(str(error), EXIT_USAGE) from error
+            raise UserError(f"{error} Is it running (headrace serve)? Another address: --broker URL") from error
+        except RecordingInvalid as error:
+            line.end()
+            raise UserError(str(error), EXIT_USAGE) from error
 
 
 def _building(target: Target, devices: int, rate: float, qos: int, seed: int, line: ProgressLine) -> Fleet:
