@@ -251,18 +251,16 @@ def test_kept_session_that_is_cut_gets_each_message_once(
 
 def test_session_that_was_away_goes_on_at_its_own_place(running: ServerProcess, topic: str) -> None:
     client_id = f"away-{next(COUNTER)}"
-    with publishing(running, topic, before=50) as numbers:
-        numbers.stop()
-        with RawClient(running.mqtt_port) as client:
-            client.connect(client_id, clean=False, properties=KEPT)
-            assert client.subscribe((f"$replay/-1h/{topic}", 1)) == [1]
-            for number in range(50):
-                client.expect_publish(topic, b"%d" % number)
-            client.disconnect()
-    later = Numbers(running, [topic])
-    later.sent = 50
-    later.publish(30)
-    later.stop()
+    numbers = Numbers(running, [topic])
+    numbers.publish(50)
+    with RawClient(running.mqtt_port) as client:
+        client.connect(client_id, clean=False, properties=KEPT)
+        assert client.subscribe((f"$replay/-1h/{topic}", 1)) == [1]
+        for number in range(50):
+            client.expect_publish(topic, b"%d" % number)
+        client.disconnect()
+    numbers.publish(30)
+    numbers.stop()
     with RawClient(running.mqtt_port) as client:
         assert client.connect(client_id, clean=False, properties=KEPT).session_present
         for number in range(50, 80):
