@@ -252,6 +252,7 @@ class Engine:
         session.is_v5 = connection.is_v5
         session.expiry_s = expiry_s
         connection.session = session
+        connection.carried = len(session.unreleased or ())
         self.router.shared.moved(session)
         self._claims += 1
         connection.claim = self._claims

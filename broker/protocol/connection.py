@@ -76,6 +76,7 @@ class Connection:
         "_parts_bytes",
         "allowance",
         "bytes_in",
+        "carried",
         "claim",
         "client_id",
         "close_reason",
@@ -119,6 +120,8 @@ class Connection:
         self.claim = 0
         """Which CONNECT of all since the start this was; 0 before it."""
         self.bytes_in = 0
+        self.carried = 0
+        """QoS 2 publishes that were unreleased when the connection began: they count against nothing that it was told."""
         self.messages_in = 0
         self.username: str | None = None
         self.session: Session | None = None
@@ -157,7 +160,7 @@ class Connection:
     def outstanding(self) -> int:
         """What counts against the Receive Maximum that the client was told (MQTT 5 §4.9)."""
         unreleased = self.session.unreleased if self.session is not None else None
-        return self.pending_publishes + (len(unreleased) if unreleased is not None else 0)
+        return self.pending_publishes + (max(0, len(unreleased) - self.carried) if unreleased is not None else 0)
 
     # Bytes in
 

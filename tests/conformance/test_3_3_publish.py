@@ -387,6 +387,19 @@ class TestVersion5:
             found = client.next_packet()
         assert (found.packet_type, found.reason_code) == (wire.DISCONNECT, 0x93)
 
+    def test_what_an_earlier_connection_left_unreleased_counts_against_no_receive_maximum(
+        self, opened: Open, name: str
+    ) -> None:
+        """[MQTT-4.9.0-1]: each connection begins with the whole quota"""
+        for first_id in (1, 10_001):
+            client = opened()
+            connack = client.connect(name, clean=False, properties={wire.SESSION_EXPIRY: 60})
+            ids = range(first_id, first_id + int(connack.properties[wire.RECEIVE_MAXIMUM]))
+            client.send(b"".join(wire.publish(name, b"x", 2, packet_id) for packet_id in ids))
+            assert [client.expect(wire.PUBREC).packet_id for _ in ids] == list(ids)
+        client.publish(name, b"x", 2, packet_id=ids.stop)
+        client.expect_closed(0x93)
+
     def test_maximum_packet_size_of_the_client_is_kept(self, connected: Connect, name: str) -> None:
         """[MQTT-3.1.2-24] [MQTT-3.1.2-25]"""
         subscriber, publisher = connected(properties={wire.MAXIMUM_PACKET_SIZE: 100}), connected()
@@ -394,6 +407,20 @@ class TestVersion5:
         publisher.publish_acknowledged(name, b"x" * 200)
         publisher.publish_acknowledged(name, b"small")
         subscriber.expect_publish(name, b"small")
+
+    def test_maximum_packet_size_of_the_client_is_kept_by_suback_and_unsuback(
+        self, connected: Connect, name: str
+    ) -> None:
+        """[MQTT-3.1.2-24] [MQTT-3.1.2-25]: what is too large is left out, its effect is there"""
+        subscriber, publisher = connected(properties={wire.MAXIMUM_PACKET_SIZE: 30}), connected()
+        names = [f"{name}{number}" for number in range(30)]
+        subscriber.send(wire.subscribe(7, *[(each, 0) for each in names]))
+        subscriber.subscribe(name)
+        publisher.publish_acknowledged(names[7], b"x")
+        subscriber.expect_publish(names[7], b"x")
+        subscriber.send(wire.unsubscribe(8, *names))
+        subscriber.unsubscribe(name)
+        subscriber.ping()
 
     def test_puback_says_when_nobody_subscribes(self, connected: Connect, name: str) -> None:
         """§3.4.2.1: 0x10, each publish for itself; QoS 2 is answered before anybody knows"""

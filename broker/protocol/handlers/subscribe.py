@@ -68,8 +68,7 @@ def handle_subscribe(connection: Connection, packet: Subscribe, now_ms: int) -> 
     dam = engine.kept.dam(connection)
 
     def send() -> None:
-        engine.metrics.answer_bytes_sent += len(answer)
-        connection.outbox.append(answer)
+        _send_answer(connection, session, answer)
         if dam is not None:
             engine.kept.open(dam)
         for replay in replays:
@@ -268,8 +267,12 @@ def handle_unsubscribe(connection: Connection, packet: Unsubscribe, now_ms: int)
             reason_codes.append(0)
     answer = encode_unsuback(Unsuback(packet.packet_id, reason_codes), connection.protocol_level)
 
-    def send() -> None:
-        connection.engine.metrics.answer_bytes_sent += len(answer)
-        connection.outbox.append(answer)
+    connection.engine.kept.when_durable(connection, lambda: _send_answer(connection, session, answer))
 
-    connection.engine.kept.when_durable(connection, send)
+
+def _send_answer(connection: Connection, session: Session, answer: bytes) -> None:
+    """SUBACK or UNSUBACK; one over the client's Maximum Packet Size has its effect unsaid. [MQTT-3.1.2-25]"""
+    if session.packet_bytes_max and len(answer) > session.packet_bytes_max:
+        return
+    connection.engine.metrics.answer_bytes_sent += len(answer)
+    connection.outbox.append(answer)
