@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.kafka.streams import KafkaServer
+from tests.kafka.streams import KafkaServer, described
 from tests.support.conditions import eventually, throughout
 from tests.support.flow import Flow, rows_of_events
 from tests.support.http_client import SseReader
@@ -180,3 +181,19 @@ def test_a_spool_that_is_too_old_names_its_limit(tmp_path: Path) -> None:
         device.publish_acknowledged("sensors/a", b"1")
         eventually(lambda: len(reader.messages) > 0, 20, reader)
         assert reader.messages[0]["payload"]["limit"] == "kafka.spool_age_s_max"
+
+
+def test_while_the_spool_fills_it_is_said_how_long_there_is_room(tmp_path: Path) -> None:
+    with KafkaServer(tmp_path / "data", ["127.0.0.1:1"], kafka='spool_bytes_max = "20MB"') as server:
+
+        def spool() -> dict[str, Any]:
+            found: dict[str, Any] = described(server, "telemetry")["spool"]
+            return found
+
+        assert spool()["full_in_s"] is None
+        with Flow(server, "sensors/a"):
+            eventually(lambda: spool()["full_in_s"], 20, "a forecast")
+            found = described(server, "telemetry")
+        left = found["spool"]["bytes_max"] - found["spool"]["bytes"]
+        assert found["spool"]["bytes_max"] == 20_000_000
+        assert abs(found["spool"]["full_in_s"] * found["bytes_rate"] - left) <= found["bytes_rate"]
