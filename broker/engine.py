@@ -64,7 +64,6 @@ HANDLERS: dict[int, Callable[[Connection, Any, int], None]] = {
     constants.UNSUBSCRIBE: subscribe.handle_unsubscribe,
     constants.PINGREQ: disconnect.handle_pingreq,
     constants.DISCONNECT: disconnect.handle_disconnect,
-    constants.AUTH: disconnect.handle_auth,
 }
 
 

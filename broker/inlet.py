@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from broker.codec.packets import Publish
     from broker.engine import Engine
 
-PACKET_ID_NOT_FOUND = 0x92
-
 
 class InletOwner(Protocol):
     """Who has the connection."""
@@ -134,9 +132,8 @@ class Inlet:
     def release(self, packet_id: int, level: int) -> None:
         """PUBREL: PUBCOMP leaves when the id is forgotten on disk. [MQTT-4.3.3-11]"""
         if packet_id not in self._unreleased or self._engine.sink is None:
-            code = 0 if packet_id in self._unreleased else PACKET_ID_NOT_FOUND
             self._unreleased.discard(packet_id)
-            self._owner.answer(encode_pubcomp(Pubcomp(packet_id, code), level))
+            self._owner.answer(encode_pubcomp(Pubcomp(packet_id), level))
             return
         connection = self._connection
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from broker.sessions.targets import Target
     from broker.sink import SinkTopic
 
-RESERVED_PREFIXES = ("$SYS/", "$presence/", "$server/", "$replay/")
-"""Topics that only the server itself publishes to begin so, or are one of these without the slash: `$presence/#` takes
-`$presence` too (MQTT 5 §4.7.1.2)."""
+RESERVED_PREFIXES = ("$SYS/", "$presence/", "$server/", "$replay/", "$share/")
+"""Topics that no client publishes to begin so, or are one of these without the slash: `$presence/#` takes `$presence`
+too (MQTT 5 §4.7.1.2)."""
 RESERVED_TOPICS = frozenset(prefix[:-1] for prefix in RESERVED_PREFIXES)
 
 
@@ -43,7 +43,7 @@ LEVELS_PER_ROUTE = 4
 
 
 def is_reserved(topic_name: str) -> bool:
-    """Whether only the server itself publishes there."""
+    """Whether nobody but the server publishes there; what begins with `$share/` could be subscribed to by nobody."""
     return topic_name.startswith(RESERVED_PREFIXES) or topic_name in RESERVED_TOPICS
 
 

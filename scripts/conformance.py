@@ -34,7 +34,14 @@ binds), with the tests that hold us to it. `.venv/bin/python -m pytest tests/con
 
 Where MQTT leaves a choice we do as Mosquitto does:
 
-- a text that is no topic filter makes its packet malformed, and so do control characters in topics and user names;
+- a text that is no topic filter makes its packet malformed, and so do control characters in topics, client identifiers
+  (0x85) and user names;
+- of a Remaining Length of five bytes, a ping with bytes behind its header, a DISCONNECT with a reason code that it
+  cannot have, and a CONNECT without the user name that it promises, nobody is told: the connection ends;
+- what is wrong with SUBSCRIBE, UNSUBSCRIBE or a topic name is malformed (0x81), also where §3.3, §3.8 and §3.10 speak
+  of a protocol error; a shared subscription without a name or a filter is a protocol error (0x82);
+- PUBREL and PUBREC of an unknown identifier are answered as any other;
+- nothing is published to what begins with `$share/` (0x87);
 - PUBACK says 0x10 where nobody subscribes;
 - a protocol level that nobody has yet is refused in the form of 5.0 (0x84), an unknown protocol name without a word;
 - an acknowledgement of another QoS is a protocol error;
@@ -46,7 +53,6 @@ Different from Mosquitto:
 
 - subscriptions that overlap bring one copy, with all their identifiers;
 - a message of QoS 2 is delivered when it is stored, not when it is released;
-- PUBREL and PUBREC of an unknown identifier are told so (0x92);
 - client identifiers that begin with `$ingest/` or `$egress/` are refused (0x85; 3.1.1: 2): they name other brokers;
 - a DISCONNECT with any reason but 0x00 publishes the will, and a take-over does.
 """

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from broker.codec import constants
 from broker.codec.errors import (
+    ClientIdentifierNotValid,
     MalformedPacket,
     ProtocolError,
     TopicNameInvalid,
     UnknownProtocol,
+    Unspeakable,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import (
@@ -37,7 +39,7 @@ from broker.codec.packets import (
     Unsubscribe,
     Will,
 )
-from broker.codec.primitives import decode_binary, decode_string, decode_uint16
+from broker.codec.primitives import decode_binary, decode_string, decode_text, decode_uint16
 from broker.codec.properties import Properties, decode_properties
 from broker.codec.reason_codes import CODES_BY_PACKET_TYPE, CONNACK_CODES_3_1_1, SUBACK_CODES_3_1_1
 from broker.topics.names import SHARE_PREFIX, validate_topic_name
@@ -90,6 +92,13 @@ def _decode_packet_id(body: bytes) -> int:
     return packet_id
 
 
+def _decode_request_id(body: bytes) -> int:
+    packet_id = body[0] << 8 | body[1]
+    if packet_id == 0:  # [MQTT-2.2.1-3]
+        raise MalformedPacket("packet id 0")
+    return packet_id
+
+
 def _check_end(body: bytes, position: int, packet_type: int) -> None:
     if position != len(body):
         raise MalformedPacket(f"{constants.PACKET_NAMES[packet_type]} has {len(body) - position} bytes too many")
@@ -121,7 +130,11 @@ def _decode_connect(first_byte: int, body: bytes, protocol_level: int) -> Packet
     packet.keep_alive_s, position = decode_uint16(body, position + 2)
     if level == constants.LEVEL_5:
         packet.properties, position = decode_properties(body, position, constants.CONNECT)
-    packet.client_id, position = decode_string(body, position)
+    client_id, position = decode_binary(body, position)
+    try:
+        packet.client_id = decode_text(client_id)
+    except MalformedPacket as error:
+        raise ClientIdentifierNotValid(str(error)) from error  # [MQTT-3.1.3-4]
     if flags & constants.WILL_BIT:
         will_properties: Properties | None = None
         if level == constants.LEVEL_5:
@@ -133,14 +146,27 @@ def _decode_connect(first_byte: int, body: bytes, protocol_level: int) -> Packet
         packet.will = Will(topic_name, payload, will_qos, flags & constants.WILL_RETAIN_BIT != 0, will_properties)
     if level == constants.LEVEL_3_1 and position == len(body):
         return packet  # 3.1 §3.1: the flags may promise a name and password that do not come
-    if flags & constants.USERNAME_BIT:
-        packet.username, position = decode_string(body, position)
-    if level == constants.LEVEL_3_1 and position == len(body):
-        return packet
-    if flags & constants.PASSWORD_BIT:
-        packet.password, position = decode_binary(body, position)
+    position = _decode_credentials(packet, flags, body, position)
     _check_end(body, position, constants.CONNECT)
     return packet
+
+
+def _decode_credentials(packet: Connect, flags: int, body: bytes, position: int) -> int:
+    """User name and password, as far as the flags promise them; where they end.
+
+    Raises:
+        Unspeakable: they are missing, or the name is no text. [MQTT-3.1.2-17] [MQTT-3.1.2-19]
+    """
+    try:
+        if flags & constants.USERNAME_BIT:
+            packet.username, position = decode_string(body, position)
+        if packet.protocol_level == constants.LEVEL_3_1 and position == len(body):
+            return position
+        if flags & constants.PASSWORD_BIT:
+            packet.password, position = decode_binary(body, position)
+    except (MalformedPacket, IndexError) as error:
+        raise Unspeakable("CONNECT without the user name or password that it promises") from error
+    return position
 
 
 def _check_connect_flags(flags: int, level: int) -> None:
@@ -198,7 +224,7 @@ def _decode_publish(first_byte: int, body: bytes, protocol_level: int) -> Packet
         if protocol_level != constants.LEVEL_5:
             raise TopicNameInvalid("empty topic name")  # [MQTT-4.7.3-1]
         if properties is None or properties.topic_alias is None:
-            raise ProtocolError("empty topic name without a topic alias")  # §3.3.2.1
+            raise TopicNameInvalid("empty topic name without a topic alias")  # §3.3.2.1
     retain = first_byte & constants.RETAIN_BIT != 0
     return Publish(topic_name, body[position:], qos, retain, dup, packet_id, properties)
 
@@ -255,7 +281,7 @@ def _decode_topic_filter(body: bytes, position: int) -> tuple[str, int]:
 
 def _decode_subscribe(first_byte: int, body: bytes, protocol_level: int) -> Packet:
     del first_byte
-    packet_id = _decode_packet_id(body)
+    packet_id = _decode_request_id(body)
     position = 2
     properties: Properties | None = None
     if protocol_level == constants.LEVEL_5:
@@ -266,7 +292,7 @@ def _decode_subscribe(first_byte: int, body: bytes, protocol_level: int) -> Pack
         subscriptions.append(_decode_subscription(topic_filter, body[position], protocol_level))
         position += 1
     if not subscriptions:
-        raise ProtocolError("SUBSCRIBE without a topic filter")  # [MQTT-3.8.3-2]
+        raise MalformedPacket("SUBSCRIBE without a topic filter")  # [MQTT-3.8.3-2]
     return Subscribe(packet_id, subscriptions, properties)
 
 
@@ -280,9 +306,9 @@ def _decode_subscription(topic_filter: str, options: int, protocol_level: int) -
     if options & 0xC0:
         raise MalformedPacket("subscription options with reserved bits")  # [MQTT-3.8.3-5]
     if qos == 3:
-        raise ProtocolError("subscription with QoS 3")
+        raise MalformedPacket("subscription with QoS 3")
     if retain_handling == 3:
-        raise ProtocolError("retain handling 3")
+        raise MalformedPacket("retain handling 3")
     no_local = options & 0x04 != 0
     if no_local and topic_filter.startswith(SHARE_PREFIX):
         raise ProtocolError("no local on a shared subscription")  # [MQTT-3.8.3-4]
@@ -314,7 +340,7 @@ def _decode_codes(body: bytes, position: int, allowed: frozenset[int]) -> list[i
 
 def _decode_unsubscribe(first_byte: int, body: bytes, protocol_level: int) -> Packet:
     del first_byte
-    packet_id = _decode_packet_id(body)
+    packet_id = _decode_request_id(body)
     position = 2
     properties: Properties | None = None
     if protocol_level == constants.LEVEL_5:
@@ -324,7 +350,7 @@ def _decode_unsubscribe(first_byte: int, body: bytes, protocol_level: int) -> Pa
         topic_filter, position = _decode_topic_filter(body, position)
         topic_filters.append(topic_filter)
     if not topic_filters:
-        raise ProtocolError("UNSUBSCRIBE without a topic filter")  # [MQTT-3.10.3-2]
+        raise MalformedPacket("UNSUBSCRIBE without a topic filter")  # [MQTT-3.10.3-2]
     return Unsubscribe(packet_id, topic_filters, properties)
 
 
@@ -341,7 +367,8 @@ def _decode_unsuback(first_byte: int, body: bytes, protocol_level: int) -> Packe
 
 def _decode_pingreq(first_byte: int, body: bytes, protocol_level: int) -> Packet:
     del first_byte, protocol_level
-    _check_end(body, 0, constants.PINGREQ)
+    if body:
+        raise Unspeakable("PINGREQ with bytes behind its header")
     return Pingreq()
 
 
@@ -353,6 +380,8 @@ def _decode_pingresp(first_byte: int, body: bytes, protocol_level: int) -> Packe
 
 def _decode_disconnect(first_byte: int, body: bytes, protocol_level: int) -> Packet:
     del first_byte
+    if protocol_level == constants.LEVEL_5 and body and body[0] not in CODES_BY_PACKET_TYPE[constants.DISCONNECT]:
+        raise Unspeakable(f"reason code 0x{body[0]:02X} is none of DISCONNECT")
     reason_code, properties = _decode_reason(body, 0, constants.DISCONNECT, protocol_level)
     return Disconnect(reason_code, properties)
 

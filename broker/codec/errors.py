@@ -12,12 +12,26 @@ class MqttError(Exception):
     """The peer broke a rule; the connection ends with `reason_code` unless a packet can carry the answer."""
 
     reason_code: ClassVar[int] = 0x80
+    is_told: ClassVar[bool] = True
+    """The peer hears of it, where its version has a way to say it; false: the connection ends without a word."""
 
 
 class MalformedPacket(MqttError):
     """The bytes cannot be parsed."""
 
     reason_code: ClassVar[int] = 0x81
+
+
+class Unspeakable(MalformedPacket):
+    """Bytes of which Mosquitto tells nobody either: hardly anyone who sends such listens (MQTT 5 §4.13.1 leaves it)."""
+
+    is_told: ClassVar[bool] = False
+
+
+class ClientIdentifierNotValid(MalformedPacket):
+    """A client identifier that is no text, or holds control characters (§3.1.3.1)."""
+
+    reason_code: ClassVar[int] = 0x85
 
 
 class ProtocolError(MqttError):
@@ -35,9 +49,17 @@ class UnsupportedProtocolVersion(MqttError):
 class UnknownProtocol(UnsupportedProtocolVersion):
     """CONNECT with a protocol name that is not MQTT's: nobody knows in which form to answer."""
 
+    is_told: ClassVar[bool] = False
+
 
 class TopicFilterInvalid(MalformedPacket):
     """A text that is no topic filter (§4.7). 0x8F is for one that is, and is not granted (§3.9.3)."""
+
+
+class SharedFilterInvalid(TopicFilterInvalid):
+    """`$share/` without a share name or a filter, or with a wildcard in the name (§4.8.2)."""
+
+    reason_code: ClassVar[int] = 0x82
 
 
 class TopicNameInvalid(MalformedPacket):

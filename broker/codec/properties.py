@@ -217,7 +217,7 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
     None when there are none: the usual case, and it costs no object.
 
     Raises:
-        MalformedPacket: an unknown identifier, or a value cut short.
+        MalformedPacket: an unknown identifier, a value cut short, or a subscription identifier of 0 in SUBSCRIBE.
         ProtocolError: a property that the packet may not have, one twice, or a value that its section forbids.
         TopicAliasInvalid: a topic alias of 0. [MQTT-3.3.2-8]
         IndexError: the data ends within the properties.
@@ -243,6 +243,8 @@ def decode_properties(data: bytes, position: int, kind: int) -> tuple[Properties
             properties.user_properties.append((name, text))
         elif row.wire_type == VARIABLE_BYTE_INTEGER:
             number, position = decode_variable_byte_integer(data, position)
+            if number == 0 and kind == SUBSCRIBE:
+                raise MalformedPacket("subscription identifier of 0")
             _check_value(row, number)
             if properties.subscription_identifiers and not row.may_repeat(kind):
                 raise ProtocolError("subscription_identifiers more than once")

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.codec import constants
-from broker.codec.decode import decode_packet, next_frame
+from broker.codec.decode import decode_packet, next_frame, read_header
 from broker.codec.encode import (
     PACKET_IDS,
     PUBACKS,
@@ -26,7 +26,7 @@ from broker.codec.errors import (
     MqttError,
     ProtocolError,
     ReceiveMaximumExceeded,
-    UnknownProtocol,
+    Unspeakable,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import Connack, Disconnect, Puback, Pubrec
@@ -121,7 +121,7 @@ class Connection:
         """Which CONNECT of all since the start this was; 0 before it."""
         self.bytes_in = 0
         self.carried = 0
-        """QoS 2 publishes that were unreleased when the connection began: they count against nothing that it was told."""
+        """QoS 2 publishes that were unreleased when the connection began: they count against nothing it was told."""
         self.messages_in = 0
         self.username: str | None = None
         self.session: Session | None = None
@@ -231,9 +231,7 @@ class Connection:
             if packet_type not in states.LEGAL_PACKETS[self.state]:
                 if self.state == states.CLOSED:
                     return
-                if packet_type in states.ANSWERS and data[position] & 0x0F:
-                    raise MalformedPacket("an answer of servers, with flags that are reserved")  # [MQTT-2.1.3-1]
-                raise ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
+                raise not_allowed(data, position)
             frame = next_frame(data, position, packet_bytes_max)
             if frame is None:
                 if position:  # a part of a packet does not keep a connection alive [MQTT-3.1.2-22]
@@ -421,6 +419,9 @@ class Connection:
         """The peer broke the protocol in `data`: it is told the reason where its version has a way to say it."""
         reason = BY_REASON_CODE.get(error.reason_code, CloseReason.PROTOCOL_ERROR)
         self.engine.on_protocol_error(self, error, data)
+        if not error.is_told:
+            self.close(reason)
+            return
         if self.state == states.AWAITING_CONNECT:
             self._answer_bad_connect(error)
         self.close(reason, error.reason_code, str(error))
@@ -430,8 +431,6 @@ class Connection:
 
         A level that nobody has yet is answered in the newest form, one that belongs to another name in the oldest.
         """
-        if isinstance(error, UnknownProtocol):
-            return
         if isinstance(error, UnsupportedProtocolVersion):
             if self.protocol_level in (constants.LEVEL_3_1, constants.LEVEL_3_1_1, constants.LEVEL_5):
                 self.outbox.append(encode_connack(Connack(False, connack_code_3_1_1(error.reason_code)), 4))
@@ -551,6 +550,22 @@ def connect_level(data: bytes, body_start: int, end: int) -> int:
     """
     at = body_start + 2 + int.from_bytes(data[body_start : body_start + 2], "big")
     return data[at] & ~constants.BRIDGE_BIT if at < end else 0
+
+
+def not_allowed(data: bytes, position: int) -> MqttError:
+    """What is wrong with a packet that may not come now: its header first, as in Mosquitto."""
+    packet_type = data[position] >> 4
+    if packet_type in states.ANSWERS and data[position] & 0x0F:
+        return MalformedPacket("an answer of servers, with flags that are reserved")  # [MQTT-2.1.3-1]
+    if packet_type == 0:
+        return ProtocolError("packet type 0")
+    try:
+        extent = read_header(data, position)
+    except Unspeakable as error:
+        return error
+    if packet_type == constants.PINGRESP and extent is not None and extent[1] > extent[0]:
+        return Unspeakable("PINGRESP with bytes behind its header")
+    return ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
 
 
 def frame_bytes(tail: bytes) -> int:

@@ -21,9 +21,8 @@ LEGAL_PACKETS: dict[int, frozenset[int]] = {
             constants.UNSUBSCRIBE,
             constants.PINGREQ,
             constants.DISCONNECT,
-            constants.AUTH,
         }
-    ),  # a second CONNECT is not among them [MQTT-3.1.0-2]
+    ),  # a second CONNECT is not among them [MQTT-3.1.0-2], nor AUTH: no method is ever agreed on [MQTT-4.12.0-6]
     CLOSED: frozenset(),
 }
 

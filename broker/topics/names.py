@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from broker.codec.constants import STRING_BYTES_MAX
-from broker.codec.errors import TopicFilterInvalid, TopicNameInvalid
+from broker.codec.errors import SharedFilterInvalid, TopicFilterInvalid, TopicNameInvalid
 from broker.codec.primitives import decode_text
 
 SHARE_PREFIX = "$share/"
@@ -81,15 +81,18 @@ def split_shared(topic_filter: str) -> tuple[str, str]:
     """Share name and topic filter of `$share/name/filter`; the share name is empty for any other filter.
 
     Raises:
-        TopicFilterInvalid: a share without name or filter, or a wildcard in the name. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+        SharedFilterInvalid: a share without name or filter, or with + in the name. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+        TopicFilterInvalid: a share with # in its name.
     """
     if not topic_filter.startswith(SHARE_PREFIX):
         return "", topic_filter
     share_name, slash, shared_filter = topic_filter[len(SHARE_PREFIX) :].partition("/")
     if not share_name or not slash or not shared_filter:
-        raise TopicFilterInvalid("shared subscription without a name or a filter")
-    if "+" in share_name or "#" in share_name:
-        raise TopicFilterInvalid("share name with a wildcard")
+        raise SharedFilterInvalid("shared subscription without a name or a filter")
+    if "#" in share_name:  # no filter at all, whatever stands before it [MQTT-4.7.1-1]
+        raise TopicFilterInvalid("# is not a last level of its own")
+    if "+" in share_name:
+        raise SharedFilterInvalid("share name with a wildcard")
     return share_name, shared_filter
 
 

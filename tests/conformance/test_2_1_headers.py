@@ -31,7 +31,7 @@ def test_reserved_flags_of_answers_are_looked_at_first(connected: Connect, kind:
     """[MQTT-2.1.3-1]: no client may send the packet at all, which would be a protocol error"""
     for flags, reason_code in ((1, 0x81), (8, 0x81), (0, 0x82)):
         client = connected()
-        client.send(wire.packet(kind, b"\0\1\0\0", flags))
+        client.send(wire.packet(kind, b"" if kind == wire.PINGRESP else b"\0\1\0\0", flags))
         client.expect_closed(reason_code)
 
 
@@ -44,11 +44,27 @@ def test_unsubscribe_flags_are_fixed(connected: Connect, name: str, version: int
     client.expect_closed(0x81)
 
 
-def test_auth_flags_are_zero(connected: Connect) -> None:
-    """[MQTT-3.15.1-1]"""
+@pytest.mark.parametrize("flags", [1, 2, 4, 8])
+def test_auth_flags_are_zero(connected: Connect, flags: int) -> None:
+    """[MQTT-3.15.1-1]: AUTH is not allowed at all, which is said of it whatever its flags are"""
     client = connected()
-    client.send(wire.packet(wire.AUTH, b"\x18\0", 1))
-    client.expect_closed(0x81)
+    client.send(wire.packet(wire.AUTH, b"\x18\0", flags))
+    client.expect_closed(0x82)
+
+
+@pytest.mark.parametrize("kind", [wire.PINGREQ, wire.PINGRESP])
+def test_pings_have_nothing_behind_their_header(connected: Connect, version: int, kind: int) -> None:
+    """§3.12, §3.13: as Mosquitto, without a word"""
+    client = connected(version=version)
+    client.send(wire.packet(kind, b"\0"))
+    client.expect_closed()
+
+
+def test_packet_type_0_is_forbidden(connected: Connect, version: int) -> None:
+    """§2.1.2"""
+    client = connected(version=version)
+    client.send(b"\0\xff\xff\xff\xff\x01")
+    client.expect_closed(0x82)
 
 
 def test_auth_without_a_method_is_a_protocol_error(connected: Connect) -> None:
@@ -60,12 +76,12 @@ def test_auth_without_a_method_is_a_protocol_error(connected: Connect) -> None:
 
 
 @pytest.mark.parametrize("kind", [wire.SUBSCRIBE, wire.UNSUBSCRIBE])
-def test_packet_identifier_zero_is_a_protocol_error(connected: Connect, name: str, version: int, kind: int) -> None:
+def test_packet_identifier_zero_is_refused(connected: Connect, name: str, version: int, kind: int) -> None:
     """[MQTT-2.2.1-3]"""
     client = connected(version=version)
     made = wire.subscribe if kind == wire.SUBSCRIBE else wire.unsubscribe
     client.send(made(0, name, version=version))
-    client.expect_closed(0x82)
+    client.expect_closed(0x81)
 
 
 def test_packet_identifiers_of_the_server_are_not_zero_and_not_in_use(
@@ -108,16 +124,23 @@ def test_answers_carry_the_identifier_of_what_they_answer(
     assert client.expect(wire.PUBCOMP).packet_id == packet_id
 
 
-@pytest.mark.parametrize("kind", [wire.PUBACK, wire.PUBREC, wire.PUBREL, wire.PUBCOMP, wire.DISCONNECT])
+@pytest.mark.parametrize("kind", [wire.PUBACK, wire.PUBREC, wire.PUBREL, wire.PUBCOMP])
 @pytest.mark.parametrize("reason_code", [0x03, 0x55, 0x9F])
 def test_reason_codes_are_those_of_their_packet(connected: Connect, kind: int, reason_code: int) -> None:
-    """[MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] [MQTT-3.14.2-1]"""
-    if (kind, reason_code) == (wire.DISCONNECT, 0x9F):
-        reason_code = 0x92
+    """[MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]"""
     client = connected()
-    made = wire.disconnect(reason_code) if kind == wire.DISCONNECT else wire.acknowledgement(kind, 1, reason_code)
-    client.send(made)
+    client.send(wire.acknowledgement(kind, 1, reason_code))
     client.expect_closed(0x82)
+
+
+@pytest.mark.parametrize("reason_code", [0x01, 0x03, 0x55, 0x92])
+def test_a_disconnect_with_another_reason_is_no_goodbye(connected: Connect, name: str, reason_code: int) -> None:
+    """[MQTT-3.14.2-1]: it is answered by nothing, and the will is published"""
+    watcher, client = connected(), connected(will=wire.Will(name, b"gone"))
+    watcher.subscribe(name)
+    client.send(wire.disconnect(reason_code))
+    client.expect_closed()
+    watcher.expect_publish(name, b"gone")
 
 
 def test_ping_is_answered(connected: Connect, version: int) -> None:

@@ -280,11 +280,18 @@ class TestVersion5:
         assert sorted(subscriber.expect_publish().properties[wire.SUBSCRIPTION_IDENTIFIER]) == [7, 268_435_455]
         subscriber.expect_nothing()
 
-    def test_subscription_identifier_zero_is_a_protocol_error(self, connected: Connect, name: str) -> None:
-        """§3.8.2.1.2"""
+    def test_subscription_identifier_zero_is_refused(self, connected: Connect, name: str) -> None:
+        """§3.8.2.1.2; with the reason code that Mosquitto gives"""
         client = connected()
         client.send(wire.subscribe(1, name, subscribe_properties={wire.SUBSCRIPTION_IDENTIFIER: 0}))
-        client.expect_closed(0x82)
+        client.expect_closed(0x81)
+
+    @pytest.mark.parametrize("options", [0x03, 0x30])
+    def test_qos_3_and_retain_handling_3_are_refused(self, connected: Connect, name: str, options: int) -> None:
+        """§3.8.3.1; with the reason code that Mosquitto gives"""
+        client = connected()
+        client.send(wire.subscribe(1, (name, options)))
+        client.expect_closed(0x81)
 
     def test_no_local_on_a_shared_subscription_is_a_protocol_error(self, connected: Connect, name: str) -> None:
         """[MQTT-3.8.3-4]"""

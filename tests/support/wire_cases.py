@@ -7,12 +7,14 @@ case has a name, and where a rule has a number its name ends with it.
 from __future__ import annotations
 
 from broker.codec.errors import (
+    ClientIdentifierNotValid,
     MalformedPacket,
     MqttError,
     ProtocolError,
     TopicAliasInvalid,
     TopicNameInvalid,
     UnknownProtocol,
+    Unspeakable,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import (
@@ -282,7 +284,7 @@ ILLEGAL: list[WireCase] = [
     _bad("will retain without a will [MQTT-3.1.2-13]", 4, frame("10", V4_CONNECT + "22 0000 0000"), MalformedPacket),
     _bad("password without a name in 3.1.1", 4, frame("10", V4_CONNECT + "42 0000 0000 000170"), MalformedPacket),
     _bad("CONNECT without its client id", 4, frame("10", V4_CONNECT + "02 0000"), MalformedPacket),
-    _bad("CONNECT without its password", 4, frame("10", V4_CONNECT + "c2 0000 0000 000175"), MalformedPacket),
+    _bad("CONNECT without its password", 4, frame("10", V4_CONNECT + "c2 0000 0000 000175"), Unspeakable),
     _bad("CONNECT with more behind it", 4, frame("10", V4_CONNECT + "02 0000 0000 00"), MalformedPacket),
     _bad(
         "will topic with a wildcard [MQTT-3.1.3-11]",
@@ -291,11 +293,16 @@ ILLEGAL: list[WireCase] = [
         TopicNameInvalid,
     ),
     _bad("client id cut short", 4, frame("10", V4_CONNECT + "02 0000 0005 61"), MalformedPacket),
-    _bad("client id with U+0000 [MQTT-1.5.4-2]", 4, frame("10", V4_CONNECT + "02 0000 0001 00"), MalformedPacket),
     _bad(
-        "client id with a surrogate [MQTT-1.5.4-1]", 4, frame("10", V4_CONNECT + "02 0000 0003 eda080"), MalformedPacket
+        "client id with U+0000 [MQTT-1.5.4-2]", 4, frame("10", V4_CONNECT + "02 0000 0001 00"), ClientIdentifierNotValid
     ),
-    _bad("client id in overlong UTF-8", 4, frame("10", V4_CONNECT + "02 0000 0002 c0af"), MalformedPacket),
+    _bad(
+        "client id with a surrogate [MQTT-1.5.4-1]",
+        4,
+        frame("10", V4_CONNECT + "02 0000 0003 eda080"),
+        ClientIdentifierNotValid,
+    ),
+    _bad("client id in overlong UTF-8", 4, frame("10", V4_CONNECT + "02 0000 0002 c0af"), ClientIdentifierNotValid),
     _bad("receive maximum 0", 5, frame("10", V5_CONNECT + "02 0000 03 210000 0000"), ProtocolError),
     _bad("maximum packet size 0", 5, frame("10", V5_CONNECT + "02 0000 05 2700000000 0000"), ProtocolError),
     _bad("request problem information 2", 5, frame("10", V5_CONNECT + "02 0000 02 1702 0000"), ProtocolError),
@@ -328,7 +335,7 @@ ILLEGAL: list[WireCase] = [
     _bad("wildcard in a topic name [MQTT-3.3.2-2]", 4, frame("30", "0003 612f23"), TopicNameInvalid),
     _bad("plus in a topic name [MQTT-3.3.2-2]", 5, frame("30", "0003 612f2b 00"), TopicNameInvalid),
     _bad("empty topic name [MQTT-4.7.3-1]", 4, frame("30", "0000"), TopicNameInvalid),
-    _bad("empty topic name without an alias", 5, frame("30", "0000 00"), ProtocolError),
+    _bad("empty topic name without an alias", 5, frame("30", "0000 00"), TopicNameInvalid),
     _bad("topic alias 0 [MQTT-3.3.2-8]", 5, frame("30", "0001 61 03 230000"), TopicAliasInvalid),
     _bad("topic name with U+0000 [MQTT-4.7.3-2]", 4, frame("30", "0002 6100"), MalformedPacket),
     _bad("topic longer than the packet", 4, frame("30", "0005 61"), MalformedPacket),
@@ -341,6 +348,7 @@ ILLEGAL: list[WireCase] = [
     _bad("padded property length [MQTT-1.5.5-1]", 5, frame("30", "0001 61 8000"), MalformedPacket),
     _bad("payload format indicator 2", 5, frame("30", "0001 61 02 0102"), ProtocolError),
     _bad("payload format indicator twice", 5, frame("30", "0001 61 04 0101 0101"), ProtocolError),
+    _bad("subscription identifier 0 asked for", 5, frame("82", "0001 02 0b00 0001 61 00"), MalformedPacket),
     _bad("subscription identifier 0", 5, frame("30", "0001 61 02 0b00"), ProtocolError),
     _bad("wildcard in a response topic [MQTT-3.3.2-14]", 5, frame("30", "0001 61 05 0800022f23"), ProtocolError),
     # Acknowledgements
@@ -354,28 +362,28 @@ ILLEGAL: list[WireCase] = [
     _bad("more behind the properties of PUBCOMP", 5, frame("70", "0001 00 00 00"), MalformedPacket),
     # SUBSCRIBE and UNSUBSCRIBE
     _bad("SUBSCRIBE without flags [MQTT-3.8.1-1]", 4, frame("80", "0001 0001 61 00"), MalformedPacket),
-    _bad("SUBSCRIBE of nothing [MQTT-3.8.3-2]", 4, frame("82", "0001"), ProtocolError),
-    _bad("SUBSCRIBE of nothing in 5.0", 5, frame("82", "0001 00"), ProtocolError),
-    _bad("SUBSCRIBE with id 0", 4, frame("82", "0000 0001 61 00"), ProtocolError),
+    _bad("SUBSCRIBE of nothing [MQTT-3.8.3-2]", 4, frame("82", "0001"), MalformedPacket),
+    _bad("SUBSCRIBE of nothing in 5.0", 5, frame("82", "0001 00"), MalformedPacket),
+    _bad("SUBSCRIBE with id 0", 4, frame("82", "0000 0001 61 00"), MalformedPacket),
     _bad("SUBSCRIBE to an empty filter [MQTT-4.7.3-1]", 4, frame("82", "0001 0000 00"), MalformedPacket),
     _bad("SUBSCRIBE without options", 4, frame("82", "0001 0001 61"), MalformedPacket),
     _bad("QoS 3 asked for in 3.1.1", 4, frame("82", "0001 0001 61 03"), MalformedPacket),
     _bad("reserved bits of the QoS in 3.1.1", 4, frame("82", "0001 0001 61 04"), MalformedPacket),
-    _bad("QoS 3 asked for", 5, frame("82", "0001 00 0001 61 03"), ProtocolError),
-    _bad("retain handling 3", 5, frame("82", "0001 00 0001 61 30"), ProtocolError),
+    _bad("QoS 3 asked for", 5, frame("82", "0001 00 0001 61 03"), MalformedPacket),
+    _bad("retain handling 3", 5, frame("82", "0001 00 0001 61 30"), MalformedPacket),
     _bad("reserved subscription options [MQTT-3.8.3-5]", 5, frame("82", "0001 00 0001 61 40"), MalformedPacket),
     _bad("no local on a share [MQTT-3.8.3-4]", 5, frame("82", "0001 00 000a 2473686172652f672f61 04"), ProtocolError),
     _bad("two subscription identifiers", 5, frame("82", "0001 04 0b01 0b02 0001 61 00"), ProtocolError),
-    _bad("UNSUBSCRIBE of nothing [MQTT-3.10.3-2]", 4, frame("a2", "0001"), ProtocolError),
+    _bad("UNSUBSCRIBE of nothing [MQTT-3.10.3-2]", 4, frame("a2", "0001"), MalformedPacket),
     _bad("UNSUBSCRIBE without flags [MQTT-3.10.1-1]", 4, frame("a0", "0001 0001 61"), MalformedPacket),
     _bad("SUBACK with code 3 [MQTT-3.9.3-2]", 4, frame("90", "0001 03"), ProtocolError),
     _bad("SUBACK without codes", 4, frame("90", "0001"), ProtocolError),
     _bad("UNSUBACK with codes in 3.1.1", 4, frame("b0", "0001 00"), MalformedPacket),
     # The rest
-    _bad("PINGREQ with a body", 4, frame("c0", "00"), MalformedPacket),
+    _bad("PINGREQ with a body", 4, frame("c0", "00"), Unspeakable),
     _bad("PINGRESP with a body", 4, frame("d0", "00"), MalformedPacket),
     _bad("DISCONNECT with a body in 3.1.1", 4, frame("e0", "00"), MalformedPacket),
     _bad("DISCONNECT with flags [MQTT-3.14.1-1]", 4, frame("e1"), MalformedPacket),
-    _bad("reason code of no DISCONNECT", 5, frame("e0", "01"), ProtocolError),
+    _bad("reason code of no DISCONNECT", 5, frame("e0", "01"), Unspeakable),
     _bad("AUTH without properties", 5, frame("f0", "18"), MalformedPacket),
 ]

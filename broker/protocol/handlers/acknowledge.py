@@ -13,20 +13,16 @@ from broker.codec.encode import (
     PUBCOMP_STREAM,
     PUBREC_STREAM,
     PUBREL_STREAM,
-    encode_pubcomp,
-    encode_pubrel,
 )
 from broker.codec.errors import ProtocolError
-from broker.codec.packets import Pubcomp, Pubrel
+from broker.codec.packets import Pubrel
 from broker.sessions.inflight import Flight, Inflight, holds, take, take_first
 
 if TYPE_CHECKING:
     from collections import deque
 
-    from broker.codec.packets import Puback, Pubrec
+    from broker.codec.packets import Puback, Pubcomp, Pubrec
     from broker.protocol.connection import Connection
-
-PACKET_ID_NOT_FOUND = 0x92
 
 
 # hot path: tests/bench/receive.py
@@ -113,7 +109,7 @@ def handle_puback(connection: Connection, packet: Puback, now_ms: int) -> None:
 
 
 def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
-    """One PUBREC; 0x80 or more ends the message, an unknown id is told so in PUBREL. [MQTT-4.3.3-4]
+    """One PUBREC; 0x80 or more ends the message, an unknown id is answered as any other. [MQTT-4.3.3-4]
 
     Raises:
         ProtocolError: it answers a message of QoS 1.
@@ -137,10 +133,7 @@ def handle_pubrec(connection: Connection, packet: Pubrec, now_ms: int) -> None:
         raise ProtocolError("PUBREC for a message of QoS 1")
     elif packet.reason_code >= 0x80:
         return
-    # Known without being here: its PUBREL was lost with the connection.
-    is_known = flight is not None or (inflight is not None and holds(inflight.uncompleted, packet.packet_id))
-    reason_code = 0 if is_known else PACKET_ID_NOT_FOUND
-    answer = encode_pubrel(Pubrel(packet.packet_id, reason_code), connection.protocol_level)
+    answer = PUBREL_STREAM[4 * packet.packet_id : 4 * packet.packet_id + 4]
     if flight is not None and session.owed is not None:
         session.owed.release(session, flight, answer)
     else:
@@ -187,11 +180,9 @@ def receive_pubrels(connection: Connection, data: bytes, position: int) -> int:
     answers: list[bytes] = []
     for at in range(position + 2, end, 4):
         packet_id = data[at] << 8 | data[at + 1]
-        if packet_id in unreleased:
-            unreleased.remove(packet_id)
+        if packet_id:
+            unreleased.discard(packet_id)
             answers.append(PUBCOMP_STREAM[4 * packet_id : 4 * packet_id + 4])
-        elif packet_id:
-            answers.append(encode_pubcomp(Pubcomp(packet_id, PACKET_ID_NOT_FOUND), connection.protocol_level))
         else:  # `decode_pubrel` comes to it, and says what is wrong
             end = at - 2
             break
@@ -206,8 +197,7 @@ def handle_pubrel(connection: Connection, packet: Pubrel, now_ms: int) -> None:
     assert session is not None
     packet_id = packet.packet_id
     known = _discard(session.unreleased, packet_id) | _discard(session.restored_unreleased, packet_id)
-    reason_code = 0 if known else PACKET_ID_NOT_FOUND
-    answer = encode_pubcomp(Pubcomp(packet_id, reason_code), connection.protocol_level)
+    answer = PUBCOMP_STREAM[4 * packet_id : 4 * packet_id + 4]
     if known and session.expiry_s and connection.engine.sink is not None:
         outbox = connection.outbox
         connection.engine.sink.release(session.client_id, packet_id, lambda: outbox.append(answer))

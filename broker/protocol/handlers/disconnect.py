@@ -1,4 +1,4 @@
-"""PINGREQ, DISCONNECT and AUTH from a client (MQTT 5 §3.12, §3.14, §3.15)."""
+"""PINGREQ and DISCONNECT from a client (MQTT 5 §3.12, §3.14)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from broker.codec.errors import ProtocolError
 from broker.protocol.close_reason import CloseReason
 
 if TYPE_CHECKING:
-    from broker.codec.packets import Auth, Disconnect, Pingreq
+    from broker.codec.packets import Disconnect, Pingreq
     from broker.protocol.connection import Connection
 
 NORMAL_DISCONNECTION = 0x00
@@ -38,13 +38,3 @@ def handle_disconnect(connection: Connection, packet: Disconnect, now_ms: int) -
     if packet.reason_code == NORMAL_DISCONNECTION:
         connection.will = None
     connection.close(CloseReason.CLIENT_DISCONNECTED)
-
-
-def handle_auth(connection: Connection, packet: Auth, now_ms: int) -> None:
-    """No authentication method was agreed on, so AUTH is not allowed. [MQTT-4.12.0-6]
-
-    Raises:
-        ProtocolError: always.
-    """
-    del connection, packet, now_ms
-    raise ProtocolError("AUTH without an authentication method")

@@ -116,7 +116,7 @@ class Publisher(Party):
 
     def take(self, packet: object) -> None:
         assert isinstance(packet, (Puback, Pubrec, Pubcomp)), packet
-        assert packet.reason_code < 0x80 or packet.reason_code == 0x92, packet
+        assert packet.reason_code < 0x80, packet
         if isinstance(packet, Pubcomp):
             if packet.packet_id in self.unreleased:
                 self.unreleased.remove(packet.packet_id)

@@ -682,7 +682,7 @@ def test_refused_runs_are_told_to_mqtt_5() -> None:
     ("level", "data", "code"),
     [
         (5, b"\xf0\x01\x00", None),
-        (5, b"\x30\x80\x80\x80\x80\x01", 0x81),
+        (4, b"\x30\x80\x80\x80\x80\x01", None),
         (5, b"\x36\x05\x00\x01a\x00\x01", 0x81),
         (5, b"\x30\xff\xff\xff\x7f", 0x95),
         (5, b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00", 0x82),

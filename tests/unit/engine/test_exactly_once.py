@@ -116,7 +116,7 @@ def test_a_read_of_pubrels_is_answered_in_one_write() -> None:
     client.send(*[Pubrel(number) for number in (1, 2, 9, 3)])
     assert client.writes() == 1
     found = of_type(client.received(), Pubcomp)
-    assert [(packet.packet_id, packet.reason_code) for packet in found] == [(1, 0), (2, 0), (9, 0x92), (3, 0)]
+    assert [(packet.packet_id, packet.reason_code) for packet in found] == [(1, 0), (2, 0), (9, 0), (3, 0)]
 
 
 def test_messages_that_wait_for_pubcomp_are_few_ranges() -> None:

@@ -144,7 +144,7 @@ def test_an_id_that_is_given_again_without_dup_is_another_message() -> None:
 def test_a_release_of_something_unknown_is_answered() -> None:
     parts = Parts()
     parts.inlet.release(3, 5)
-    assert parts.owner.answers == [Pubcomp(3, 0x92)]
+    assert parts.owner.answers == [Pubcomp(3)]
 
 
 def test_what_is_stored_after_the_connection_ended_is_told_to_nobody() -> None:
