@@ -26,6 +26,7 @@ from broker.protocol.handlers import acknowledge, connect, disconnect, publish, 
 from broker.restore import OwedMessages
 from broker.retained import Retained
 from broker.routing import Router
+from broker.sessions.inbound import inbound_of
 from broker.sessions.queueing import unsent
 from broker.sessions.registry import SessionRegistry
 from broker.sessions.replays import Replays, close_replays
@@ -242,7 +243,7 @@ class Engine:
                 if clean_start:
                     self.sink.forget(client_id)
                 elif restored:
-                    session.restored_unreleased = restored
+                    inbound_of(session).restored = restored
         else:
             self.sessions.wanted(session)
         session.connection = connection
@@ -251,7 +252,8 @@ class Engine:
         session.is_v5 = connection.is_v5
         session.expiry_s = expiry_s
         connection.session = session
-        connection.carried = len(session.unreleased or ())
+        if session.inbound is not None:
+            session.inbound.connected()
         self.router.shared.moved(session)
         self._claims += 1
         connection.claim = self._claims

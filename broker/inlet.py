@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from broker.codec.encode import PUBACKS, PUBREC_STREAM, encode_pubcomp
 from broker.codec.errors import MqttError
 from broker.codec.packets import Pubcomp
-from broker.protocol.connection import acknowledgements
+from broker.protocol.answers import acknowledgements
 from broker.protocol.handlers.publish import make_run
 from broker.publish_run import PublishRun, read_run
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.sessions.dam import Dam
+from broker.sessions.inbound import inbound_of
 from broker.sessions.rows import decode_will, session_row, subscription_of, subscription_row
 from broker.store import Durable, ReplayMoved, SessionChange, SessionEnd, SubscriptionChange, SubscriptionEnd
 
@@ -185,7 +186,9 @@ class KeptSessions:
         session.owed = engine.owed
         session.is_v5 = row.is_v5
         session.expiry_s = row.expiry_s
-        session.unreleased = (engine.sink.unreleased(row.client_id) or None) if engine.sink is not None else None
+        unreleased = engine.sink.unreleased(row.client_id) if engine.sink is not None else None
+        if unreleased:
+            inbound_of(session).unreleased = unreleased
         expires_in_s = self._seconds_until(row.expires_at_ms) if row.expires_at_ms else row.expiry_s
         engine.sessions.expire_at(session, engine.seconds + max(1, expires_in_s))
         if row.will is not None:

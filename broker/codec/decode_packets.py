@@ -73,6 +73,15 @@ def decode_packet(first_byte: int, body: bytes, protocol_level: int) -> Any:
         raise MalformedPacket(f"{constants.PACKET_NAMES[packet_type]} ends too early") from error
 
 
+def connect_level(data: bytes, body_start: int, end: int) -> int:
+    """The protocol level of a CONNECT that may be wrong in every other way; 0: it does not come so far.
+
+    Without the bit of a bridge, which changes nothing of the form.
+    """
+    at = body_start + 2 + int.from_bytes(data[body_start : body_start + 2], "big")
+    return data[at] & ~constants.BRIDGE_BIT if at < end else 0
+
+
 def _check_flags(packet_type: int, flags: int, protocol_level: int) -> None:
     """[MQTT-2.1.3-1]; of CONNECT they are looked at when its level is known, and 3.1 has no rule for them."""
     if packet_type == constants.CONNECT:

@@ -11,22 +11,15 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.codec import constants
-from broker.codec.decode import decode_packet, next_frame, read_header
+from broker.codec.decode import next_frame
+from broker.codec.decode_packets import connect_level, decode_packet
 from broker.codec.encode import (
-    PACKET_IDS,
-    PUBACKS,
-    PUBREC_STREAM,
     encode_connack,
     encode_disconnect,
-    encode_puback,
-    encode_pubrec,
 )
 from broker.codec.errors import (
-    MalformedPacket,
     MqttError,
-    ProtocolError,
     ReceiveMaximumExceeded,
-    Unspeakable,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import Connack, Disconnect, Puback, Pubrec
@@ -34,10 +27,12 @@ from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
 from broker.outbox import Outbox, count_qos0
 from broker.protocol import state as states
+from broker.protocol.answers import Repeat, acknowledgements, pubrec
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
 from broker.protocol.handlers.acknowledge import receive_acknowledgements, receive_pubrels
 from broker.protocol.handlers.exactly_once import receive_exactly_once
 from broker.protocol.handlers.judge import take_judged, take_retained
+from broker.protocol.unfinished import Unfinished
 from broker.publish_run import PublishRun, read_run
 from broker.store import Durable
 
@@ -49,9 +44,6 @@ if TYPE_CHECKING:
     from broker.outbox import Transport
     from broker.protocol.allowance import Allowance
     from broker.sessions.session import Session
-
-PARTS_MAX = 64
-"""Reads of an unfinished packet kept apart; a peer that sends byte by byte must not cost an object for each."""
 
 PacketT = TypeVar("PacketT", Connack, Disconnect, Puback, Pubrec)
 
@@ -71,12 +63,9 @@ class Connection:
     """One network connection; it has a session from CONNECT until it is lost."""
 
     __slots__ = (
-        "_needed_bytes",
-        "_parts",
-        "_parts_bytes",
+        "_unfinished",
         "allowance",
         "bytes_in",
-        "carried",
         "claim",
         "client_id",
         "close_reason",
@@ -120,8 +109,6 @@ class Connection:
         self.claim = 0
         """Which CONNECT of all since the start this was; 0 before it."""
         self.bytes_in = 0
-        self.carried = 0
-        """QoS 2 publishes that were unreleased when the connection began: they count against nothing it was told."""
         self.messages_in = 0
         self.username: str | None = None
         self.session: Session | None = None
@@ -141,10 +128,8 @@ class Connection:
         """What the client waits for, in the order of its publishes; bytes are ready and wait for those before."""
         self.pending_publishes = 0
         """QoS 1 publishes taken and not yet acknowledged; of QoS 2 the session knows which are not released."""
-        self._parts: list[bytes] | None = None
-        """Reads of an unfinished packet."""
-        self._parts_bytes = 0
-        self._needed_bytes = 0
+        self._unfinished: Unfinished | None = None
+        """A packet that is not whole yet."""
 
     @property
     def is_paused(self) -> bool:
@@ -159,8 +144,8 @@ class Connection:
     @property
     def outstanding(self) -> int:
         """What counts against the Receive Maximum that the client was told (MQTT 5 §4.9)."""
-        unreleased = self.session.unreleased if self.session is not None else None
-        return self.pending_publishes + (max(0, len(unreleased) - self.carried) if unreleased is not None else 0)
+        inbound = self.session.inbound if self.session is not None else None
+        return self.pending_publishes + (inbound.outstanding if inbound is not None else 0)
 
     # Bytes in
 
@@ -171,15 +156,12 @@ class Connection:
         size = len(data)
         engine.metrics.bytes_received += size
         self.bytes_in += size
-        if self._parts is not None:
-            self._parts.append(data)
-            self._parts_bytes += len(data)
-            if self._parts_bytes < self._needed_bytes:
-                if len(self._parts) >= PARTS_MAX:
-                    self._parts = [b"".join(self._parts)]
+        unfinished = self._unfinished
+        if unfinished is not None:
+            if not unfinished.add(data):
                 return
-            data = b"".join(self._parts)
-            self._parts = None
+            data = b"".join(unfinished.parts)
+            self._unfinished = None
         messages_before = engine.metrics.messages_received
         try:
             self._receive(data, now_ms)
@@ -231,12 +213,12 @@ class Connection:
             if packet_type not in states.LEGAL_PACKETS[self.state]:
                 if self.state == states.CLOSED:
                     return
-                raise not_allowed(data, position)
+                raise states.not_allowed(data, position)
             frame = next_frame(data, position, packet_bytes_max)
             if frame is None:
                 if position:  # a part of a packet does not keep a connection alive [MQTT-3.1.2-22]
                     self.last_in_s = self.engine.seconds
-                self._keep_tail(data, position)
+                self._unfinished = Unfinished(data[position:] if position else data)
                 return
             first_byte, body_start, end = frame
             if self.state == states.AWAITING_CONNECT:
@@ -248,13 +230,6 @@ class Connection:
             self.engine.handlers[packet_type](self, packet, now_ms)
             position = end
         self.last_in_s = self.engine.seconds
-
-    def _keep_tail(self, data: bytes, position: int) -> None:
-        """Keep an unfinished packet; a large one is joined only when all of it is there."""
-        tail = data[position:] if position else data
-        self._parts = [tail]
-        self._parts_bytes = len(tail)
-        self._needed_bytes = frame_bytes(tail)
 
     # hot path: tests/bench/receive.py
     def _receive_publishes(self, data: bytes, position: int, now_ms: int) -> int:
@@ -324,8 +299,8 @@ class Connection:
     def refuse(self, run: PublishRun, reason_code: int) -> None:
         """The run will never be stored: MQTT 5 is told so for each publish; 3.1.1 has no way to say it."""
         self.engine.metrics.refused_publishes["log_stalled"] += len(run)
-        if run.qos == 2 and self.session is not None and self.session.unreleased:
-            self.session.unreleased.difference_update(run.packet_ids)
+        if run.qos == 2 and self.session is not None and self.session.inbound is not None:
+            self.session.inbound.unreleased.difference_update(run.packet_ids)
         self.engine.refused(run)
         if not self.is_v5:
             return
@@ -338,10 +313,11 @@ class Connection:
     def _stored_exactly_once(self, run: PublishRun) -> None:
         """QoS 2: who repeated the publish on another connection meanwhile gets its PUBREC too."""
         session = self.session
-        if session is None or session.storing is None:
+        if session is None or session.inbound is None:
             return
+        storing = session.inbound.storing
         for packet_id in run.packet_ids:
-            session.storing.pop(packet_id, None)
+            storing.pop(packet_id, None)
         if session.connection is not None and session.connection is not self:
             session.connection.release_acks()
 
@@ -496,84 +472,6 @@ class Connection:
             return
         self.state = states.CLOSED
         self.close_reason = reason
-        self._parts = None
+        self._unfinished = None
         self.inbound_aliases = None
         self.engine.ended(self)
-
-
-class Repeat:
-    """A QoS 2 publish that came again while the first one waits to be stored."""
-
-    __slots__ = ("packet_id", "run")
-
-    def __init__(self, run: PublishRun, packet_id: int) -> None:
-        self.run = run
-        self.packet_id = packet_id
-
-
-def pubrec(packet_id: int, reason_code: int) -> bytes:
-    """A PUBREC; only MQTT 5 clients are told a reason code."""
-    if reason_code:
-        return encode_pubrec(Pubrec(packet_id, reason_code), 5)
-    return PUBREC_STREAM[4 * packet_id : 4 * packet_id + 4]
-
-
-def acknowledgements(run: PublishRun) -> bytes:
-    """The PUBACKs or PUBRECs of a run, in the order of its publishes. [MQTT-4.6.0-2]"""
-    ids = run.packet_ids
-    if len(ids) != run.reliable:
-        ids = [packet_id for packet_id in ids if packet_id]
-    if run.qos == 2:
-        return b"".join([pubrec(packet_id, run.reason_code) for packet_id in ids])
-    if run.reason_code:
-        return b"".join([encode_puback(Puback(packet_id, run.reason_code), 5) for packet_id in ids])
-    if run.unmatched is not None:
-        return b"".join(_pubacks_of_unmatched(run))
-    return b"".join([PUBACKS[packet_id] for packet_id in ids])
-
-
-def _pubacks_of_unmatched(run: PublishRun) -> list[bytes]:
-    """One for each row, 0x10 where there was no subscriber, as Mosquitto says it (§3.4.2.1); QoS 0 has none."""
-    ids = run.packet_ids
-    pubacks = [PUBACKS[packet_id] if packet_id else b"" for packet_id in ids]
-    for row, end_row in run.unmatched or ():
-        pubacks[row:end_row] = [
-            b"\x40\x03" + PACKET_IDS[packet_id] + b"\x10" if packet_id else b"" for packet_id in ids[row:end_row]
-        ]
-    return pubacks
-
-
-def connect_level(data: bytes, body_start: int, end: int) -> int:
-    """The protocol level of a CONNECT that may be wrong in every other way; 0: it does not come so far.
-
-    Without the bit of a bridge, which changes nothing of the form.
-    """
-    at = body_start + 2 + int.from_bytes(data[body_start : body_start + 2], "big")
-    return data[at] & ~constants.BRIDGE_BIT if at < end else 0
-
-
-def not_allowed(data: bytes, position: int) -> MqttError:
-    """What is wrong with a packet that may not come now: its header first, as in Mosquitto."""
-    packet_type = data[position] >> 4
-    if packet_type in states.ANSWERS and data[position] & 0x0F:
-        return MalformedPacket("an answer of servers, with flags that are reserved")  # [MQTT-2.1.3-1]
-    if packet_type == 0:
-        return ProtocolError("packet type 0")
-    try:
-        extent = read_header(data, position)
-    except Unspeakable as error:
-        return error
-    if packet_type == constants.PINGRESP and extent is not None and extent[1] > extent[0]:
-        return Unspeakable("PINGRESP with bytes behind its header")
-    return ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")
-
-
-def frame_bytes(tail: bytes) -> int:
-    """Bytes of the whole frame that begins with `tail`; one more than it has while its length is not complete."""
-    remaining = 0
-    for index in range(1, min(5, len(tail))):
-        byte = tail[index]
-        remaining |= (byte & 0x7F) << 7 * (index - 1)
-        if not byte & 0x80:
-            return index + 1 + remaining
-    return len(tail) + 1

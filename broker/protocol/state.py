@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from broker.codec import constants
+from broker.codec.decode import read_header
+from broker.codec.errors import MalformedPacket, MqttError, ProtocolError, Unspeakable
 
 AWAITING_CONNECT = 0
 CONNECTED = 1
@@ -28,3 +30,19 @@ LEGAL_PACKETS: dict[int, frozenset[int]] = {
 
 ANSWERS: frozenset[int] = frozenset({constants.SUBACK, constants.UNSUBACK, constants.PINGRESP})
 """Never a client's. Mosquitto looks at their flags first, at CONNACK's not."""
+
+
+def not_allowed(data: bytes, position: int) -> MqttError:
+    """What is wrong with a packet that may not come now: its header first, as in Mosquitto."""
+    packet_type = data[position] >> 4
+    if packet_type in ANSWERS and data[position] & 0x0F:
+        return MalformedPacket("an answer of servers, with flags that are reserved")  # [MQTT-2.1.3-1]
+    if packet_type == 0:
+        return ProtocolError("packet type 0")
+    try:
+        extent = read_header(data, position)
+    except Unspeakable as error:
+        return error
+    if packet_type == constants.PINGRESP and extent is not None and extent[1] > extent[0]:
+        return Unspeakable("PINGRESP with bytes behind its header")
+    return ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from broker.protocol.close_reason import CloseReason
     from broker.protocol.handlers.fan_out import FanOut
     from broker.sessions.aliases import OutboundAliases
+    from broker.sessions.inbound import Inbound
     from broker.sessions.replays import Replay
 
 
@@ -56,6 +57,7 @@ class Session:
         "fan_out",
         "held",
         "held_messages",
+        "inbound",
         "inflight",
         "is_kept",
         "is_v5",
@@ -68,11 +70,8 @@ class Session:
         "queued_messages",
         "quota",
         "replays",
-        "restored_unreleased",
-        "storing",
         "subscriptions",
         "targets",
-        "unreleased",
     )
 
     def __init__(self, client_id: str, config: BrokerConfig, metrics: Metrics) -> None:
@@ -110,12 +109,8 @@ class Session:
         self.queue: deque[Queued] | None = None
         self.queued_messages = 0
         self.queued_bytes = 0
-        self.unreleased: set[int] | None = None
-        """Packet ids of inbound QoS 2 publishes that were taken and not yet released (§4.3.3)."""
-        self.storing: dict[int, PublishRun] | None = None
-        """Those of them whose records are not stored yet, by packet id: a repeat is answered when they are."""
-        self.restored_unreleased: set[int] | None = None
-        """Those from before a restart: only a publish with DUP is a repeat of one."""
+        self.inbound: Inbound | None = None
+        """Its client's publishes of QoS 2."""
 
     def target(
         self,

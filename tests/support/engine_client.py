@@ -15,6 +15,7 @@ from broker.outbox import flush
 from broker.presence import PresenceWatch
 from broker.protocol.handlers.fan_out import send_slices
 from broker.publish_run import PublishRun
+from broker.sessions.session import Session
 from broker.store import (
     Change,
     CopiesEnd,
@@ -362,3 +363,8 @@ def make_engine(
         turn(engine)
         store.commit()
     return engine
+
+
+def unreleased_of(session: Session | None) -> set[int]:
+    """The packet ids of QoS 2 that a session's client has not released."""
+    return session.inbound.unreleased if session is not None and session.inbound is not None else set()

@@ -169,14 +169,15 @@ def receive_pubrels(connection: Connection, data: bytes, position: int) -> int:
         end += 4
     session = connection.session
     assert session is not None
-    if session.expiry_s or session.restored_unreleased is not None:
+    inbound = session.inbound
+    if session.expiry_s or (inbound is not None and inbound.restored):
         for at in range(position + 2, end, 4):
             if data[at] or data[at + 1]:
                 handle_pubrel(connection, Pubrel(data[at] << 8 | data[at + 1]), 0)
             else:
                 return at - 2
         return end
-    unreleased = session.unreleased or set()
+    unreleased = inbound.unreleased if inbound is not None else set()
     answers: list[bytes] = []
     for at in range(position + 2, end, 4):
         packet_id = data[at] << 8 | data[at + 1]
@@ -196,17 +197,10 @@ def handle_pubrel(connection: Connection, packet: Pubrel, now_ms: int) -> None:
     session = connection.session
     assert session is not None
     packet_id = packet.packet_id
-    known = _discard(session.unreleased, packet_id) | _discard(session.restored_unreleased, packet_id)
+    is_known = session.inbound is not None and session.inbound.release(packet_id)
     answer = PUBCOMP_STREAM[4 * packet_id : 4 * packet_id + 4]
-    if known and session.expiry_s and connection.engine.sink is not None:
+    if is_known and session.expiry_s and connection.engine.sink is not None:
         outbox = connection.outbox
         connection.engine.sink.release(session.client_id, packet_id, lambda: outbox.append(answer))
     else:
         connection.outbox.append(answer)
-
-
-def _discard(packet_ids: set[int] | None, packet_id: int) -> bool:
-    if packet_ids is None or packet_id not in packet_ids:
-        return False
-    packet_ids.remove(packet_id)
-    return True

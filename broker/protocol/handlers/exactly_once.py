@@ -12,6 +12,7 @@ from broker.codec.encode import PUBREC_STREAM
 from broker.codec.errors import ReceiveMaximumExceeded
 from broker.protocol.handlers.judge import take_retained
 from broker.publish_run import part, read_run
+from broker.sessions.inbound import inbound_of
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
@@ -46,9 +47,7 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
     if run is None:
         return position
     reached = run.ends[-1]
-    if session.unreleased is None:
-        session.unreleased = set()
-    unreleased = session.unreleased
+    unreleased = inbound_of(session).unreleased
     packet_ids = run.packet_ids
     if len(set(packet_ids)) == len(packet_ids) and unreleased.isdisjoint(packet_ids):
         _take(connection, session, run)
@@ -71,7 +70,7 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
 
 def answer_repeat(connection: Connection, session: Session, packet_id: int) -> None:
     """PUBREC for what is here already, when it is stored. [MQTT-4.3.3-10]"""
-    first = session.storing.get(packet_id) if session.storing else None
+    first = session.inbound.storing.get(packet_id) if session.inbound is not None else None
     if first is not None:
         connection.answer_stored(first, packet_id)
     else:
@@ -85,7 +84,7 @@ def check_unreleased(connection: Connection, session: Session) -> int:
         ReceiveMaximumExceeded: none.
     """
     config = connection.engine.config
-    room = config.unreleased_per_client_max - len(session.unreleased or ())
+    room = config.unreleased_per_client_max - len(inbound_of(session).unreleased)
     if connection.is_v5:
         left = config.receive_maximum - connection.outstanding
         if left <= 0:  # [MQTT-3.3.4-9]
@@ -115,16 +114,11 @@ def _take_new(connection: Connection, session: Session, run: PublishRun) -> None
 
 def take_exactly_once(connection: Connection, session: Session, run: PublishRun) -> None:
     """Note the packet ids of QoS 2 publishes that are new, and hand them on."""
-    packet_ids = run.packet_ids
-    if session.unreleased is None:
-        session.unreleased = set()
-    session.unreleased.update(packet_ids)
-    if session.restored_unreleased is not None:
-        session.restored_unreleased.difference_update(packet_ids)
+    inbound = inbound_of(session)
+    inbound.taken(run.packet_ids)
     run.keeps_packet_ids = session.expiry_s > 0
     if run.stream is not None:
-        if session.storing is None:
-            session.storing = {}
-        for packet_id in packet_ids:
-            session.storing[packet_id] = run
+        storing = inbound.storing
+        for packet_id in run.packet_ids:
+            storing[packet_id] = run
     connection.take(run)

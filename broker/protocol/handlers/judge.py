@@ -11,6 +11,7 @@ from broker.codec.encode import encode_puback, encode_pubrec
 from broker.codec.packets import Puback, Publish, Pubrec
 from broker.hooks import Publishes
 from broker.publish_run import PublishRun, part
+from broker.sessions.inbound import inbound_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +45,7 @@ def refuse(connection: Connection, packet: Publish, reason_code: int, reason: st
     pubrec = Pubrec(packet.packet_id, reason_code)
     connection.answer_in_order(connection.explained(encode_pubrec, pubrec, text, packet_bytes_max))
     if reason_code == 0 and connection.session is not None:  # PUBREL will come
-        if connection.session.unreleased is None:
-            connection.session.unreleased = set()
-        connection.session.unreleased.add(packet.packet_id)
+        inbound_of(connection.session).unreleased.add(packet.packet_id)
 
 
 def take_retained(connection: Connection, run: PublishRun, take: Callable[[PublishRun], None]) -> None:

@@ -113,8 +113,8 @@ def _resolve_alias(connection: Connection, packet: Publish) -> None:
 
 def _is_repeat(session: Session, packet: Publish) -> bool:
     """QoS 2 with a packet id that is not released yet: the same message again. [MQTT-4.3.3-10]"""
-    if session.unreleased is not None and packet.packet_id in session.unreleased:
-        return True
+    inbound = session.inbound
+    if inbound is None:
+        return False
     # After a restart a client that lost its session may use the id for a new message; DUP tells them apart.
-    restored = session.restored_unreleased
-    return restored is not None and packet.dup and packet.packet_id in restored
+    return packet.packet_id in inbound.unreleased or (packet.dup and packet.packet_id in inbound.restored)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from broker.codec.encode import encode
 from broker.codec.packets import Pubcomp, Publish, Pubrec, Pubrel
 from broker.hooks import Client, Hooks, Publishes
-from tests.support.engine_client import EngineClient, HoldingSink, make_engine, turn
+from tests.support.engine_client import EngineClient, HoldingSink, make_engine, turn, unreleased_of
 from tests.unit.engine.test_engine import of_type, payloads, publish
 
 PACKETS = st.lists(
@@ -54,7 +54,7 @@ def play(
     return (
         b"".join(publisher.transport.written),
         b"".join(subscriber.transport.written),
-        len(session.unreleased or ()) if session is not None else -1,
+        len(unreleased_of(session)) if session is not None else -1,
     )
 
 

@@ -11,7 +11,7 @@ from broker.codec.properties import Properties
 from broker.engine import Engine
 from broker.hooks import Client, Hooks, Publishes, SubscriptionRequest
 from broker.protocol.close_reason import CloseReason
-from tests.support.engine_client import EngineClient, HoldingSink, connect_packet, make_engine, turn
+from tests.support.engine_client import EngineClient, HoldingSink, connect_packet, make_engine, turn, unreleased_of
 
 
 def hooked(sink: HoldingSink | None = None, **hooks: object) -> Engine:
@@ -139,7 +139,7 @@ def test_qos_2_that_does_not_pass_is_answered_and_forgotten(level: int, verdict:
     is_told = level == 5 and verdict == "refuse"
     assert pubrec.reason_code == (0x87 if is_told else 0)
     session = engine.sessions.session_by_client_id["p"]
-    assert (session.unreleased or set()) == (set() if is_told else {7})
+    assert unreleased_of(session) == (set() if is_told else {7})
     assert reader.received() == []
 
 

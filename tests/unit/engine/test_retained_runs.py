@@ -13,7 +13,7 @@ from broker.codec.packets import Puback, Publish, Pubrec
 from broker.engine import Engine
 from broker.hooks import Client, Hooks, Publishes
 from tests.support import mqtt_wire as wire
-from tests.support.engine_client import EngineClient, HoldingSink, HoldingStore, make_engine, turn
+from tests.support.engine_client import EngineClient, HoldingSink, HoldingStore, make_engine, turn, unreleased_of
 from tests.unit.engine.test_engine import of_type, publish
 
 PACKET_BY_PACKET = 128
@@ -84,7 +84,7 @@ class World:
             "refused": dict(metrics.refused_publishes),
             "dropped": dict(metrics.dropped_messages),
             "received": (metrics.messages_received, metrics.reliable_received),
-            "unreleased": self.publisher.connection.session and self.publisher.connection.session.unreleased,
+            "unreleased": unreleased_of(self.publisher.connection.session),
         }
 
 
