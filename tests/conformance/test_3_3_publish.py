@@ -177,6 +177,24 @@ def test_qos_2_repeat_before_pubrel_is_delivered_once(connected: Connect, name: 
     subscriber.expect_nothing()
 
 
+def test_qos_2_without_dup_is_sent_again_once_at_most(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-4.4.0-1]: the third time is a protocol error, as in Mosquitto; with DUP, and after PUBREL, it is none"""
+    publisher = connected(version=version)
+    for payload in (b"same", b"same", b"other", b"same", b"other"):
+        publisher.publish(name, payload, 2, packet_id=9)
+        assert publisher.expect(wire.PUBREC).packet_id == 9
+    for _ in range(3):
+        publisher.publish(name, b"other", 2, packet_id=9, dup=True)
+        assert publisher.expect(wire.PUBREC).packet_id == 9
+    publisher.send(wire.acknowledgement(wire.PUBREL, 9))
+    assert publisher.expect(wire.PUBCOMP).packet_id == 9
+    for _ in range(2):
+        publisher.publish(name, b"other", 2, packet_id=9)
+        assert publisher.expect(wire.PUBREC).packet_id == 9
+    publisher.publish(name, b"other", 2, packet_id=9)
+    publisher.expect_closed(0x82)
+
+
 def test_qos_2_packet_id_is_free_after_pubcomp(connected: Connect, name: str, version: int) -> None:
     """[MQTT-4.3.3-12]"""
     subscriber, publisher = connected(version=version), connected(version=version)

@@ -170,7 +170,7 @@ def receive_pubrels(connection: Connection, data: bytes, position: int) -> int:
     session = connection.session
     assert session is not None
     inbound = session.inbound
-    if session.expiry_s or (inbound is not None and inbound.restored):
+    if session.expiry_s or (inbound is not None and (inbound.restored or inbound.repeated)):
         for at in range(position + 2, end, 4):
             if data[at] or data[at + 1]:
                 handle_pubrel(connection, Pubrel(data[at] << 8 | data[at + 1]), 0)

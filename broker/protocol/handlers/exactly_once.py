@@ -26,6 +26,7 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
 
     Raises:
         ReceiveMaximumExceeded: more are unreleased than the client was told, or than `unreleased_per_client_max`.
+        ProtocolError: one came for the third time.
     """
     engine = connection.engine
     session = connection.session
@@ -47,7 +48,8 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
     if run is None:
         return position
     reached = run.ends[-1]
-    unreleased = inbound_of(session).unreleased
+    inbound = inbound_of(session)
+    unreleased = inbound.unreleased
     packet_ids = run.packet_ids
     if len(set(packet_ids)) == len(packet_ids) and unreleased.isdisjoint(packet_ids):
         _take(connection, session, run)
@@ -59,6 +61,8 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
             if row < number:
                 _take(connection, session, part(run, row, number))
                 fresh.clear()
+            payload = run.data[run.payload_starts[number] : run.ends[number]]
+            inbound.repeat(packet_id, run.routes[number].topic_name, payload)
             answer_repeat(connection, session, packet_id)
             row = number + 1
         else:

@@ -40,6 +40,8 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
     assert session is not None
     if packet.qos == 2:
         if _is_repeat(session, packet):
+            if session.inbound is not None and not packet.dup:
+                session.inbound.repeat(packet.packet_id, packet.topic_name, packet.payload)
             answer_repeat(connection, session, packet.packet_id)
             return
         check_unreleased(connection, session)
