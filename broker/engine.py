@@ -243,7 +243,7 @@ class Engine:
                 if clean_start:
                     self.sink.forget(client_id)
                 elif restored:
-                    inbound_of(session).restored = restored
+                    inbound_of(session).restored = set(restored)
         else:
             self.sessions.wanted(session)
         session.connection = connection

@@ -54,7 +54,7 @@ class Inlet:
         self._owner = owner
         self._pending: deque[PublishRun | bytes] = deque()
         """What the other broker waits for, in the order of its publishes; of this connection alone."""
-        self._unreleased: set[int] = engine.sink.unreleased(client_id) if engine.sink is not None else set()
+        self._unreleased: set[int] = set(engine.sink.unreleased(client_id)) if engine.sink is not None else set()
         """QoS 2 packet ids that are stored, or not to be, and not released."""
         self._storing: dict[int, PublishRun] = {}
         """Those that wait to be stored."""

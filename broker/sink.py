@@ -54,8 +54,9 @@ class Sink(Protocol):
     def release(self, client_id: str, packet_id: int, done: Callable[[], None]) -> None:
         """PUBREL of a kept session: forget the QoS 2 packet id durably, then call `done` (PUBCOMP may leave)."""
 
-    def unreleased(self, client_id: str) -> set[int]:
-        """QoS 2 packet ids of `client_id` that were stored before a restart and not yet released."""
+    def unreleased(self, client_id: str) -> dict[int, int]:
+        """QoS 2 packet ids of `client_id` that were stored before a restart and not yet released, each with what tells
+        its publish from another one (`broker.sessions.inbound`)."""
 
     def forget(self, client_id: str) -> None:
         """The session of `client_id` has ended: forget its unreleased packet ids."""

@@ -41,7 +41,8 @@ Where MQTT leaves a choice we do as Mosquitto does:
 - what is wrong with SUBSCRIBE, UNSUBSCRIBE or a topic name is malformed (0x81), also where §3.3, §3.8 and §3.10 speak
   of a protocol error; a shared subscription without a name or a filter is a protocol error (0x82);
 - PUBREL and PUBREC of an unknown identifier are answered as any other;
-- who sends a QoS 2 publish without DUP for the third time while its identifier is in use has broken the protocol;
+- a QoS 2 publish whose identifier is in use is another message when it has no DUP and another topic or payload; who
+  sends the same one for the third time on a connection has broken the protocol (but in 3.1);
 - nothing is published to what begins with `$share/` (0x87);
 - PUBACK says 0x10 where nobody subscribes;
 - a protocol level that nobody has yet is refused in the form of 5.0 (0x84), an unknown protocol name without a word;

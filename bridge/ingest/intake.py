@@ -48,7 +48,7 @@ class PacketIdStore(Protocol):
     def release(self, client_id: str, packet_id: int, done: Callable[[], None]) -> None:
         """Forget one, then call `done`."""
 
-    def unreleased(self, client_id: str) -> set[int]:
+    def unreleased(self, client_id: str) -> dict[int, int]:
         """Those stored for a client."""
 
     def forget(self, client_id: str) -> None:
@@ -171,9 +171,9 @@ class Intake:
 
         self._packet_ids.release(client_id, packet_id, released)
 
-    def unreleased(self, client_id: str) -> set[int]:
+    def unreleased(self, client_id: str) -> dict[int, int]:
         """QoS 2 packet ids stored before a restart."""
-        return self._packet_ids.unreleased(client_id) if self._packet_ids is not None else set()
+        return self._packet_ids.unreleased(client_id) if self._packet_ids is not None else {}
 
     def forget(self, client_id: str) -> None:
         """The client's session has ended."""

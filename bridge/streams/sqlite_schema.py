@@ -23,9 +23,9 @@ FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 LOCK_NAME = "headrace.lock"
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
 """Of what is made here: everything that devices say is in it. What is there already keeps its mode."""
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Of the tables; `frames.FORMAT_VERSION` is that of a record. 2: rows say how often they have each topic. 3: retained
-messages. 4: sessions. 5: what they are owed."""
+messages. 4: sessions. 5: what they are owed. 6: what was published with a packet id that is not released."""
 SQLITE_VERSION_MIN = (3, 35, 0)
 PAGE_BYTES = 4096
 WAL_CHECKPOINT_BYTES = 32 * 1024 * 1024
@@ -92,6 +92,8 @@ CREATE TABLE copy(
 CREATE TABLE ended_flight(
     client_id TEXT, log INTEGER, offset INTEGER, PRIMARY KEY(client_id, log, offset)) WITHOUT ROWID;
 """
+
+_CONTENT_COLUMN = "ALTER TABLE unreleased ADD COLUMN content INTEGER NOT NULL DEFAULT -1;"
 
 _STREAM_TABLES = """
 CREATE TABLE batch_{id}(
@@ -219,7 +221,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if is_new:
         connection.executescript(
             f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; "
-            f"{_TABLES}{_RETAINED_TABLE}{_SESSION_TABLES}{_OWED_TABLES}"
+            f"{_TABLES}{_RETAINED_TABLE}{_SESSION_TABLES}{_OWED_TABLES}{_CONTENT_COLUMN}"
             f"INSERT INTO meta VALUES ('format_version', {FORMAT_VERSION}), ('node_run', 0); COMMIT;"
         )
     connection.execute(_DEVICE_TABLE)
@@ -272,11 +274,18 @@ def _upgrade_to_5(connection: sqlite3.Connection) -> None:
     connection.executescript(f"BEGIN; {_OWED_TABLES} {version} COMMIT;")
 
 
+def _upgrade_to_6(connection: sqlite3.Connection) -> None:
+    """Of ids that are there it is not known (-1, `broker.sessions.inbound.UNKNOWN`)."""
+    version = "UPDATE meta SET value = 6 WHERE key = 'format_version';"
+    connection.executescript(f"BEGIN; {_CONTENT_COLUMN} {version} COMMIT;")
+
+
 UPGRADES: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: _upgrade_to_2,
     2: _upgrade_to_3,
     3: _upgrade_to_4,
     4: _upgrade_to_5,
+    5: _upgrade_to_6,
 }
 """From a format version to the function that brings a file to the next one, in one transaction."""
 

@@ -235,8 +235,8 @@ class SqliteStore:
             self.expect_ids(run.client_id)
         self.submit(self._unreleased.keeping(runs, done))
 
-    def unreleased(self, client_id: str) -> set[int]:
-        """QoS 2 packet ids of `client_id` that are stored and not released."""
+    def unreleased(self, client_id: str) -> dict[int, int]:
+        """See `broker.sink.Sink`."""
         return self._unreleased.of(client_id)
 
     def forget(self, client_id: str) -> None:

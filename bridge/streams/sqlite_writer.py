@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from bridge.streams.retained_item import RetainedItem
 from bridge.streams.sqlite_table import StreamTable
+from bridge.streams.unreleased import KEEP_ID, kept_ids
 from broker.publish_run import PublishRun
 
 RETRY_S = 0.5
@@ -74,10 +75,7 @@ class AppendItem:
         """QoS 2 packet ids of kept sessions; the records themselves are written for the whole group."""
         for run in self.runs:
             if run.keeps_packet_ids:
-                connection.executemany(
-                    "INSERT OR IGNORE INTO unreleased VALUES (?, ?)",
-                    [(run.client_id, packet_id) for packet_id in run.packet_ids if packet_id],
-                )
+                connection.executemany(KEEP_ID, kept_ids(run))
 
     @property
     def is_plain(self) -> bool:

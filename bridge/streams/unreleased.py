@@ -9,9 +9,21 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from broker.publish_run import PublishRun
+from broker.sessions.inbound import UNKNOWN
 
+KEEP_ID = "INSERT OR REPLACE INTO unreleased VALUES (?, ?, ?)"
 IDS_MAX = 1_000_000
 """Over all clients. Beyond it the first client's ids are forgotten: a repeat of its publish would be a new record."""
+
+
+def kept_ids(run: PublishRun) -> list[tuple[str, int, int]]:
+    """Rows of the table for a run."""
+    contents = run.contents or [UNKNOWN] * len(run.packet_ids)
+    return [
+        (run.client_id, packet_id, content)
+        for packet_id, content in zip(run.packet_ids, contents, strict=True)
+        if packet_id
+    ]
 
 
 class _Statement:
@@ -36,12 +48,12 @@ class KeptIds:
 
     __slots__ = ("_committed", "_rows")
 
-    def __init__(self, rows: Sequence[tuple[str, int]], committed: Callable[[], None]) -> None:
+    def __init__(self, rows: Sequence[tuple[str, int, int]], committed: Callable[[], None]) -> None:
         self._rows = rows
         self._committed = committed
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        connection.executemany("INSERT OR IGNORE INTO unreleased VALUES (?, ?)", self._rows)
+        connection.executemany(KEEP_ID, self._rows)
 
     def committed(self) -> None:
         self._committed()
@@ -55,19 +67,19 @@ class UnreleasedIds:
         """Ids forgotten because of `ids_max`."""
         self._ids_max = ids_max
         self._count = 0
-        self._ids_by_client: dict[str, set[int]] = {}
-        for client_id, packet_id in connection.execute("SELECT client_id, packet_id FROM unreleased"):
-            self._add(client_id, (packet_id,))
+        self._ids_by_client: dict[str, dict[int, int]] = {}
+        for client_id, packet_id, content in connection.execute("SELECT client_id, packet_id, content FROM unreleased"):
+            self._add(client_id, {packet_id: content})
 
-    def of(self, client_id: str) -> set[int]:
-        """A copy of the client's ids."""
-        return set(self._ids_by_client.get(client_id, ()))
+    def of(self, client_id: str) -> dict[int, int]:
+        """A copy of the client's ids, each with what tells its publish from another one."""
+        return dict(self._ids_by_client.get(client_id, ()))
 
     def stored(self, runs: Sequence[PublishRun]) -> None:
         """Records were committed, with the packet ids of those runs that keep them."""
         for run in runs:
             if run.keeps_packet_ids:
-                self._add(run.client_id, [packet_id for packet_id in run.packet_ids if packet_id])
+                self._add(run.client_id, {packet_id: content for _, packet_id, content in kept_ids(run)})
 
     def releasing(self, client_id: str, packet_id: int, done: Callable[[], None]) -> _Statement:
         """The write that forgets one id, and then calls `done`."""
@@ -75,7 +87,7 @@ class UnreleasedIds:
         def committed() -> None:
             ids = self._ids_by_client.get(client_id)
             if ids is not None and packet_id in ids:
-                ids.remove(packet_id)
+                del ids[packet_id]
                 self._count -= 1
                 if not ids:
                     del self._ids_by_client[client_id]
@@ -91,13 +103,11 @@ class UnreleasedIds:
             self.stored(runs)
             done()
 
-        return KeptIds(
-            [(run.client_id, packet_id) for run in runs for packet_id in run.packet_ids if packet_id], committed
-        )
+        return KeptIds([row for run in runs for row in kept_ids(run)], committed)
 
     def expect(self, client_id: str) -> None:
         """A run of this client that keeps its ids has been queued."""
-        self._ids_by_client.setdefault(client_id, set())
+        self._ids_by_client.setdefault(client_id, {})
 
     def knows(self, client_id: str) -> bool:
         """Ids of this client are stored, or queued to be."""
@@ -112,10 +122,10 @@ class UnreleasedIds:
         forget()
         return _Statement("DELETE FROM unreleased WHERE client_id = ?", (client_id,), forget)
 
-    def _add(self, client_id: str, packet_ids: Sequence[int]) -> None:
-        ids = self._ids_by_client.setdefault(client_id, set())
+    def _add(self, client_id: str, contents: dict[int, int]) -> None:
+        ids = self._ids_by_client.setdefault(client_id, {})
         before = len(ids)
-        ids.update(packet_ids)
+        ids.update(contents)
         self._count += len(ids) - before
         while self._count > self._ids_max and len(self._ids_by_client) > 1:
             first = next(iter(self._ids_by_client))

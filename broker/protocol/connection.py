@@ -300,7 +300,7 @@ class Connection:
         """The run will never be stored: MQTT 5 is told so for each publish; 3.1.1 has no way to say it."""
         self.engine.metrics.refused_publishes["log_stalled"] += len(run)
         if run.qos == 2 and self.session is not None and self.session.inbound is not None:
-            self.session.inbound.unreleased.difference_update(run.packet_ids)
+            self.session.inbound.refused(run.packet_ids)
         self.engine.refused(run)
         if not self.is_v5:
             return

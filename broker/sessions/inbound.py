@@ -1,14 +1,23 @@
-"""Inbound: what a session knows of its client's QoS 2 publishes, from the first PUBLISH to PUBREL (MQTT 5 §4.3.3)."""
+"""Inbound: what a session knows of its client's QoS 2 publishes, from the first PUBLISH to PUBREL (MQTT 5 §4.3.3).
+
+A publish whose packet identifier is in use is the same one again when it says so (DUP) or when topic and payload are
+those of before. Else it is another message: its client has lost its own state, begins to number anew, and would never
+learn that what was acknowledged has gone nowhere.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from broker.codec.errors import ProtocolError
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
     from broker.sessions.session import Session
+
+UNKNOWN = -1
+"""In place of `content_of`; such a publish is the same one again."""
 
 
 class Inbound:
@@ -17,16 +26,16 @@ class Inbound:
     __slots__ = ("carried", "repeated", "restored", "storing", "unreleased")
 
     def __init__(self) -> None:
-        self.unreleased: set[int] = set()
-        """Packet ids of publishes that were taken and not yet released."""
+        self.unreleased: dict[int, int] = {}
+        """By packet id, of publishes that were taken and not yet released: `content_of`, or UNKNOWN."""
         self.storing: dict[int, PublishRun] = {}
         """Those of them whose records are not stored yet, by packet id: a repeat is answered when they are."""
         self.restored: set[int] = set()
         """Those from before a restart, of a client whose session is gone: only a publish with DUP repeats one."""
         self.carried = 0
         """How many were unreleased when the connection began: they count against nothing that it was told."""
-        self.repeated: dict[int, int] = {}
-        """By packet id, of those that came again on this connection without DUP: what came last, as a hash."""
+        self.repeated: set[int] = set()
+        """Those that came again on this connection after they had been answered."""
 
     @property
     def outstanding(self) -> int:
@@ -38,31 +47,57 @@ class Inbound:
         self.carried = len(self.unreleased)
         self.repeated.clear()
 
-    def repeat(self, packet_id: int, topic_name: str, payload: bytes) -> None:
-        """A publish came with an id that is in use, and without DUP: once is forgiven. [MQTT-4.4.0-1]
-
-        Raises:
-            ProtocolError: it is what came again last time too; as in Mosquitto.
-        """
-        content = hash((topic_name, payload))
-        if self.repeated.get(packet_id) == content:
-            raise ProtocolError("a publish without DUP for the third time, its packet identifier in use")
-        self.repeated[packet_id] = content
-
-    def taken(self, packet_ids: list[int]) -> None:
-        """Publishes with these ids are taken."""
-        self.unreleased.update(packet_ids)
+    # hot path: tests/bench/receive.py
+    def taken(self, run: PublishRun) -> None:
+        """The publishes of a run are taken."""
+        packet_ids = run.packet_ids
+        data = run.data
+        run.contents = [
+            crc32(data[payload_start:end], crc32(route.encoded_topic))
+            for route, payload_start, end in zip(run.routes, run.payload_starts, run.ends, strict=True)
+        ]
+        self.unreleased.update(zip(packet_ids, run.contents, strict=True))
         if self.restored:
             self.restored.difference_update(packet_ids)
+        if self.repeated:
+            self.repeated.difference_update(packet_ids)
+
+    def is_repeat(self, packet_id: int, content: int, *, dup: bool, may_resend: bool = False) -> bool:
+        """Whether a publish is one that is here already; to send it again once is forgiven. [MQTT-4.4.0-1]
+
+        `may_resend`: 3.1 lets clients send again whenever they like.
+
+        Raises:
+            ProtocolError: it was answered, came again, was answered, and comes again; as in Mosquitto.
+        """
+        known = self.unreleased.get(packet_id)
+        if known is None:
+            return dup and packet_id in self.restored
+        if not dup and known not in (content, UNKNOWN):
+            return False
+        if packet_id not in self.storing and not may_resend:
+            if packet_id in self.repeated:
+                raise ProtocolError("a QoS 2 publish for the third time on one connection")
+            self.repeated.add(packet_id)
+        return True
 
     def release(self, packet_id: int) -> bool:
         """The id is free again; returns whether it was in use."""
         is_known = packet_id in self.unreleased or packet_id in self.restored
-        if self.repeated:
-            self.repeated.pop(packet_id, None)
-        self.unreleased.discard(packet_id)
+        self.unreleased.pop(packet_id, None)
         self.restored.discard(packet_id)
+        self.repeated.discard(packet_id)
         return is_known
+
+    def refused(self, packet_ids: list[int]) -> None:
+        """These will never be stored, and their client is told so: it will not release them."""
+        for packet_id in packet_ids:
+            self.unreleased.pop(packet_id, None)
+
+
+def content_of(topic: bytes, payload: bytes) -> int:
+    """What tells a publish from another one with the same packet id; of the topic as `Route.encoded_topic`."""
+    return crc32(payload, crc32(topic))
 
 
 def inbound_of(session: Session) -> Inbound:

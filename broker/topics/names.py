@@ -45,7 +45,7 @@ def validate_topic_filter(topic_filter: str) -> None:
     Raises:
         TopicFilterInvalid: it breaks a rule of §4.7 or §4.8.2, or has too many levels.
     """
-    if topic_filter.startswith(SHARE_PREFIX):
+    if topic_filter.startswith(SHARE_PREFIX) or topic_filter == SHARE_PREFIX[:-1]:
         _, topic_filter = split_shared(topic_filter)
     if not topic_filter:
         raise TopicFilterInvalid("empty topic filter")  # [MQTT-4.7.3-1]
@@ -84,7 +84,7 @@ def split_shared(topic_filter: str) -> tuple[str, str]:
         SharedFilterInvalid: a share without name or filter, or with + in the name. [MQTT-4.8.2-1] [MQTT-4.8.2-2]
         TopicFilterInvalid: a share with # in its name.
     """
-    if not topic_filter.startswith(SHARE_PREFIX):
+    if not topic_filter.startswith(SHARE_PREFIX) and topic_filter != SHARE_PREFIX[:-1]:
         return "", topic_filter
     share_name, slash, shared_filter = topic_filter[len(SHARE_PREFIX) :].partition("/")
     if not share_name or not slash or not shared_filter:

@@ -178,21 +178,34 @@ def test_qos_2_repeat_before_pubrel_is_delivered_once(connected: Connect, name: 
 
 
 def test_qos_2_without_dup_is_sent_again_once_at_most(connected: Connect, name: str, version: int) -> None:
-    """[MQTT-4.4.0-1]: the third time is a protocol error, as in Mosquitto; with DUP, and after PUBREL, it is none"""
+    """[MQTT-4.4.0-1]: the third time is a protocol error, as in Mosquitto; after PUBREL it is none"""
     publisher = connected(version=version)
-    for payload in (b"same", b"same", b"other", b"same", b"other"):
-        publisher.publish(name, payload, 2, packet_id=9)
+    for dup in (False, True):
+        for _ in range(2):
+            publisher.publish(name, b"same", 2, packet_id=9, dup=dup)
+            assert publisher.expect(wire.PUBREC).packet_id == 9
+        publisher.send(wire.acknowledgement(wire.PUBREL, 9))
+        assert publisher.expect(wire.PUBCOMP).packet_id == 9
+    for _ in range(2):
+        publisher.publish(name, b"same", 2, packet_id=9)
         assert publisher.expect(wire.PUBREC).packet_id == 9
-    for _ in range(3):
-        publisher.publish(name, b"other", 2, packet_id=9, dup=True)
+    publisher.publish(name, b"same", 2, packet_id=9, dup=True)
+    publisher.expect_closed(0x82)
+
+
+def test_another_message_with_a_packet_id_in_use_is_not_lost(connected: Connect, name: str, version: int) -> None:
+    """[MQTT-4.3.3-10]: no duplicate; as in Mosquitto. Its client has lost its state and numbers anew"""
+    subscriber, publisher = connected(version=version), connected(version=version)
+    subscriber.subscribe((f"{name}/#", 2))
+    sent = [("a", b"one"), ("a", b"two"), ("b", b"two"), ("a", b"two"), ("a", b"two")]
+    for level, payload in sent:
+        publisher.publish(f"{name}/{level}", payload, 2, packet_id=9)
         assert publisher.expect(wire.PUBREC).packet_id == 9
     publisher.send(wire.acknowledgement(wire.PUBREL, 9))
     assert publisher.expect(wire.PUBCOMP).packet_id == 9
-    for _ in range(2):
-        publisher.publish(name, b"other", 2, packet_id=9)
-        assert publisher.expect(wire.PUBREC).packet_id == 9
-    publisher.publish(name, b"other", 2, packet_id=9)
-    publisher.expect_closed(0x82)
+    for level, payload in sent[:4]:
+        subscriber.expect_publish(f"{name}/{level}", payload)
+    subscriber.expect_nothing()
 
 
 def test_qos_2_packet_id_is_free_after_pubcomp(connected: Connect, name: str, version: int) -> None:

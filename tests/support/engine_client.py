@@ -15,6 +15,7 @@ from broker.outbox import flush
 from broker.presence import PresenceWatch
 from broker.protocol.handlers.fan_out import send_slices
 from broker.publish_run import PublishRun
+from broker.sessions.inbound import UNKNOWN
 from broker.sessions.session import Session
 from broker.store import (
     Change,
@@ -109,8 +110,8 @@ class HoldingSink:
         self.released.append((client_id, packet_id))
         self.done.append(done)
 
-    def unreleased(self, client_id: str) -> set[int]:
-        return set(self.stored_ids.get(client_id, ()))
+    def unreleased(self, client_id: str) -> dict[int, int]:
+        return dict.fromkeys(self.stored_ids.get(client_id, ()), UNKNOWN)
 
     def forget(self, client_id: str) -> None:
         self.forgotten.append(client_id)
@@ -367,4 +368,4 @@ def make_engine(
 
 def unreleased_of(session: Session | None) -> set[int]:
     """The packet ids of QoS 2 that a session's client has not released."""
-    return session.inbound.unreleased if session is not None and session.inbound is not None else set()
+    return set(session.inbound.unreleased) if session is not None and session.inbound is not None else set()

@@ -177,12 +177,12 @@ def receive_pubrels(connection: Connection, data: bytes, position: int) -> int:
             else:
                 return at - 2
         return end
-    unreleased = inbound.unreleased if inbound is not None else set()
+    unreleased = inbound.unreleased if inbound is not None else {}
     answers: list[bytes] = []
     for at in range(position + 2, end, 4):
         packet_id = data[at] << 8 | data[at + 1]
         if packet_id:
-            unreleased.discard(packet_id)
+            unreleased.pop(packet_id, None)
             answers.append(PUBCOMP_STREAM[4 * packet_id : 4 * packet_id + 4])
         else:  # `decode_pubrel` comes to it, and says what is wrong
             end = at - 2

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.codec.constants import LEVEL_3_1
 from broker.codec.encode import PUBREC_STREAM
 from broker.codec.errors import ReceiveMaximumExceeded
 from broker.protocol.handlers.judge import take_retained
 from broker.publish_run import part, read_run
-from broker.sessions.inbound import inbound_of
+from broker.sessions.inbound import content_of, inbound_of
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
@@ -49,24 +50,25 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
         return position
     reached = run.ends[-1]
     inbound = inbound_of(session)
-    unreleased = inbound.unreleased
     packet_ids = run.packet_ids
-    if len(set(packet_ids)) == len(packet_ids) and unreleased.isdisjoint(packet_ids):
+    if len(set(packet_ids)) == len(packet_ids) and inbound.unreleased.keys().isdisjoint(packet_ids):
         _take(connection, session, run)
         return reached
     row = 0
     fresh: set[int] = set()
     for number, packet_id in enumerate(packet_ids):
-        if packet_id in unreleased or packet_id in fresh:
+        if packet_id in inbound.unreleased or packet_id in fresh:
             if row < number:
                 _take(connection, session, part(run, row, number))
                 fresh.clear()
+                row = number
             payload = run.data[run.payload_starts[number] : run.ends[number]]
-            inbound.repeat(packet_id, run.routes[number].topic_name, payload)
-            answer_repeat(connection, session, packet_id)
-            row = number + 1
-        else:
-            fresh.add(packet_id)
+            content = content_of(run.routes[number].encoded_topic, payload)
+            if inbound.is_repeat(packet_id, content, dup=False, may_resend=connection.protocol_level == LEVEL_3_1):
+                answer_repeat(connection, session, packet_id)
+                row = number + 1
+                continue
+        fresh.add(packet_id)
     if row < len(packet_ids):
         _take(connection, session, part(run, row, len(packet_ids)))
     return reached
@@ -119,7 +121,7 @@ def _take_new(connection: Connection, session: Session, run: PublishRun) -> None
 def take_exactly_once(connection: Connection, session: Session, run: PublishRun) -> None:
     """Note the packet ids of QoS 2 publishes that are new, and hand them on."""
     inbound = inbound_of(session)
-    inbound.taken(run.packet_ids)
+    inbound.taken(run)
     run.keeps_packet_ids = session.expiry_s > 0
     if run.stream is not None:
         storing = inbound.storing

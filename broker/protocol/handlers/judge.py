@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from broker.codec.encode import encode_puback, encode_pubrec
 from broker.codec.packets import Puback, Publish, Pubrec
+from broker.codec.primitives import encode_string
 from broker.hooks import Publishes
 from broker.publish_run import PublishRun, part
-from broker.sessions.inbound import inbound_of
+from broker.sessions.inbound import content_of, inbound_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,8 @@ def refuse(connection: Connection, packet: Publish, reason_code: int, reason: st
     pubrec = Pubrec(packet.packet_id, reason_code)
     connection.answer_in_order(connection.explained(encode_pubrec, pubrec, text, packet_bytes_max))
     if reason_code == 0 and connection.session is not None:  # PUBREL will come
-        inbound_of(connection.session).unreleased.add(packet.packet_id)
+        content = content_of(encode_string(packet.topic_name), packet.payload)
+        inbound_of(connection.session).unreleased[packet.packet_id] = content
 
 
 def take_retained(connection: Connection, run: PublishRun, take: Callable[[PublishRun], None]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.codec.constants import LEVEL_3_1
 from broker.codec.encode import encode_publish
 from broker.codec.errors import ProtocolError, TopicAliasInvalid
+from broker.codec.primitives import encode_string
 from broker.hooks import Publishes
 from broker.protocol.handlers.exactly_once import answer_repeat, check_unreleased, take_exactly_once
 from broker.protocol.handlers.judge import QUOTA_EXCEEDED, refuse
 from broker.publish_run import PublishRun
+from broker.sessions.inbound import content_of
 
 if TYPE_CHECKING:
     from broker.codec.packets import Publish
@@ -39,9 +42,7 @@ def handle_publish(connection: Connection, packet: Publish, now_ms: int) -> None
     session = connection.session
     assert session is not None
     if packet.qos == 2:
-        if _is_repeat(session, packet):
-            if session.inbound is not None and not packet.dup:
-                session.inbound.repeat(packet.packet_id, packet.topic_name, packet.payload)
+        if _is_repeat(connection, session, packet):
             answer_repeat(connection, session, packet.packet_id)
             return
         check_unreleased(connection, session)
@@ -113,10 +114,11 @@ def _resolve_alias(connection: Connection, packet: Publish) -> None:
     packet.topic_name = topic_name
 
 
-def _is_repeat(session: Session, packet: Publish) -> bool:
+def _is_repeat(connection: Connection, session: Session, packet: Publish) -> bool:
     """QoS 2 with a packet id that is not released yet: the same message again. [MQTT-4.3.3-10]"""
     inbound = session.inbound
     if inbound is None:
         return False
-    # After a restart a client that lost its session may use the id for a new message; DUP tells them apart.
-    return packet.packet_id in inbound.unreleased or (packet.dup and packet.packet_id in inbound.restored)
+    content = content_of(encode_string(packet.topic_name), packet.payload)
+    may_resend = connection.protocol_level == LEVEL_3_1
+    return inbound.is_repeat(packet.packet_id, content, dup=packet.dup, may_resend=may_resend)

@@ -41,7 +41,7 @@ def play(
     data = []
     for number, (kind, packet_id, topic, flag) in enumerate(packets):
         if kind == "publish":
-            data.append(encode(publish(topic, b"%d" % number, 2, packet_id, dup=flag), level))
+            data.append(encode(publish(topic, b"%d" % (number % 3), 2, packet_id, dup=flag), level))
         else:
             data.append(encode(Pubrel(packet_id), level))
     for read in data if is_alone else [b"".join(data)]:
@@ -88,11 +88,19 @@ def test_repeats_within_a_read_are_answered_and_not_taken_again() -> None:
     engine = make_engine(sink)
     client = EngineClient(engine, 4)
     client.connect("p")
-    client.send(*[publish("a", b"%d" % number, 2, packet_id) for number, packet_id in enumerate([1, 2, 2, 3, 1, 4])])
+    client.send(*[publish("a", b"%d" % packet_id, 2, packet_id) for packet_id in [1, 2, 2, 3, 1, 4]])
     assert [run.packet_ids for run in sink.runs] == [[1, 2], [3], [4]]
     sink.commit()
     turn(engine)
     assert [packet.packet_id for packet in of_type(client.received(), Pubrec)] == [1, 2, 2, 3, 1, 4]
+
+
+def test_another_message_with_an_id_of_the_same_read_is_taken() -> None:
+    sink = HoldingSink()
+    client = EngineClient(make_engine(sink), 4)
+    client.connect("p")
+    client.send(*[publish("a", payload, 2, 7) for payload in (b"one", b"two", b"two")])
+    assert [run.data[run.payload_starts[0] : run.ends[0]] for run in sink.runs] == [b"one", b"two"]
 
 
 def test_more_than_there_is_room_for_ends_the_connection_after_what_fits() -> None:

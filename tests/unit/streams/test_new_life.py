@@ -54,10 +54,10 @@ async def test_open_qos_2_exchanges_are_forgotten(open_store: OpenStore, tmp_pat
     await open_store().close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     with connection:
-        connection.execute("INSERT INTO unreleased VALUES ('device', 7)")
+        connection.execute("INSERT INTO unreleased VALUES ('device', 7, 1)")
     connection.close()
     mark(tmp_path)
-    assert open_store().unreleased("device") == set()
+    assert open_store().unreleased("device") == {}
 
 
 async def test_it_happens_once(open_store: OpenStore, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bridge.streams.sqlite_schema import (
 from bridge.streams.sqlite_store import SqliteStore
 from bridge.streams.topic_index import RowTopics
 from bridge.streams.upkeep import LatestEntry
+from broker.sessions.inbound import UNKNOWN
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, numbers, rows_of, wait_until
 from tests.unit.streams.conftest import OpenStore
 
@@ -171,10 +172,14 @@ async def test_a_file_of_format_1_is_read_on_and_upgraded(
             connection.execute("UPDATE batch_1 SET topics = ? WHERE base = ?", (ids.tobytes(), base))
         for table in ("retained", "session", "subscription", "owed", "flight", "ended_flight", "copy"):
             connection.execute(f"DROP TABLE {table}")
+        connection.execute("ALTER TABLE unreleased DROP COLUMN content")
+        connection.execute("INSERT INTO unreleased VALUES ('device', 7)")
         connection.execute("UPDATE meta SET value = 1 WHERE key = 'format_version'")
     connection.close()
-    again = opened_log(open_store())
-    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'format_version'") == [(5,)]
+    upgraded = open_store()
+    assert upgraded.unreleased("device") == {7: UNKNOWN}
+    again = opened_log(upgraded)
+    assert query(tmp_path, "SELECT value FROM meta WHERE key = 'format_version'") == [(6,)]
     assert query(tmp_path, "SELECT topic FROM retained UNION ALL SELECT client_id FROM session") == []
     for _ in range(40):
         await again.store(again.maker.run(numbers(5)))
@@ -201,21 +206,21 @@ async def test_packet_ids_commit_with_their_records(open_store: OpenStore) -> No
     store = open_store()
     opened = opened_log(store)
     run = opened.maker.run(numbers(3), qos=2, client_id="kept")
-    run.packet_ids = [5, 6, 7]
+    run.packet_ids, run.contents = [5, 6, 7], [50, 60, 2**32 - 1]
     run.keeps_packet_ids = True
     plain = opened.maker.run(numbers(1), qos=2, client_id="clean")
     opened.log.append(run)
-    assert store.unreleased("kept") == set()
+    assert store.unreleased("kept") == {}
     await opened.store(plain)
-    assert store.unreleased("kept") == {5, 6, 7}
-    assert store.unreleased("clean") == set()
+    assert store.unreleased("kept") == {5: 50, 6: 60, 7: 2**32 - 1}
+    assert store.unreleased("clean") == {}
     released = asyncio.Event()
     store.release("kept", 6, released.set)
     await released.wait()
-    assert store.unreleased("kept") == {5, 7}
+    assert store.unreleased("kept") == {5: 50, 7: 2**32 - 1}
     await store.close()
     store = open_store()
-    assert store.unreleased("kept") == {5, 7}
+    assert store.unreleased("kept") == {5: 50, 7: 2**32 - 1}
     opened = opened_log(store)
     again = opened.maker.run(numbers(1), qos=2, client_id="kept")
     again.packet_ids, again.keeps_packet_ids = [9], True
@@ -225,9 +230,9 @@ async def test_packet_ids_commit_with_their_records(open_store: OpenStore) -> No
     done = asyncio.Event()
     store.release("kept", 9, done.set)
     await done.wait()
-    assert store.unreleased("kept") == set()
+    assert store.unreleased("kept") == {}
     await store.close()
-    assert open_store().unreleased("kept") == set()
+    assert open_store().unreleased("kept") == {}
 
 
 async def test_a_callback_that_fails_does_not_keep_the_other_acknowledgements(
