@@ -188,7 +188,7 @@ class KeptSessions:
         session.expiry_s = row.expiry_s
         unreleased = engine.sink.unreleased(row.client_id) if engine.sink is not None else None
         if unreleased:
-            inbound_of(session).unreleased = unreleased
+            inbound_of(session).restore(unreleased)
         expires_in_s = self._seconds_until(row.expires_at_ms) if row.expires_at_ms else row.expiry_s
         engine.sessions.expire_at(session, engine.seconds + max(1, expires_in_s))
         if row.will is not None:

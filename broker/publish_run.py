@@ -31,7 +31,6 @@ class PublishRun:
     __slots__ = (
         "base_offset",
         "client_id",
-        "contents",
         "data",
         "ends",
         "expires_at_ms",
@@ -97,8 +96,6 @@ class PublishRun:
         """True: every row has RETAIN set; False: none has."""
         self.is_plain = is_plain
         """True: no row has properties."""
-        self.contents: list[int] | None = None
-        """Of QoS 2, what tells each row from another publish with its packet id (`broker.sessions.inbound`)."""
         self.keeps_packet_ids = False
         """QoS 2 of a kept session: the packet ids commit in one transaction with the records."""
         self.expires_at_ms = 0

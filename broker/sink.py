@@ -55,8 +55,8 @@ class Sink(Protocol):
         """PUBREL of a kept session: forget the QoS 2 packet id durably, then call `done` (PUBCOMP may leave)."""
 
     def unreleased(self, client_id: str) -> dict[int, int]:
-        """QoS 2 packet ids of `client_id` that were stored before a restart and not yet released, each with what tells
-        its publish from another one (`broker.sessions.inbound`)."""
+        """QoS 2 packet ids of `client_id` that were stored before a restart and not yet released, each with its
+        `broker.sessions.inbound.stored_content`, or UNKNOWN."""
 
     def forget(self, client_id: str) -> None:
         """The session of `client_id` has ended: forget its unreleased packet ids."""

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from broker.publish_run import PublishRun
-from broker.sessions.inbound import UNKNOWN
+from broker.sessions.inbound import stored_content
 
 KEEP_ID = "INSERT OR REPLACE INTO unreleased VALUES (?, ?, ?)"
 IDS_MAX = 1_000_000
@@ -18,10 +18,10 @@ IDS_MAX = 1_000_000
 
 def kept_ids(run: PublishRun) -> list[tuple[str, int, int]]:
     """Rows of the table for a run."""
-    contents = run.contents or [UNKNOWN] * len(run.packet_ids)
+    columns = zip(run.packet_ids, run.routes, run.payload_starts, run.ends, strict=True)
     return [
-        (run.client_id, packet_id, content)
-        for packet_id, content in zip(run.packet_ids, contents, strict=True)
+        (run.client_id, packet_id, stored_content(route.topic_name, run.data[payload_start:end]))
+        for packet_id, route, payload_start, end in columns
         if packet_id
     ]
 

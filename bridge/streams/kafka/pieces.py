@@ -35,7 +35,6 @@ def pieces_of(run: PublishRun, rows: Sequence[int]) -> Iterable[tuple[PublishRun
         )
         piece.first_number = run.first_number + low
         piece.keeps_packet_ids = run.keeps_packet_ids
-        piece.contents = run.contents[low:high] if run.contents is not None else None
         yield piece, low
         first = last + 1
 

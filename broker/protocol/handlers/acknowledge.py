@@ -182,7 +182,8 @@ def receive_pubrels(connection: Connection, data: bytes, position: int) -> int:
     for at in range(position + 2, end, 4):
         packet_id = data[at] << 8 | data[at + 1]
         if packet_id:
-            unreleased.pop(packet_id, None)
+            if packet_id in unreleased:
+                del unreleased[packet_id]
             answers.append(PUBCOMP_STREAM[4 * packet_id : 4 * packet_id + 4])
         else:  # `decode_pubrel` comes to it, and says what is wrong
             end = at - 2

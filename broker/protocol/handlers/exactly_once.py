@@ -13,7 +13,7 @@ from broker.codec.encode import PUBREC_STREAM
 from broker.codec.errors import ReceiveMaximumExceeded
 from broker.protocol.handlers.judge import take_retained
 from broker.publish_run import part, read_run
-from broker.sessions.inbound import content_of, inbound_of
+from broker.sessions.inbound import inbound_of
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
@@ -63,8 +63,8 @@ def receive_exactly_once(connection: Connection, data: bytes, position: int, now
                 fresh.clear()
                 row = number
             payload = run.data[run.payload_starts[number] : run.ends[number]]
-            content = content_of(run.routes[number].encoded_topic, payload)
-            if inbound.is_repeat(packet_id, content, dup=False, may_resend=connection.protocol_level == LEVEL_3_1):
+            topic_name, may_resend = run.routes[number].topic_name, connection.protocol_level == LEVEL_3_1
+            if inbound.is_repeat(packet_id, topic_name, payload, dup=False, may_resend=may_resend):
                 answer_repeat(connection, session, packet_id)
                 row = number + 1
                 continue
@@ -105,10 +105,14 @@ def check_unreleased(connection: Connection, session: Session) -> int:
 def _take(connection: Connection, session: Session, run: PublishRun) -> None:
     """Take rows that are all new, as far as there is room for them; the next one then ends the connection."""
     room = check_unreleased(connection, session)
-    if len(run) > room:
-        _take_new(connection, session, part(run, 0, room))
-        check_unreleased(connection, session)
-    _take_new(connection, session, run)
+    if len(run) <= room:
+        _take_new(connection, session, run)
+        return
+    row = 0
+    while row < len(run):
+        end_row = min(len(run), row + check_unreleased(connection, session))
+        _take_new(connection, session, part(run, row, end_row))
+        row = end_row
 
 
 def _take_new(connection: Connection, session: Session, run: PublishRun) -> None:

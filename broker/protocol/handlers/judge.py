@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from broker.codec.encode import encode_puback, encode_pubrec
 from broker.codec.packets import Puback, Publish, Pubrec
-from broker.codec.primitives import encode_string
 from broker.hooks import Publishes
 from broker.publish_run import PublishRun, part
 from broker.sessions.inbound import content_of, inbound_of
@@ -46,7 +45,7 @@ def refuse(connection: Connection, packet: Publish, reason_code: int, reason: st
     pubrec = Pubrec(packet.packet_id, reason_code)
     connection.answer_in_order(connection.explained(encode_pubrec, pubrec, text, packet_bytes_max))
     if reason_code == 0 and connection.session is not None:  # PUBREL will come
-        content = content_of(encode_string(packet.topic_name), packet.payload)
+        content = content_of(packet.topic_name, packet.payload)
         inbound_of(connection.session).unreleased[packet.packet_id] = content
 
 

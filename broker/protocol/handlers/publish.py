@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from broker.codec.constants import LEVEL_3_1
 from broker.codec.encode import encode_publish
 from broker.codec.errors import ProtocolError, TopicAliasInvalid
-from broker.codec.primitives import encode_string
 from broker.hooks import Publishes
 from broker.protocol.handlers.exactly_once import answer_repeat, check_unreleased, take_exactly_once
 from broker.protocol.handlers.judge import QUOTA_EXCEEDED, refuse
 from broker.publish_run import PublishRun
-from broker.sessions.inbound import content_of
 
 if TYPE_CHECKING:
     from broker.codec.packets import Publish
@@ -119,6 +117,5 @@ def _is_repeat(connection: Connection, session: Session, packet: Publish) -> boo
     inbound = session.inbound
     if inbound is None:
         return False
-    content = content_of(encode_string(packet.topic_name), packet.payload)
     may_resend = connection.protocol_level == LEVEL_3_1
-    return inbound.is_repeat(packet.packet_id, content, dup=packet.dup, may_resend=may_resend)
+    return inbound.is_repeat(packet.packet_id, packet.topic_name, packet.payload, dup=packet.dup, may_resend=may_resend)

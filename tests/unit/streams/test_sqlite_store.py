@@ -26,7 +26,7 @@ from bridge.streams.sqlite_schema import (
 from bridge.streams.sqlite_store import SqliteStore
 from bridge.streams.topic_index import RowTopics
 from bridge.streams.upkeep import LatestEntry
-from broker.sessions.inbound import UNKNOWN
+from broker.sessions.inbound import UNKNOWN, stored_content
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, numbers, rows_of, wait_until
 from tests.unit.streams.conftest import OpenStore
 
@@ -206,21 +206,23 @@ async def test_packet_ids_commit_with_their_records(open_store: OpenStore) -> No
     store = open_store()
     opened = opened_log(store)
     run = opened.maker.run(numbers(3), qos=2, client_id="kept")
-    run.packet_ids, run.contents = [5, 6, 7], [50, 60, 2**32 - 1]
+    run.packet_ids = [5, 6, 7]
     run.keeps_packet_ids = True
     plain = opened.maker.run(numbers(1), qos=2, client_id="clean")
     opened.log.append(run)
     assert store.unreleased("kept") == {}
     await opened.store(plain)
-    assert store.unreleased("kept") == {5: 50, 6: 60, 7: 2**32 - 1}
+    assert store.unreleased("kept").keys() == {5, 6, 7}
+    contents = dict(store.unreleased("kept"))
+    assert contents[6] == stored_content(run.routes[1].topic_name, numbers(3)[1])
     assert store.unreleased("clean") == {}
     released = asyncio.Event()
     store.release("kept", 6, released.set)
     await released.wait()
-    assert store.unreleased("kept") == {5: 50, 7: 2**32 - 1}
+    assert store.unreleased("kept") == {5: contents[5], 7: contents[7]}
     await store.close()
     store = open_store()
-    assert store.unreleased("kept") == {5: 50, 7: 2**32 - 1}
+    assert store.unreleased("kept") == {5: contents[5], 7: contents[7]}
     opened = opened_log(store)
     again = opened.maker.run(numbers(1), qos=2, client_id="kept")
     again.packet_ids, again.keeps_packet_ids = [9], True
