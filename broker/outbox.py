@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+TRANSPORT_ERRORS = (OSError, RuntimeError)
+"""What uvloop and asyncio raise when a transport closed under us."""
+
+
 class Transport(Protocol):
     """What the broker needs of a connection's transport; asyncio's and picows' have it."""
 
@@ -76,6 +80,28 @@ class Outbox:
             self.is_touched = True
             self._touched.append(self)
 
+    def write_now(self) -> int:
+        """Write what waits without waiting for the turn's end; returns the bytes written."""
+        transport = self.transport
+        if transport is None or self.is_blocked or not self.chunks:
+            return 0
+        try:
+            return self.write_to(transport)
+        except TRANSPORT_ERRORS:
+            self.transport = None
+            transport.abort()
+            return 0
+
+    def write_to(self, transport: Transport) -> int:
+        """Write the chunks that are there; returns their bytes. Raises: TRANSPORT_ERRORS"""
+        chunks = self.chunks
+        data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
+        chunks.clear()
+        self.pending_bytes = 0
+        self.bytes_out += len(data)
+        transport.write(data)
+        return len(data)
+
     def touch(self) -> None:
         """Have the next flush look at this outbox, though nothing may be new in it."""
         if not self.is_touched:
@@ -131,19 +157,14 @@ def flush(touched: list[Outbox], now_ms: int) -> int:
             continue
         try:
             if chunks:
-                data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
-                chunks.clear()
-                outbox.pending_bytes = 0
-                written += len(data)
-                outbox.bytes_out += len(data)
-                transport.write(data)
+                written += outbox.write_to(transport)
             waiting = outbox.waiting
             if waiting is not None and not outbox.is_blocked:
                 outbox.waiting = None
                 waiting.send_queued(now_ms)
             if outbox.closes_after_flush:
                 transport.close()
-        except (OSError, RuntimeError):  # uvloop and asyncio raise these when a transport closed under us
+        except TRANSPORT_ERRORS:
             outbox.transport = None
             transport.abort()
     touched.clear()

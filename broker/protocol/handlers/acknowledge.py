@@ -45,7 +45,10 @@ def receive_acknowledgements(connection: Connection, data: bytes, position: int,
     if first_byte == 0x70 and reached > position and session.owed is not None:
         session.owed.end(session, [data[at] << 8 | data[at + 1] for at in range(position + 2, reached, 4)])
     if reached > position and (session.queue or session.replays or session.held):
+        is_starving = inflight.count == 0
         session.send_queued(now_ms)
+        if is_starving:  # it has nothing to do until this arrives, and other reads of the turn may be long
+            connection.engine.metrics.bytes_sent += connection.outbox.write_now()
     return reached
 
 
