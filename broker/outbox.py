@@ -61,7 +61,8 @@ class Outbox:
     def __init__(self, transport: Transport, touched: list[Outbox]) -> None:
         self.transport: Transport | None = transport
         self._touched = touched
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes] | None = None
+        """None while nothing waits: most connections say nothing most of the time."""
         self.pending_bytes = 0
         self.bytes_out = 0
         self.messages_out = 0
@@ -74,7 +75,11 @@ class Outbox:
 
     def append(self, chunk: bytes) -> None:
         """Send `chunk` (one or many packets) with the next flush."""
-        self.chunks.append(chunk)
+        chunks = self.chunks
+        if chunks is None:
+            self.chunks = [chunk]
+        else:
+            chunks.append(chunk)
         self.pending_bytes += len(chunk)
         if not self.is_touched:
             self.is_touched = True
@@ -95,12 +100,19 @@ class Outbox:
     def write_to(self, transport: Transport) -> int:
         """Write the chunks that are there; returns their bytes. Raises: TRANSPORT_ERRORS"""
         chunks = self.chunks
+        assert chunks is not None
         data = b"".join(chunks) if len(chunks) > 1 else chunks[0]
-        chunks.clear()
+        self.chunks = None
         self.pending_bytes = 0
         self.bytes_out += len(data)
         transport.write(data)
         return len(data)
+
+    def forget(self) -> int:
+        """Drop what waits, since nobody will be written to; returns how many publishes of QoS 0 are lost by that."""
+        chunks, self.chunks = self.chunks, None
+        self.pending_bytes = 0
+        return count_qos0(chunks) if chunks is not None else 0
 
     def touch(self) -> None:
         """Have the next flush look at this outbox, though nothing may be new in it."""
@@ -147,16 +159,14 @@ def flush(touched: list[Outbox], now_ms: int) -> int:
     written = 0
     for outbox in touched:
         outbox.is_touched = False
-        chunks = outbox.chunks
         transport = outbox.transport
         if transport is None:
-            chunks.clear()
-            outbox.pending_bytes = 0
+            outbox.forget()
             continue
         if outbox.is_blocked and not outbox.closes_after_flush:
             continue
         try:
-            if chunks:
+            if outbox.chunks is not None:
                 written += outbox.write_to(transport)
             waiting = outbox.waiting
             if waiting is not None and not outbox.is_blocked:

@@ -25,7 +25,7 @@ from broker.codec.errors import (
 from broker.codec.packets import Connack, Disconnect, Puback, Pubrec
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1
-from broker.outbox import Outbox, count_qos0
+from broker.outbox import Outbox
 from broker.protocol import state as states
 from broker.protocol.answers import Repeat, acknowledgements, pubrec
 from broker.protocol.close_reason import BY_REASON_CODE, CloseReason
@@ -453,11 +453,8 @@ class Connection:
         """The transport is gone, and with it what waited for it: QoS 1 and 2 stay in the session, QoS 0 is dropped."""
         outbox = self.outbox
         outbox.transport = None
-        if outbox.chunks:
-            if dropped := count_qos0(outbox.chunks):
-                self.engine.metrics.dropped_messages["connection_lost"] += dropped
-            outbox.chunks.clear()
-            outbox.pending_bytes = 0
+        if dropped := outbox.forget():
+            self.engine.metrics.dropped_messages["connection_lost"] += dropped
         self._end(CloseReason.CONNECTION_LOST)
         self.engine.lost(self)
 

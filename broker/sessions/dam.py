@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.outbox import Outbox, count_qos0
+from broker.outbox import Outbox
 
 if TYPE_CHECKING:
     from broker.sessions.session import Session
@@ -45,7 +45,7 @@ class Dam:
             return
         self.is_open = True
         outbox, connection_outbox = self._outbox, self._connection_outbox
-        for chunk in outbox.chunks:
+        for chunk in outbox.chunks or ():
             connection_outbox.append(chunk)
         connection_outbox.messages_out += outbox.messages_out
         if self.session.outbox is outbox:
@@ -57,4 +57,4 @@ class Dam:
     def drop(self) -> int:
         """The connection is gone; returns how many messages of QoS 0 are, too."""
         self.is_open = True
-        return count_qos0(self._outbox.chunks)
+        return self._outbox.forget()
