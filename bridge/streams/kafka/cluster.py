@@ -107,6 +107,8 @@ class KafkaCluster:
         self._followers: list[Follower] = []
         self._client: AIOKafkaClient | None = None
         self._fetch_client: AIOKafkaClient | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+        """Of bootstraps that nobody waits for; each takes no longer than `CLOSE_S` and a close."""
         self._wake = asyncio.Event()
         self._are_nodes_stale = False
         self._known = asyncio.Event()
@@ -134,6 +136,7 @@ class KafkaCluster:
         await end([self._task, self._reconnecting])
         self._task = None
         await self._drop_clients()
+        await asyncio.gather(*self._endings, return_exceptions=True)
 
     def reconnect(self) -> None:
         """Drop the connections, which may hang without a word, and make new ones."""
@@ -197,20 +200,31 @@ class KafkaCluster:
 
     async def _connected(self) -> AIOKafkaClient:
         if self._client is None:
-            client = AIOKafkaClient(**self.settings.client_arguments(), client_id="headrace")
-            fetch_client = AIOKafkaClient(**self.settings.client_arguments(), client_id="headrace-tail")
+            client = await self._bootstrapped("headrace")
             try:
-                await client.bootstrap()
-                await fetch_client.bootstrap()
+                fetch_client = await self._bootstrapped("headrace-tail")
             except BaseException:
                 await _close(client)
-                await _close(fetch_client)
                 raise
             for each in (client, fetch_client):
                 for follower in self._followers:
                     each.add_topic(follower.kafka.topic)
             self._client, self._fetch_client = client, fetch_client
         return self._client
+
+    async def _bootstrapped(self, client_id: str) -> AIOKafkaClient:
+        """A client that knows the nodes. aiokafka forgets the connection of a bootstrap that is cancelled, so one that
+        nobody waits for any more goes on until it ends. Raises: KafkaError, OSError, TimeoutError"""
+        client = AIOKafkaClient(**self.settings.client_arguments(), client_id=client_id)
+        task = asyncio.create_task(client.bootstrap(), name="kafka-bootstrap")
+        try:
+            await asyncio.shield(task)
+        except BaseException:
+            ending = asyncio.create_task(_end_bootstrap(task, client), name="kafka-bootstrap-end")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            raise
+        return client
 
     def _reached(self, states: Mapping[str, TopicState | None]) -> None:
         assert self._client is not None
@@ -425,6 +439,12 @@ async def fetch(
             end = stable_end if isolation == COMMITTED else high_watermark
             parts[topic, partition] = FetchedPart(error_code, end, first_offset, data or b"", aborted or ())
     return parts
+
+
+async def _end_bootstrap(task: asyncio.Task[None], client: AIOKafkaClient) -> None:
+    await asyncio.wait([task], timeout=CLOSE_S)
+    await end([task])
+    await _close(client)
 
 
 async def _close(client: AIOKafkaClient) -> None:
