@@ -7,11 +7,15 @@ The broker calls a `Sink`; the bridge implements it (a broker without one keeps 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+from zlib import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from broker.publish_run import PublishRun
+
+UNKNOWN = -1
+"""In place of `stored_content`, in files from before it: any publish with the id is the same one again."""
 
 
 class Origin(Protocol):
@@ -38,6 +42,11 @@ class SinkTopic(Protocol):
         """The stream that takes the topic's records; rows of one run all have the same."""
 
 
+def stored_content(topic_name: str, payload: bytes) -> int:
+    """What tells a QoS 2 publish from another one with its packet id, good for the next process too."""
+    return crc32(payload, crc32(topic_name.encode()))
+
+
 class Sink(Protocol):
     """Takes what was published."""
 
@@ -56,7 +65,7 @@ class Sink(Protocol):
 
     def unreleased(self, client_id: str) -> dict[int, int]:
         """QoS 2 packet ids of `client_id` that were stored before a restart and not yet released, each with its
-        `broker.sessions.inbound.stored_content`, or UNKNOWN."""
+        `stored_content`, or UNKNOWN."""
 
     def forget(self, client_id: str) -> None:
         """The session of `client_id` has ended: forget its unreleased packet ids."""

@@ -275,7 +275,7 @@ def _upgrade_to_5(connection: sqlite3.Connection) -> None:
 
 
 def _upgrade_to_6(connection: sqlite3.Connection) -> None:
-    """Of ids that are there it is not known (UNKNOWN in `broker.sessions.inbound`)."""
+    """Of ids that are there it is not known (UNKNOWN in `broker.sink`)."""
     version = "UPDATE meta SET value = 6 WHERE key = 'format_version';"
     connection.executescript(f"BEGIN; {_CONTENT_COLUMN} {version} COMMIT;")
 

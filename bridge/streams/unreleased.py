@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from broker.publish_run import PublishRun
-from broker.sessions.inbound import stored_content
+from broker.sink import stored_content
 
 KEEP_ID = "INSERT OR REPLACE INTO unreleased VALUES (?, ?, ?)"
 IDS_MAX = 1_000_000

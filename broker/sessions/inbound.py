@@ -8,18 +8,16 @@ learn that what was acknowledged has gone nowhere.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from broker.codec.errors import ProtocolError
+from broker.sink import UNKNOWN, stored_content
 
 if TYPE_CHECKING:
     from broker.publish_run import PublishRun
     from broker.sessions.session import Session
 
 STORED = 1 << 64
-"""What the store has for a publish (`stored_content`) counts from here on, out of the way of hashes."""
-UNKNOWN = -1
-"""In place of `stored_content`, of files from before it: any publish with the id is the same one again."""
+"""What the sink has for a publish (`stored_content`) counts from here on, out of the way of hashes."""
 
 
 class Inbound:
@@ -112,11 +110,6 @@ def _is_content(known: int, topic_name: str, payload: bytes) -> bool:
     if known < STORED + UNKNOWN:
         return known == content_of(topic_name, payload)
     return known == STORED + UNKNOWN or known == STORED + stored_content(topic_name, payload)
-
-
-def stored_content(topic_name: str, payload: bytes) -> int:
-    """The same in the store: four times slower, and good for the next process too."""
-    return crc32(payload, crc32(topic_name.encode()))
 
 
 def inbound_of(session: Session) -> Inbound:

@@ -15,8 +15,8 @@ from broker.outbox import flush
 from broker.presence import PresenceWatch
 from broker.protocol.handlers.fan_out import send_slices
 from broker.publish_run import PublishRun
-from broker.sessions.inbound import UNKNOWN
 from broker.sessions.session import Session
+from broker.sink import UNKNOWN
 from broker.store import (
     Change,
     CopiesEnd,

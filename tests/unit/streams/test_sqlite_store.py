@@ -26,7 +26,7 @@ from bridge.streams.sqlite_schema import (
 from bridge.streams.sqlite_store import SqliteStore
 from bridge.streams.topic_index import RowTopics
 from bridge.streams.upkeep import LatestEntry
-from broker.sessions.inbound import UNKNOWN, stored_content
+from broker.sink import UNKNOWN, stored_content
 from tests.support.log_contract import Committed, FakeClock, Opened, RunMaker, numbers, rows_of, wait_until
 from tests.unit.streams.conftest import OpenStore
 
