@@ -160,6 +160,7 @@ class Owed:
         def durable() -> None:
             flight.is_durable = True
             if session.outbox is None:
+                flight.is_sent = False
                 return
             if session.connection is connection:
                 session.outbox.append(frames)

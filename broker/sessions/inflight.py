@@ -21,7 +21,7 @@ PACKET_ID_MAX = 65_535
 class Flight:
     """Rows `row` to `end_row - 1` of `run` (or of a piece of a replay), sent with the packet ids from `first_id` on."""
 
-    __slots__ = ("end_row", "first_id", "identifiers", "is_durable", "retain", "row", "run", "share")
+    __slots__ = ("end_row", "first_id", "identifiers", "is_durable", "is_sent", "retain", "row", "run", "share")
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class Flight:
         """As in `Delivery`."""
         self.is_durable = True
         """False: the store does not know of it yet, so nothing has been sent."""
+        self.is_sent = True
+        """False: when the store knew of it the client was away."""
 
 
 class Inflight:

@@ -26,7 +26,8 @@ def resend(session: Session, pubrel: bytes, now_ms: int) -> None:
     session.held_messages = 0
     for qos, flight in inflight.in_order():
         if flight.is_durable:  # the others are held when they are
-            hold(session, flight, qos, is_again=True)
+            hold(session, flight, qos, is_again=flight.is_sent)
+            flight.is_sent = True
     send_held(session, now_ms)
     for flight in inflight.uncompleted:
         if not flight.is_durable:

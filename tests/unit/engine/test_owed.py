@@ -237,6 +237,22 @@ class TestQos2:
         (found,) = of_type(again.received(), Publish)
         assert (found.payload, found.dup) == (b"1", False)
 
+    def test_what_becomes_durable_while_its_client_is_away_is_sent_without_dup(self, server: Server) -> None:
+        """[MQTT-4.3.3-2]: it has never been sent"""
+        client = server.subscriber()
+        server.publisher.send(publish("a", b"1", 2, 1))
+        assert server.sink is not None
+        server.store.record(server.sink.runs[0])
+        server.sink.commit()
+        turn(server.engine)
+        client.lose()
+        server.commit()
+        for dup in (False, True):
+            again = kept_client(server.engine)
+            (found,) = of_type(again.received(), Publish)
+            assert (found.payload, found.dup) == (b"1", dup)
+            again.lose()
+
     def test_a_reconnect_before_they_are_durable_keeps_order_and_receive_maximum(self, server: Server) -> None:
         """[MQTT-3.3.4-9] [MQTT-4.6.0-1]"""
         client = server.subscriber()
