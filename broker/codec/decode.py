@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from broker.codec.decode_packets import decode_packet
-from broker.codec.errors import MqttError, PacketTooLarge, Unspeakable
+from broker.codec.errors import MqttError, NotAnswered, PacketTooLarge
 from broker.codec.packets import Connect, Packet
 
 __all__ = ["Decoder", "PublishColumns", "decode_packet", "decode_publishes", "next_frame"]
@@ -169,7 +169,7 @@ def next_frame(data: bytes, position: int, packet_bytes_max: int) -> tuple[int, 
 
     Raises:
         PacketTooLarge: as soon as the header says so, before the body has come.
-        Unspeakable: a Remaining Length of more than four bytes.
+        NotAnswered: a Remaining Length of more than four bytes.
     """
     extent = _frame_extent(data, position, packet_bytes_max)
     if extent is None or extent[1] > len(data):
@@ -188,7 +188,7 @@ def read_header(data: bytes, position: int) -> tuple[int, int] | None:
     """Start of the body and end of the frame, which may lie beyond the data; None while the header is not whole.
 
     Raises:
-        Unspeakable: a Remaining Length of more than four bytes.
+        NotAnswered: a Remaining Length of more than four bytes.
     """
     size = len(data)
     length = 0
@@ -202,7 +202,7 @@ def read_header(data: bytes, position: int) -> tuple[int, int] | None:
         if byte < 0x80:
             break
     else:
-        raise Unspeakable("Remaining Length of more than four bytes")
+        raise NotAnswered("Remaining Length of more than four bytes")
     return index, index + length
 
 

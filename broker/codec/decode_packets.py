@@ -13,10 +13,10 @@ from broker.codec import constants
 from broker.codec.errors import (
     ClientIdentifierNotValid,
     MalformedPacket,
+    NotAnswered,
     ProtocolError,
     TopicNameInvalid,
     UnknownProtocol,
-    Unspeakable,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import (
@@ -164,7 +164,7 @@ def _decode_credentials(packet: Connect, flags: int, body: bytes, position: int)
     """User name and password, as far as the flags promise them; where they end.
 
     Raises:
-        Unspeakable: they are missing, or the name is no text. [MQTT-3.1.2-17] [MQTT-3.1.2-19]
+        NotAnswered: they are missing, or the name is no text. [MQTT-3.1.2-17] [MQTT-3.1.2-19]
     """
     try:
         if flags & constants.USERNAME_BIT:
@@ -174,7 +174,7 @@ def _decode_credentials(packet: Connect, flags: int, body: bytes, position: int)
         if flags & constants.PASSWORD_BIT:
             packet.password, position = decode_binary(body, position)
     except (MalformedPacket, IndexError) as error:
-        raise Unspeakable("CONNECT without the user name or password that it promises") from error
+        raise NotAnswered("CONNECT without the user name or password that it promises") from error
     return position
 
 
@@ -377,7 +377,7 @@ def _decode_unsuback(first_byte: int, body: bytes, protocol_level: int) -> Packe
 def _decode_pingreq(first_byte: int, body: bytes, protocol_level: int) -> Packet:
     del first_byte, protocol_level
     if body:
-        raise Unspeakable("PINGREQ with bytes behind its header")
+        raise NotAnswered("PINGREQ with bytes behind its header")
     return Pingreq()
 
 
@@ -390,7 +390,7 @@ def _decode_pingresp(first_byte: int, body: bytes, protocol_level: int) -> Packe
 def _decode_disconnect(first_byte: int, body: bytes, protocol_level: int) -> Packet:
     del first_byte
     if protocol_level == constants.LEVEL_5 and body and body[0] not in CODES_BY_PACKET_TYPE[constants.DISCONNECT]:
-        raise Unspeakable(f"reason code 0x{body[0]:02X} is none of DISCONNECT")
+        raise NotAnswered(f"reason code 0x{body[0]:02X} is none of DISCONNECT")
     reason_code, properties = _decode_reason(body, 0, constants.DISCONNECT, protocol_level)
     return Disconnect(reason_code, properties)
 

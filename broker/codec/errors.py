@@ -22,8 +22,8 @@ class MalformedPacket(MqttError):
     reason_code: ClassVar[int] = 0x81
 
 
-class Unspeakable(MalformedPacket):
-    """Bytes of which Mosquitto tells nobody either: hardly anyone who sends such listens (MQTT 5 §4.13.1 leaves it)."""
+class NotAnswered(MalformedPacket):
+    """The connection ends without a word, as Mosquitto does it: who sends such hardly listens (§4.13.1 leaves it)."""
 
     is_told: ClassVar[bool] = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.codec import constants
 from broker.codec.decode import read_header
-from broker.codec.errors import MalformedPacket, MqttError, ProtocolError, Unspeakable
+from broker.codec.errors import MalformedPacket, MqttError, NotAnswered, ProtocolError
 
 AWAITING_CONNECT = 0
 CONNECTED = 1
@@ -41,8 +41,8 @@ def not_allowed(data: bytes, position: int) -> MqttError:
         return ProtocolError("packet type 0")
     try:
         extent = read_header(data, position)
-    except Unspeakable as error:
+    except NotAnswered as error:
         return error
     if packet_type == constants.PINGRESP and extent is not None and extent[1] > extent[0]:
-        return Unspeakable("PINGRESP with bytes behind its header")
+        return NotAnswered("PINGRESP with bytes behind its header")
     return ProtocolError(f"{constants.PACKET_NAMES[packet_type]} is not allowed now")

@@ -10,11 +10,11 @@ from broker.codec.errors import (
     ClientIdentifierNotValid,
     MalformedPacket,
     MqttError,
+    NotAnswered,
     ProtocolError,
     TopicAliasInvalid,
     TopicNameInvalid,
     UnknownProtocol,
-    Unspeakable,
     UnsupportedProtocolVersion,
 )
 from broker.codec.packets import (
@@ -284,7 +284,7 @@ ILLEGAL: list[WireCase] = [
     _bad("will retain without a will [MQTT-3.1.2-13]", 4, frame("10", V4_CONNECT + "22 0000 0000"), MalformedPacket),
     _bad("password without a name in 3.1.1", 4, frame("10", V4_CONNECT + "42 0000 0000 000170"), MalformedPacket),
     _bad("CONNECT without its client id", 4, frame("10", V4_CONNECT + "02 0000"), MalformedPacket),
-    _bad("CONNECT without its password", 4, frame("10", V4_CONNECT + "c2 0000 0000 000175"), Unspeakable),
+    _bad("CONNECT without its password", 4, frame("10", V4_CONNECT + "c2 0000 0000 000175"), NotAnswered),
     _bad("CONNECT with more behind it", 4, frame("10", V4_CONNECT + "02 0000 0000 00"), MalformedPacket),
     _bad(
         "will topic with a wildcard [MQTT-3.1.3-11]",
@@ -380,10 +380,10 @@ ILLEGAL: list[WireCase] = [
     _bad("SUBACK without codes", 4, frame("90", "0001"), ProtocolError),
     _bad("UNSUBACK with codes in 3.1.1", 4, frame("b0", "0001 00"), MalformedPacket),
     # The rest
-    _bad("PINGREQ with a body", 4, frame("c0", "00"), Unspeakable),
+    _bad("PINGREQ with a body", 4, frame("c0", "00"), NotAnswered),
     _bad("PINGRESP with a body", 4, frame("d0", "00"), MalformedPacket),
     _bad("DISCONNECT with a body in 3.1.1", 4, frame("e0", "00"), MalformedPacket),
     _bad("DISCONNECT with flags [MQTT-3.14.1-1]", 4, frame("e1"), MalformedPacket),
-    _bad("reason code of no DISCONNECT", 5, frame("e0", "01"), Unspeakable),
+    _bad("reason code of no DISCONNECT", 5, frame("e0", "01"), NotAnswered),
     _bad("AUTH without properties", 5, frame("f0", "18"), MalformedPacket),
 ]

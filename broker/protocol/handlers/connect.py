@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.codec import constants
 from broker.codec.encode import PUBREL_STREAM, encode_connack
-from broker.codec.errors import ClientIdentifierNotValid, Unspeakable
+from broker.codec.errors import ClientIdentifierNotValid, NotAnswered
 from broker.codec.packets import Connack
 from broker.codec.properties import Properties
 from broker.codec.reason_codes import connack_code_3_1_1, reason_word
@@ -104,14 +104,14 @@ def _refusal(connection: Connection, packet: Connect) -> tuple[int, str] | None:
     """The reason code with which the CONNECT is refused, and its words; None: it is not.
 
     Raises:
-        ClientIdentifierNotValid, Unspeakable, TopicNameInvalid: client identifier, user name or the will's topic holds
+        ClientIdentifierNotValid, NotAnswered, TopicNameInvalid: client identifier, user name or the will's topic holds
             control characters (§1.5.4).
     """
     engine = connection.engine
     if has_control_characters(packet.client_id):
         raise ClientIdentifierNotValid("a client identifier with a control character")
     if packet.username is not None and has_control_characters(packet.username):
-        raise Unspeakable("a user name with a control character")
+        raise NotAnswered("a user name with a control character")
     properties = packet.properties
     if properties is not None and properties.authentication_method is not None:
         return BAD_AUTHENTICATION_METHOD, "no authentication method is configured"  # [MQTT-4.12.0-1]
