@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from devices.demo import FIRMWARE_AT_S, OUTAGE_AT_S, OUTAGE_S, TAKEOVER_AT_S, FirmwareChange, Outage, Takeover
-from devices.device import Target
+from devices.device import INFLIGHT_MESSAGES_MAX, Target
 from devices.fleet import BrokerUnreachable, Fleet, Incident, Turn, fleet_turns, recorded_turns
 from devices.profiles import Message, Profile, building
 from devices.recorded import Recorded
@@ -51,7 +51,9 @@ def test_incidents_of_the_demo_are_seen(server: ServerProcess) -> None:
     final = fleet.run(duration_s=7)
     assert final.online == DEVICES
     assert final.left_out > 0
-    assert final.acknowledged == final.sent
+    assert all(device.acknowledged == device.sent for device in fleet.devices)
+    # The broker closes the connection that is taken over, which may be before its last publish is answered.
+    assert 0 <= final.sent - final.acknowledged <= INFLIGHT_MESSAGES_MAX
     statuses = [record["payload"] for record in records(server, "building/+/+/+/status")]
     assert {"state": "offline", "firmware": "1.4.2"} in statuses  # the will of the device that lost its power
     assert {"state": "online", "firmware": "1.5.0"} in statuses
